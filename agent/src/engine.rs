@@ -1,0 +1,220 @@
+//! The seam between Keepsake and a datastore.
+//!
+//! An engine knows one kind of datastore: how to dump it into a [`Sink`] and how to load it from a [`Source`] in stages.
+//! It never learns where the bytes go or come from, nor who asked. A new datastore is one file or folder beside this one,
+//! one line in [`registry`], and one fixture in the tests.
+
+pub mod files;
+pub mod in_place;
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
+pub mod registry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{ArtifactName, RunKey};
+use keepsake_core::record::{Counts, DumpReport, Facts};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What one kind of datastore can do. Every method may be called again after a failure.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Asks the datastore and the tools what they are, changing nothing.
+    async fn describe(&self) -> Result<Description>;
+
+    /// Holds writes for at most `lease`, got within `budget`, or refuses.
+    async fn hold(&self, budget: Duration, lease: Duration) -> Result<Box<dyn Held>>;
+
+    /// Dumps everything into `out`. Success means: every tool exited with 0, its end marker was seen, every byte was
+    /// taken by the sink, and the counts are of what was written.
+    async fn dump(&self, cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport>;
+
+    /// Brings a dump beside the live data, which it does not touch, and checks all of it.
+    async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport>;
+
+    /// How far the load of this run has come.
+    async fn staged(&self, key: &RunKey) -> Result<Staged>;
+
+    /// Puts the staged dump in the place of the live data, and proves it by counting.
+    async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport>;
+
+    /// Undoes a stage or a commit.
+    async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()>;
+
+    /// Drops what rollback would need.
+    async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
+}
+
+/// A hold on writes; ends when dropped, released or expired.
+#[async_trait]
+pub trait Held: Send + Sync {
+    /// Prolongs the lease.
+    async fn renew(&mut self) -> Result<()>;
+    /// Whether no write can have happened since it was taken, from evidence.
+    async fn is_unbroken(&mut self) -> Result<bool>;
+    /// Ends it.
+    async fn release(self: Box<Self>) -> Result<()>;
+}
+
+/// Where a dump goes: named artifacts, several at once if the engine likes.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Begins an artifact. One that is dropped without [`ArtifactSink::finish`] never counts.
+    async fn artifact(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSink>>;
+}
+
+/// One artifact being written.
+#[async_trait]
+pub trait ArtifactSink: Send {
+    /// Takes the next bytes; waits while the sink is full. After an error every further call fails.
+    async fn write(&mut self, chunk: Bytes) -> Result<()>;
+    /// Stores the rest; returns the length in bytes. Fails if anything failed before.
+    async fn finish(self: Box<Self>) -> Result<u64>;
+}
+
+/// Where a load comes from: one component of one set, already found to be genuine.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The artifacts with their lengths in bytes.
+    fn artifacts(&self) -> Vec<(ArtifactName, u64)>;
+    /// What the record says of the dump; `None` when it came over the wire from other tooling, without a record.
+    fn recorded(&self) -> Option<&DumpReport>;
+    /// Reads an artifact from its beginning. May be called again.
+    async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>>;
+}
+
+/// One artifact being read.
+#[async_trait]
+pub trait ArtifactSource: Send {
+    /// The next bytes; `None` at an end that was checked. Each segment is checked before any byte of it is given out.
+    async fn read(&mut self) -> Result<Option<Bytes>>;
+}
+
+/// What an operation may use besides its arguments.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Ends the operation. What is left behind when it wins is said at each place that waits on it.
+    pub cancel: CancellationToken,
+    progress: Arc<watch::Sender<Progress>>,
+}
+
+/// How far an operation is. Sent as it changes; a slow reader sees only the newest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done, for people: `dumping`, `checking`, `loading`.
+    pub phase: String,
+    /// Plaintext bytes so far in this phase.
+    pub bytes: u64,
+    /// Plaintext bytes expected, or 0 if unknown.
+    pub expected: u64,
+    /// Whether the snapshot that the dump reads has been opened.
+    pub snapshot_open: bool,
+}
+
+impl Context {
+    /// A context and the receiver of its progress.
+    pub fn new(cancel: CancellationToken) -> (Self, watch::Receiver<Progress>) {
+        let (progress, receiver) = watch::channel(Progress::default());
+        (Self { cancel, progress: Arc::new(progress) }, receiver)
+    }
+
+    /// Begins a phase; `expected` bytes are 0 if unknown.
+    pub fn phase(&self, phase: &str, expected: u64) {
+        self.progress.send_modify(|p| {
+            phase.clone_into(&mut p.phase);
+            p.bytes = 0;
+            p.expected = expected;
+        });
+    }
+
+    /// Adds to the bytes of the phase.
+    pub fn advance(&self, bytes: u64) {
+        self.progress.send_modify(|p| p.bytes = p.bytes.saturating_add(bytes));
+    }
+
+    /// Says that the snapshot is open: from here on, writes no longer change what is dumped.
+    pub fn snapshot_open(&self) {
+        self.progress.send_modify(|p| p.snapshot_open = true);
+    }
+
+    /// Fails if the operation was cancelled.
+    pub fn check(&self) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        Ok(())
+    }
+
+    /// Runs `work` unless the operation is cancelled first; `work` is then dropped where it stands.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            done = work => done,
+        }
+    }
+}
+
+fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "the operation was cancelled")
+}
+
+/// What a datastore is, as asked just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Name and version of the server, for example `Redis 7.0.15`.
+    pub server: String,
+    /// Name and version line of each tool that a dump or load would run.
+    pub tools: Vec<(String, String)>,
+    /// About how many bytes a dump would have, or 0 if unknown.
+    pub size: u64,
+    /// Where the datastore stands now, comparable text.
+    pub position: Option<String>,
+    /// What a restore must compare: as in the record.
+    pub facts: Facts,
+    /// Whether [`Engine::hold`] works here; if not, why.
+    pub hold: std::result::Result<(), String>,
+    /// Whether [`Engine::rollback`] can undo a commit; if not, why. The plan prints it.
+    pub undo: std::result::Result<(), String>,
+    /// What would stop a dump or load now, in the operator's words with the remedy.
+    pub problems: Vec<String>,
+}
+
+/// What staging found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageReport {
+    /// Plaintext bytes read and checked.
+    pub bytes: u64,
+    /// What was counted in the artifacts; equal to the record's or it would be an error.
+    pub counts: Counts,
+    /// What an operator should know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// What a commit proved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitReport {
+    /// What was counted in the live datastore afterwards.
+    pub counts: Counts,
+    /// What an operator should know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staged {
+    /// Nothing of this run is there.
+    Absent,
+    /// A stage was begun and not finished.
+    Partial,
+    /// Staged and checked.
+    Staged,
+    /// In the place of the live data.
+    Committed,
+}

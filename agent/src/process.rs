@@ -1,0 +1,285 @@
+//! Running a datastore's own tool: cleared environment, own process group, exit status asked for, nothing left behind.
+//!
+//! This is the only place that starts a process. A tool's stderr is kept as a short tail, each line passed through a filter
+//! first: loading tools print the row that failed, and a row is somebody's data.
+
+use std::ffi::{OsStr, OsString};
+use std::process::Stdio;
+use std::time::Duration;
+
+use keepsake_core::error::{Error, Kind, Result, ResultExt};
+use keepsake_core::secret::Secret;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+/// Makes one line of stderr fit to be logged and sent, or drops it.
+pub type StderrFilter = fn(&str) -> Option<String>;
+
+/// How many lines of stderr are kept, the newest.
+const TAIL_LINES: usize = 20;
+/// How long a line may be; the rest of it is dropped.
+const LINE_BYTES: usize = 400;
+
+/// A tool to be run.
+#[derive(Debug)]
+pub struct Tool {
+    name: String,
+    command: Command,
+    filter: StderrFilter,
+}
+
+impl Tool {
+    /// A tool found in the agent's `PATH`, with an environment that holds nothing but `PATH` and `LC_ALL=C.UTF-8`.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts processes")]
+    pub fn new(program: &str) -> Self {
+        let mut command = Command::new(program);
+        command.env_clear().env("LC_ALL", "C.UTF-8").process_group(0).kill_on_drop(true);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { name: program.to_owned(), command, filter: |line| Some(line.to_owned()) }
+    }
+
+    /// One argument. Never a secret: every user of the machine can read it.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Several arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// One variable of the environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(key, value.into());
+        self
+    }
+
+    /// A secret in the environment of the child, where only its own user can read it.
+    #[must_use]
+    pub fn secret_env(mut self, key: &str, value: &Secret) -> Self {
+        self.command.env(key, value.expose());
+        self
+    }
+
+    /// Reads what the tool prints.
+    #[must_use]
+    pub fn read_stdout(mut self) -> Self {
+        self.command.stdout(Stdio::piped());
+        self
+    }
+
+    /// Feeds the tool.
+    #[must_use]
+    pub fn feed_stdin(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// What may be told of the tool's stderr.
+    #[must_use]
+    pub fn stderr_filter(mut self, filter: StderrFilter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such program, with what to do.
+    pub fn start(mut self) -> Result<Running> {
+        let mut child = self.command.spawn().map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                return Error::new(
+                    Kind::NotFound,
+                    format!(
+                        "{} is not in the agent's PATH: install the datastore's client tools beside the agent",
+                        self.name
+                    ),
+                );
+            }
+            Error::io(format!("start {}", self.name), e)
+        })?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let stderr = child.stderr.take().map(|pipe| tokio::spawn(tail(pipe, self.filter)));
+        Ok(Running {
+            name: self.name,
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            child,
+            group: Group(group),
+            stderr,
+        })
+    }
+
+    /// Runs it to its end and returns what it printed, at most 1 MiB; for `--version` and the like.
+    ///
+    /// # Errors
+    /// It cannot be started, does not end within 10 seconds, or ends with another status than 0.
+    pub async fn output(self) -> Result<String> {
+        use tokio::io::AsyncReadExt;
+        let mut running = self.read_stdout().start()?;
+        let name = running.name.clone();
+        let mut out = Vec::new();
+        let read = async {
+            if let Some(pipe) = running.stdout.take() {
+                pipe.take(1 << 20)
+                    .read_to_end(&mut out)
+                    .await
+                    .map_err(|e| Error::io(format!("read from {name}"), e))?;
+            }
+            running.finish().await
+        };
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .or_kind(Kind::Timeout, format!("{name} did not end within 10 s"))??;
+        String::from_utf8(out).or_kind(Kind::Internal, format!("{name} printed something that is not UTF-8"))
+    }
+}
+
+/// A tool that runs. Dropped, it and all its children are killed.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    /// What it reads; drop it to say the end.
+    pub stdin: Option<ChildStdin>,
+    /// What it prints.
+    pub stdout: Option<ChildStdout>,
+    child: Child,
+    group: Group,
+    stderr: Option<JoinHandle<Vec<String>>>,
+}
+
+/// Kills the whole process group when dropped.
+#[derive(Debug)]
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.take() {
+            // It may have ended already; then there is no such group, which is what is wanted.
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Running {
+    /// Waits for the end. Success is exit status 0 and nothing else.
+    ///
+    /// # Errors
+    /// `Internal` for any other end, with the status and the filtered tail of stderr.
+    pub async fn finish(mut self) -> Result<()> {
+        drop(self.stdin.take());
+        drop(self.stdout.take());
+        let status = self.child.wait().await.map_err(|e| Error::io(format!("wait for {}", self.name), e))?;
+        // Children of the tool that outlived it would keep stderr open: end them before reading its tail.
+        drop(std::mem::replace(&mut self.group, Group(None)));
+        let lines = match self.stderr.take() {
+            Some(task) => task.await.or_kind(Kind::Internal, format!("read stderr of {}", self.name))?,
+            None => Vec::new(),
+        };
+        if status.success() {
+            for line in &lines {
+                tracing::debug!(tool = %self.name, "{line}");
+            }
+            return Ok(());
+        }
+        let said = if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("; ") };
+        Err(Error::new(Kind::Internal, format!("{} ended with {status}: {said}", self.name)))
+    }
+}
+
+async fn tail(pipe: impl AsyncRead + Unpin, filter: StderrFilter) -> Vec<String> {
+    let mut lines = std::collections::VecDeque::new();
+    let mut reader = BufReader::new(pipe);
+    let mut raw = Vec::new();
+    loop {
+        raw.clear();
+        match read_line(&mut reader, &mut raw).await {
+            Ok(true) => {}
+            // The pipe is gone with the tool; its exit status tells the story.
+            Ok(false) | Err(_) => break,
+        }
+        let Some(line) = filter(String::from_utf8_lossy(&raw).trim_end()) else { continue };
+        if lines.len() == TAIL_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+    lines.into()
+}
+
+/// Reads one line, keeping at most [`LINE_BYTES`] of it: a failing INSERT can have megabytes.
+async fn read_line(reader: &mut BufReader<impl AsyncRead + Unpin>, out: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut any = false;
+    loop {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = available.iter().position(|b| *b == b'\n');
+        let piece = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
+        let room = LINE_BYTES.saturating_sub(out.len());
+        out.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+        let used = end.map_or(available.len(), |n| n + 1);
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn a_status_other_than_zero_is_an_error_with_the_tail() {
+        let error =
+            Tool::new("sh").args(["-c", "echo broken >&2; exit 3"]).start().unwrap().finish().await.unwrap_err();
+        assert!(error.chain().contains("exit status: 3: broken"), "{}", error.chain());
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_cleared() {
+        let out = Tool::new("env").output().await.unwrap();
+        let names: Vec<_> = out.lines().filter_map(|l| l.split('=').next()).collect();
+        assert!(names.iter().all(|n| matches!(*n, "PATH" | "LC_ALL")), "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn dropping_ends_the_tool_and_its_children() {
+        let mut running = Tool::new("sh").args(["-c", "sleep 1000 & echo $!; wait"]).read_stdout().start().unwrap();
+        let mut first = [0_u8; 32];
+        let n = running.stdout.as_mut().unwrap().read(&mut first).await.unwrap();
+        let child: i32 = std::str::from_utf8(&first[..n]).unwrap().trim().parse().unwrap();
+        drop(running);
+        let gone = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
+            Ok(stat) => stat.contains(") Z"),
+            Err(_) => true,
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !gone() {
+            assert!(std::time::Instant::now() < deadline, "the grandchild {child} lives on");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_tool_says_what_to_do() {
+        let error = Tool::new("no-such-tool-of-keepsake").start().unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.chain().contains("install"));
+    }
+}

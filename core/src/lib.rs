@@ -1,0 +1,12 @@
+//! What a backup *is*: names, error kinds, and the repository with its format.
+//!
+//! Nothing here knows gRPC, Kubernetes or a datastore. Agent and coordinator both build on this crate, so a rule about
+//! what counts as a backup is written once. The format itself is described for people in `docs/format.md`.
+
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod record;
+pub mod secret;
+
+pub use error::{Error, Kind, Result, ResultExt};

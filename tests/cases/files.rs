@@ -1,0 +1,1 @@
+//! The files engine on a real server.

@@ -1,0 +1,6 @@
+//! All cases in one binary, so that it links once.
+
+mod files;
+mod mysql;
+mod postgres;
+mod redis;

@@ -1,0 +1,1 @@
+//! The postgres engine on a real server.

@@ -1,0 +1,1 @@
+//! The redis engine on a real server.

@@ -1,0 +1,10 @@
+//! How we know: a harness that runs real servers as child processes in temporary folders on free ports.
+//!
+//! Nothing here outlives the test that made it: every child dies with its handle, and with the test's process should that be
+//! killed. Nothing sleeps: [`poll::wait_for`] waits on a condition and names its last status when it gives up.
+
+pub mod child;
+pub mod memory;
+pub mod poll;
+pub mod scratch;
+pub mod servers;

@@ -1,0 +1,5 @@
+//! Real servers, one file each.
+
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
