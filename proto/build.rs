@@ -1,0 +1,16 @@
+//! Compiles the .proto files with protox, so that no protoc is needed to build.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let file = "keepsake/agent/v1/agent.proto";
+    println!("cargo::rerun-if-changed={file}");
+    let descriptors = protox::compile([file], ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("agent.binpb");
+    std::fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
