@@ -7,6 +7,8 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod record;
+pub mod repository;
+pub mod retry;
 pub mod secret;
 
 pub use error::{Error, Kind, Result, ResultExt};

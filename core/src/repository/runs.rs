@@ -1,0 +1,231 @@
+//! Runs: the plan and its events, in the repository, create-only. There is no other lock and no other journal.
+//!
+//! Creating object 0 under the next free number *is* taking the epoch; the loser of a race takes the next. An event is the next free
+//! number of its run, so two writers of one run notice each other: the second one's create fails.
+//! What the plan and the events say is the coordinator's business; here they are JSON.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::layout;
+use super::sign::sha256_hex;
+use super::store::Store;
+use crate::clock;
+use crate::error::{Context, Error, Kind, Result, ResultExt};
+use crate::id::{Epoch, Installation, RunId};
+use crate::record::{FORMAT, check_format};
+
+/// Object 0 of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunHead<P> {
+    /// The format of this document.
+    pub format: u32,
+    /// The run.
+    pub run: RunId,
+    /// Its installation.
+    pub installation: Installation,
+    /// Its number.
+    pub epoch: Epoch,
+    /// When it was begun, for people.
+    pub started: Timestamp,
+    /// Who runs it: host and process, for people.
+    pub by: String,
+    /// SHA-256 of the plan's JSON, hex.
+    pub plan_sha256: String,
+    /// What will be done.
+    pub plan: P,
+}
+
+/// Every later object of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEvent<E> {
+    /// The format of this document.
+    pub format: u32,
+    /// Its number in the run, from 1.
+    pub n: u32,
+    /// When it was written, for people and for telling whether a coordinator is gone.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: E,
+}
+
+/// A run as read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun<P, E> {
+    /// Object 0.
+    pub head: RunHead<P>,
+    /// The events in order.
+    pub events: Vec<RunEvent<E>>,
+    /// Whether somebody asked it to stop.
+    pub cancel_asked: bool,
+}
+
+/// The runs of a repository, or of another store when the repository is read-only.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    store: Store,
+}
+
+/// A run that may be continued: its next event is the next free number.
+#[derive(Debug)]
+pub struct RunLog {
+    store: Store,
+    installation: Installation,
+    run: RunId,
+    epoch: Epoch,
+    next: u32,
+}
+
+impl Runs {
+    /// The runs in this store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Epochs of an installation, rising.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub async fn epochs(&self, installation: &Installation) -> Result<Vec<Epoch>> {
+        let folders = self.store.folders(&layout::runs(installation)).await?;
+        let mut epochs: Vec<_> = folders.iter().filter_map(|f| f.parse().ok()).map(Epoch).collect();
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
+    /// Takes the next epoch by creating object 0.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn begin<P: Serialize + Clone>(
+        &self,
+        installation: &Installation,
+        by: &str,
+        plan: &P,
+    ) -> Result<(RunHead<P>, RunLog)> {
+        let plan_bytes = serde_json::to_vec(plan).or_kind(Kind::Internal, "write the plan")?;
+        let mut head = RunHead {
+            format: FORMAT,
+            run: RunId::generate(),
+            installation: installation.clone(),
+            epoch: self.epochs(installation).await?.last().copied().unwrap_or(Epoch(0)).next(),
+            started: clock::now(),
+            by: by.to_owned(),
+            plan_sha256: sha256_hex(&plan_bytes),
+            plan: plan.clone(),
+        };
+        loop {
+            let bytes = to_bytes(&head)?;
+            // `ensure` and not `create`: with a lost answer, "exists with the same bytes" means that this run won.
+            match self.store.ensure(&layout::run_entry(installation, head.epoch, 0), &bytes).await {
+                Ok(()) => break,
+                Err(e) if e.kind() == Kind::Conflict => head.epoch = head.epoch.next(),
+                Err(e) => return Err(e.context("take the next epoch")),
+            }
+        }
+        let log = RunLog {
+            store: self.store.clone(),
+            installation: installation.clone(),
+            run: head.run,
+            epoch: head.epoch,
+            next: 1,
+        };
+        Ok((head, log))
+    }
+
+    /// Reads a run.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Corrupt` when an object cannot be read.
+    pub async fn read<P: DeserializeOwned, E: DeserializeOwned>(
+        &self,
+        installation: &Installation,
+        epoch: Epoch,
+    ) -> Result<StoredRun<P, E>> {
+        let folder = layout::run(installation, epoch);
+        let names = self.store.names(&folder).await?;
+        let head: RunHead<P> = self
+            .parse(&layout::run_entry(installation, epoch, 0))
+            .await
+            .with_context(|| format!("read run {epoch} of {installation}"))?;
+        let mut events = Vec::new();
+        let last = names.iter().filter_map(|n| n.strip_suffix(".json")?.parse::<u32>().ok()).max().unwrap_or(0);
+        for n in 1..=last {
+            events.push(self.parse(&layout::run_entry(installation, epoch, n)).await?);
+        }
+        let cancel_asked = names.iter().any(|n| n == "cancel");
+        Ok(StoredRun { head, events, cancel_asked })
+    }
+
+    /// The log of a run that was read, to append to it.
+    pub fn continue_log<P, E>(&self, run: &StoredRun<P, E>) -> RunLog {
+        RunLog {
+            store: self.store.clone(),
+            installation: run.head.installation.clone(),
+            run: run.head.run,
+            epoch: run.head.epoch,
+            next: u32::try_from(run.events.len()).unwrap_or(u32::MAX - 1) + 1,
+        }
+    }
+
+    /// Asks a run to stop.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn ask_to_cancel(&self, installation: &Installation, epoch: Epoch) -> Result<()> {
+        self.store.ensure(&layout::run_cancel(installation, epoch), &Bytes::from_static(b"{}\n")).await
+    }
+
+    async fn parse<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let bytes = self.store.read(key).await?;
+        check_format(&bytes, key)?;
+        serde_json::from_slice(&bytes).or_kind(Kind::Corrupt, format!("{key} cannot be read"))
+    }
+}
+
+impl RunLog {
+    /// The run's number.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Appends an event and waits until it is durable.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody else wrote to this run: it was ended, and nothing more may be done in its name.
+    pub async fn append<E: Serialize>(&mut self, event: &E) -> Result<()> {
+        let entry = RunEvent { format: FORMAT, n: self.next, at: clock::now(), event };
+        let key = layout::run_entry(&self.installation, self.epoch, self.next);
+        self.store.ensure(&key, &to_bytes(&entry)?).await.map_err(|e| match e.kind() {
+            Kind::Conflict => Error::caused(
+                Kind::Conflict,
+                format!("run {}/{} was ended by another coordinator; this one stops", self.installation, self.epoch),
+                e,
+            ),
+            _ => e.context("write to the run's journal"),
+        })?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Whether somebody asked this run to stop.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn cancel_asked(&self) -> Result<bool> {
+        Ok(self.store.find(&layout::run_cancel(&self.installation, self.epoch)).await?.is_some())
+    }
+}
+
+fn to_bytes<T: Serialize>(value: &T) -> Result<Bytes> {
+    let mut bytes = serde_json::to_vec_pretty(value).or_kind(Kind::Internal, "write an entry of the journal")?;
+    bytes.push(b'\n');
+    Ok(Bytes::from(bytes))
+}

@@ -1,0 +1,92 @@
+//! The first depth of trust: every stored byte is what the record says. Needs no key that opens anything.
+
+use std::collections::BTreeSet;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::layout;
+use super::open::Repository;
+use super::reader::read_checked;
+use crate::error::Result;
+use crate::record::{Failure, Record};
+
+/// Segments read at the same moment.
+const PARALLEL: usize = 4;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Segments that are as recorded.
+    pub segments: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// Segments that are not: `component/artifact` number, key, why.
+    pub damaged: Vec<Damage>,
+    /// Objects in the set's folder that the record does not name: left by repeated or failed attempts, harmless.
+    pub strays: Vec<String>,
+}
+
+/// A segment that is not as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// `component/artifact`.
+    pub artifact: String,
+    /// Index in the artifact.
+    pub segment: usize,
+    /// The object's key.
+    pub key: String,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl Repository {
+    /// Reads and digests every segment of a set. Damage is a finding, not an error.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub async fn verify(&self, record: &Record, progress: impl Fn(u64)) -> Result<Verified> {
+        let mut found = Verified::default();
+        let mut todo = record.artifacts().flat_map(|(component, artifact)| {
+            let name = format!("{component}/{}", artifact.artifact);
+            artifact.segments.iter().enumerate().map(move |(n, segment)| (name.clone(), n, segment))
+        });
+        let check = |(artifact, n, segment): (String, usize, &crate::record::SegmentRecord)| {
+            let segment = segment.clone();
+            async move {
+                let size = usize::try_from(segment.stored).unwrap_or(usize::MAX);
+                let done = match self.budget.share(size).await {
+                    Ok(_share) => read_checked(&self.store, &segment).await.map(|_| ()),
+                    Err(e) => Err(e),
+                };
+                (artifact, n, segment, done)
+            }
+        };
+        let mut running: FuturesUnordered<_> = todo.by_ref().take(PARALLEL).map(check).collect();
+        while let Some((artifact, n, segment, done)) = running.next().await {
+            match done {
+                Ok(()) => {
+                    found.segments += 1;
+                    found.bytes += segment.stored;
+                    progress(segment.stored);
+                }
+                Err(e) => {
+                    found.damaged.push(Damage { artifact, segment: n, key: segment.key, failure: Failure::from(&e) });
+                }
+            }
+            running.extend(todo.next().map(check));
+        }
+        found.damaged.sort_by(|a, b| (&a.artifact, a.segment).cmp(&(&b.artifact, b.segment)));
+
+        let folder = layout::set(&record.installation, record.set);
+        let named: BTreeSet<_> =
+            record.artifacts().flat_map(|(_, a)| a.segments.iter().map(|s| s.key.as_str())).collect();
+        let segments = format!("{folder}/segments/");
+        for (key, _) in self.store.tree(&folder).await? {
+            if key.starts_with(&segments) && !named.contains(key.as_str()) {
+                found.strays.push(key);
+            }
+        }
+        found.strays.sort_unstable();
+        Ok(found)
+    }
+}
