@@ -1,0 +1,70 @@
+//! Exit statuses: a contract with scripts, also in `docs/runbook.md`.
+
+use keepsake_core::{Error, Kind};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for was done.
+    Done,
+    /// It failed, and nothing was changed or everything was put back.
+    Failed,
+    /// The command line or the topology is wrong.
+    Usage,
+    /// A restore stopped where it can only go forward.
+    Halted,
+    /// An undo failed or is impossible, or a set is only partial.
+    StuckOrPartial,
+    /// `verify` or `doctor` ran to the end and found something.
+    Found,
+    /// Somebody asked it to stop, and it did.
+    Cancelled,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Halted => 3,
+            Self::StuckOrPartial => 4,
+            Self::Found => 5,
+            Self::Cancelled => 130,
+        }
+    }
+
+    /// The status of a command that ended with an error.
+    pub fn of(error: &Error) -> Self {
+        match error.kind() {
+            Kind::Cancelled => Self::Cancelled,
+            Kind::Invalid => Self::Usage,
+            Kind::NotFound
+            | Kind::Exists
+            | Kind::Conflict
+            | Kind::Busy
+            | Kind::Unavailable
+            | Kind::Timeout
+            | Kind::Denied
+            | Kind::Corrupt
+            | Kind::Unsupported
+            | Kind::Internal => Self::Failed,
+        }
+    }
+
+    /// The status of several runs together: the worst.
+    #[must_use]
+    pub fn worst(self, other: Self) -> Self {
+        let rank = |e: Self| match e {
+            Self::Done => 0,
+            Self::Found => 1,
+            Self::Cancelled => 2,
+            Self::Usage => 3,
+            Self::Failed => 4,
+            Self::Halted => 5,
+            Self::StuckOrPartial => 6,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}

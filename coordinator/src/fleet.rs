@@ -1,0 +1,71 @@
+//! The agents as the coordinator sees them: questions and operations, each keyed by run and step.
+
+pub mod grpc;
+
+use async_trait::async_trait;
+use keepsake_core::error::Result;
+use keepsake_core::id::{Component, RunKey, SetId, StepId};
+use keepsake_core::record::{ComponentRecord, Counts, DumpRecord, Sealing};
+use keepsake_core::secret::Secret;
+
+use crate::inventory::Found;
+
+/// How far an operation is, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: String,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Bytes expected; 0 if unknown.
+    pub expected: u64,
+}
+
+/// Takes progress as it comes.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Which run and step an operation belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpKey {
+    /// The run.
+    pub run: RunKey,
+    /// The step.
+    pub step: StepId,
+}
+
+/// What an agent checked or loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LoadReport {
+    /// What was counted.
+    pub counts: Counts,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// How a set's segments are opened: given to a restoring agent, never journalled.
+#[derive(Debug, Clone)]
+pub enum Opening {
+    /// With the set's own identity.
+    Age(Secret),
+    /// They are not sealed.
+    None,
+}
+
+/// The agents of one installation. Every operation may be called again under the same key: it attaches.
+#[async_trait]
+pub trait Fleet: Send + Sync {
+    /// What the component is now.
+    async fn describe(&self, component: &Component) -> Result<Found>;
+    /// Dumps a component into a set.
+    async fn dump(&self, component: &Component, key: &OpKey, set: SetId, sealing: &Sealing, progress: OnProgress<'_>) -> Result<DumpRecord>;
+    /// Stages a component's dump.
+    async fn stage(&self, key: &OpKey, set: SetId, entry: &ComponentRecord, opening: &Opening, progress: OnProgress<'_>) -> Result<LoadReport>;
+    /// Puts what was staged in the place of the live data.
+    async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport>;
+    /// Undoes a stage or a commit.
+    async fn rollback(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()>;
+    /// Drops what a rollback would need.
+    async fn finalize(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()>;
+    /// Asks every operation of a run on this component to stop; returns how many were running.
+    async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize>;
+}

@@ -1,0 +1,56 @@
+//! What the fleet is now, asked once before a plan is made.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use keepsake_core::id::{Component, EngineName};
+use keepsake_core::record::Failure;
+
+use crate::fleet::Fleet;
+use crate::topology::InstallationSettings;
+
+/// What an agent says of its component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The engine it serves.
+    pub engine: EngineName,
+    /// Name and version of the server.
+    pub server: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// About how many bytes a dump would have; 0 if unknown.
+    pub size: u64,
+    /// What would stop a dump or a load now.
+    pub problems: Vec<String>,
+    /// Why a commit cannot be rolled back, if so.
+    pub cannot_undo: Option<String>,
+    /// Why writes cannot be held, if so.
+    pub cannot_hold: Option<String>,
+}
+
+/// Every component's answer, or why there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    components: BTreeMap<Component, Result<Found, Failure>>,
+}
+
+impl Inventory {
+    /// Asks all components of an installation at the same time.
+    pub async fn ask(installation: &InstallationSettings, fleet: &dyn Fleet) -> Self {
+        let answers = join_all(installation.components.iter().map(|c| async {
+            let answer = fleet.describe(&c.name).await;
+            (c.name.clone(), answer.map_err(|e| Failure::from(&e)))
+        }));
+        Self { components: answers.await.into_iter().collect() }
+    }
+
+    /// From answers; for tests.
+    pub fn from_answers(answers: impl IntoIterator<Item = (Component, Result<Found, Failure>)>) -> Self {
+        Self { components: answers.into_iter().collect() }
+    }
+
+    /// A component's answer; `None` if it was not asked.
+    pub fn of(&self, component: &Component) -> Option<&Result<Found, Failure>> {
+        self.components.get(component)
+    }
+}

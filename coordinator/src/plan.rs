@@ -1,0 +1,182 @@
+//! What will be done: data made before anything is done.
+//!
+//! A plan has stages in order; the steps of a stage go together. Every choice (ids, order, what is left out) is made here, so that a
+//! printed plan is the whole truth and a run only carries it out. Nothing here is async, asks the world, or knows the wire.
+
+pub mod backup;
+mod print;
+pub mod restore;
+
+use keepsake_core::error::Result;
+use keepsake_core::id::{Component, EngineName, Epoch, Installation, SetId, StepId};
+use serde::{Deserialize, Serialize};
+
+/// What will be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What for.
+    pub goal: Goal,
+    /// The installation.
+    pub installation: Installation,
+    /// The set that is made or restored.
+    pub set: SetId,
+    /// Stages in order.
+    pub stages: Vec<Stage>,
+    /// What an operator should know before.
+    pub notes: Vec<String>,
+}
+
+/// What a plan is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "goal", rename_all = "kebab-case")]
+pub enum Goal {
+    /// To make a set.
+    Backup {
+        /// Components of the installation that were not asked for.
+        left_out: Vec<Component>,
+    },
+    /// To bring a set back.
+    Restore {
+        /// The epoch of the set, for people.
+        epoch: Epoch,
+    },
+}
+
+/// Steps that go together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// For people.
+    pub title: String,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name in the journal and at the agent.
+    pub id: StepId,
+    /// What is done.
+    pub action: Action,
+    /// How it is undone.
+    pub undo: Undo,
+}
+
+/// Everything that a run can do. Closed: a new action must be described, performed and undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Makes the set's own key.
+    BeginSet,
+    /// Dumps a component into the set.
+    Dump {
+        /// Which.
+        component: Component,
+        /// Its engine.
+        engine: EngineName,
+    },
+    /// Signs and writes the record: from then on the set is a backup.
+    CommitSet,
+    /// Brings a component's dump beside the live data and checks all of it.
+    Stage {
+        /// Which.
+        component: Component,
+    },
+    /// Puts the staged dump in the place of the live data, and counts it.
+    Commit {
+        /// Which.
+        component: Component,
+    },
+    /// Undoes a stage or a commit.
+    Rollback {
+        /// Which.
+        component: Component,
+    },
+    /// Drops what a rollback would need.
+    Finalize {
+        /// Which.
+        component: Component,
+    },
+}
+
+/// How a step is undone when a later one fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// There is nothing to undo: what it leaves is harmless.
+    Nothing,
+    /// By this action.
+    By {
+        /// What undoes it.
+        action: Box<Action>,
+    },
+    /// It cannot be undone.
+    Impossible {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Action {
+    /// The component it works on.
+    pub fn component(&self) -> Option<&Component> {
+        match self {
+            Self::BeginSet | Self::CommitSet => None,
+            Self::Dump { component, .. }
+            | Self::Stage { component }
+            | Self::Commit { component }
+            | Self::Rollback { component }
+            | Self::Finalize { component } => Some(component),
+        }
+    }
+
+    /// Its word in steps and listings.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::BeginSet => "begin-set",
+            Self::Dump { .. } => "dump",
+            Self::CommitSet => "commit-set",
+            Self::Stage { .. } => "stage",
+            Self::Commit { .. } => "commit",
+            Self::Rollback { .. } => "rollback",
+            Self::Finalize { .. } => "finalize",
+        }
+    }
+
+    /// The id of the step that does this.
+    ///
+    /// # Errors
+    /// The component's name is too long for a step's.
+    pub fn step_id(&self) -> Result<StepId> {
+        match self.component() {
+            None => StepId::new(self.word()),
+            Some(component) => StepId::new(format!("{}-{component}", self.word())),
+        }
+    }
+
+    fn step(self, undo: Undo) -> Result<Step> {
+        Ok(Step { id: self.step_id()?, action: self, undo })
+    }
+}
+
+impl Plan {
+    /// All steps in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|s| &s.steps)
+    }
+
+    /// The step of that id.
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.steps().find(|s| &s.id == id)
+    }
+
+    /// Whether this is a restore.
+    pub fn is_restore(&self) -> bool {
+        matches!(self.goal, Goal::Restore { .. })
+    }
+
+    /// `backup` or `restore`.
+    pub fn word(&self) -> &'static str {
+        if self.is_restore() { "restore" } else { "backup" }
+    }
+}

@@ -1,0 +1,51 @@
+//! The plan of a backup.
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{Component, SetId};
+
+use super::{Action, Goal, Plan, Stage, Undo};
+use crate::inventory::Inventory;
+use crate::topology::InstallationSettings;
+
+/// Plans a backup of the components asked for; of all if none is named.
+///
+/// # Errors
+/// `Invalid` when a component is not in the topology, or its agent serves another engine.
+pub fn plan(installation: &InstallationSettings, inventory: &Inventory, only: &[Component], set: SetId) -> Result<Plan> {
+    for name in only {
+        installation.component(name)?;
+    }
+    let asked = |name: &Component| only.is_empty() || only.contains(name);
+    let mut notes = vec!["every store is dumped at its own moment (consistency: none)".to_owned()];
+    let mut dumps = Vec::new();
+    for component in installation.components.iter().filter(|c| asked(&c.name)) {
+        match inventory.of(&component.name) {
+            Some(Ok(found)) => {
+                if found.engine != component.engine {
+                    return Err(Error::new(
+                        Kind::Invalid,
+                        format!(
+                            "component {} is of engine {} in the topology, but its agent serves {}",
+                            component.name, component.engine, found.engine
+                        ),
+                    ));
+                }
+                notes.extend(found.problems.iter().map(|p| format!("{}: {p}", component.name)));
+            }
+            Some(Err(failure)) => notes.push(format!("{} cannot be asked now and will be tried: {}", component.name, failure.text)),
+            None => {}
+        }
+        let action = Action::Dump { component: component.name.clone(), engine: component.engine.clone() };
+        dumps.push(action.step(Undo::Nothing)?);
+    }
+    let left_out: Vec<_> = installation.components.iter().map(|c| c.name.clone()).filter(|n| !asked(n)).collect();
+    if !left_out.is_empty() {
+        notes.push("the set will be partial, because components are left out: it is never the latest".to_owned());
+    }
+    let stages = vec![
+        Stage { title: "begin the set".to_owned(), steps: vec![Action::BeginSet.step(Undo::Nothing)?] },
+        Stage { title: "dump".to_owned(), steps: dumps },
+        Stage { title: "commit the set".to_owned(), steps: vec![Action::CommitSet.step(Undo::Nothing)?] },
+    ];
+    Ok(Plan { goal: Goal::Backup { left_out }, installation: installation.name.clone(), set, stages, notes })
+}

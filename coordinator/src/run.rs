@@ -1,0 +1,232 @@
+//! One execution of a plan: every effect stands between two durable entries of the journal.
+//!
+//! The steps of a stage go together. A backup goes on without a component that failed, and its set is then partial. A restore that
+//! fails is unwound step by step, latest first; what cannot be undone is said, and the run is stuck.
+
+pub mod claim;
+pub mod event;
+mod perform;
+mod record;
+pub mod status;
+mod unwind;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{RunKey, StepId};
+use keepsake_core::record::{Failure, Record};
+use keepsake_core::repository::Repository;
+use keepsake_core::repository::runs::RunLog;
+use keepsake_core::repository::sign::SigningKey;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::event::{Event, Outcome, Output};
+use crate::fleet::{Fleet, Opening, Progress};
+use crate::plan::{Action, Goal, Plan, Stage, Step};
+
+/// Where events become durable.
+#[async_trait]
+pub trait Journal: Send {
+    /// Appends an event; when it returns the event is durable.
+    async fn append(&mut self, event: &Event) -> Result<()>;
+    /// Whether somebody asked this run to stop.
+    async fn cancel_asked(&self) -> Result<bool>;
+}
+
+#[async_trait]
+impl Journal for RunLog {
+    async fn append(&mut self, event: &Event) -> Result<()> {
+        Self::append(self, event).await
+    }
+
+    async fn cancel_asked(&self) -> Result<bool> {
+        Self::cancel_asked(self).await
+    }
+}
+
+/// Who is told what happens, as it happens.
+pub trait Reporter: Send + Sync {
+    /// An event that is durable now.
+    fn event(&self, plan: &Plan, event: &Event);
+    /// How far a step is.
+    fn progress(&self, step: &Step, progress: Progress);
+}
+
+/// What effects are made on.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The agents.
+    pub fleet: &'a dyn Fleet,
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The signing key; needed by a backup.
+    pub signing: Option<&'a SigningKey>,
+    /// The set and how it is opened; needed by a restore.
+    pub source: Option<(&'a Record, &'a Opening)>,
+}
+
+impl std::fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+/// Executes one plan once.
+pub struct Runner<'a> {
+    plan: &'a Plan,
+    plan_sha256: &'a str,
+    started: jiff::Timestamp,
+    key: RunKey,
+    world: World<'a>,
+    journal: Mutex<Box<dyn Journal + 'a>>,
+    reporter: &'a dyn Reporter,
+    cancel: CancellationToken,
+    outputs: Mutex<BTreeMap<StepId, Result<Output, Failure>>>,
+}
+
+impl std::fmt::Debug for Runner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The coordinator says that it is alive this often; a run without a word for [`claim::GONE_AFTER`] counts as abandoned.
+const ALIVE_EVERY: Duration = Duration::from_mins(2);
+/// How often the run looks whether somebody asked it to stop.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl<'a> Runner<'a> {
+    /// A runner for a run whose head is durable.
+    pub fn new(
+        head: &'a keepsake_core::repository::runs::RunHead<Plan>,
+        world: World<'a>,
+        journal: Box<dyn Journal + 'a>,
+        reporter: &'a dyn Reporter,
+        cancel: CancellationToken,
+    ) -> Self {
+        let key = RunKey { run: head.run, installation: head.installation.clone(), epoch: head.epoch };
+        Self {
+            plan: &head.plan,
+            plan_sha256: &head.plan_sha256,
+            started: head.started,
+            key,
+            world,
+            journal: Mutex::new(journal),
+            reporter,
+            cancel,
+            outputs: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Runs to the end and journals how it ended.
+    ///
+    /// # Errors
+    /// Only when the journal cannot be written: then nothing more was done in the name of this run.
+    pub async fn execute(&self) -> Result<(Outcome, String)> {
+        let (outcome, note) = tokio::select! {
+            biased;
+            ended = self.forward() => ended?,
+            gone = self.stay_alive() => return Err(gone),
+        };
+        self.append(Event::Ended { outcome, note: note.clone() }).await?;
+        Ok((outcome, note))
+    }
+
+    async fn forward(&self) -> Result<(Outcome, String)> {
+        let mut begun: Vec<&Step> = Vec::new();
+        for stage in &self.plan.stages {
+            if self.cancel.is_cancelled() {
+                let failure = Failure { kind: Kind::Cancelled, text: "somebody asked the run to stop".to_owned() };
+                return self.unwind(&begun, &failure).await;
+            }
+            begun.extend(&stage.steps);
+            if let Some(failure) = self.stage(stage).await? {
+                return self.unwind(&begun, &failure).await;
+            }
+        }
+        let failed = self.failed_components().await;
+        if failed.is_empty() {
+            return Ok((Outcome::Completed, String::new()));
+        }
+        Ok((Outcome::Partial, format!("without {}", failed.join(", "))))
+    }
+
+    /// Runs the steps of a stage together; gives the failure that ends the run, if one does.
+    async fn stage(&self, stage: &Stage) -> Result<Option<Failure>> {
+        let ended: Vec<Result<Option<Failure>>> = join_all(stage.steps.iter().map(|step| self.step(step))).await;
+        let mut first = None;
+        let mut succeeded = 0;
+        for failure in ended {
+            match failure? {
+                Some(failure) => first = first.or(Some(failure)),
+                None => succeeded += 1,
+            }
+        }
+        let Some(failure) = first else { return Ok(None) };
+        let tolerated = stage.steps.iter().all(|s| matches!(s.action, Action::Dump { .. }));
+        if tolerated && succeeded > 0 && !self.cancel.is_cancelled() {
+            return Ok(None);
+        }
+        Ok(Some(failure))
+    }
+
+    async fn step(&self, step: &Step) -> Result<Option<Failure>> {
+        self.append(Event::Started { step: step.id.clone() }).await?;
+        let done = self.perform(step).await;
+        let (event, result) = match done {
+            Ok(output) => (Event::Succeeded { step: step.id.clone(), output: output.clone() }, Ok(output)),
+            Err(e) => {
+                let failure = Failure::from(&e);
+                (Event::Failed { step: step.id.clone(), failure: failure.clone() }, Err(failure))
+            }
+        };
+        self.append(event).await?;
+        let failure = result.as_ref().err().cloned();
+        self.outputs.lock().await.insert(step.id.clone(), result);
+        Ok(failure)
+    }
+
+    async fn failed_components(&self) -> Vec<String> {
+        let outputs = self.outputs.lock().await;
+        let failed = |step: &&Step| outputs.get(&step.id).is_some_and(Result::is_err);
+        self.plan.steps().filter(failed).filter_map(|s| s.action.component().map(ToString::to_string)).collect()
+    }
+
+    async fn append(&self, event: Event) -> Result<()> {
+        self.journal.lock().await.append(&event).await?;
+        self.reporter.event(self.plan, &event);
+        Ok(())
+    }
+
+    /// Says now and then that the coordinator is there and looks whether it should stop. Returns only with the reason to stop at once.
+    async fn stay_alive(&self) -> Error {
+        let mut last = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if last.elapsed() >= ALIVE_EVERY {
+                last = tokio::time::Instant::now();
+                if let Err(e) = self.append(Event::Alive).await {
+                    return e;
+                }
+            }
+            let asked = self.journal.lock().await.cancel_asked().await;
+            match asked {
+                Ok(true) => self.cancel.cancel(),
+                Ok(false) => {}
+                Err(e) => tracing::debug!("look whether the run should stop: {}", e.chain()),
+            }
+        }
+    }
+
+    /// Whether this is a backup of the whole installation.
+    fn left_out(&self) -> Vec<keepsake_core::id::Component> {
+        match &self.plan.goal {
+            Goal::Backup { left_out } => left_out.clone(),
+            Goal::Restore { .. } => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What happens in a run, one object each in the journal. Words are never given another meaning; new ones may come.
+
+use keepsake_core::id::{Epoch, StepId};
+use keepsake_core::record::{Counts, DumpRecord, Failure, Sealing, Status};
+use serde::{Deserialize, Serialize};
+
+/// An entry of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Event {
+    /// A step's effect may happen from here on; durable before it does.
+    Started {
+        /// Which.
+        step: StepId,
+    },
+    /// A step is done.
+    Succeeded {
+        /// Which.
+        step: StepId,
+        /// What later steps, or a later run, need of it.
+        output: Output,
+    },
+    /// A step failed; it may have done half of its work.
+    Failed {
+        /// Which.
+        step: StepId,
+        /// Why.
+        failure: Failure,
+    },
+    /// The undo of a step begins.
+    UndoStarted {
+        /// Which.
+        step: StepId,
+    },
+    /// A step is undone.
+    Undone {
+        /// Which.
+        step: StepId,
+    },
+    /// A step could not be undone.
+    UndoFailed {
+        /// Which.
+        step: StepId,
+        /// Why.
+        failure: Failure,
+    },
+    /// The exact bytes that are about to become the record and its signature, so that whoever goes on writes the same.
+    RecordPrepared {
+        /// `record.json`, base64.
+        record_base64: String,
+        /// `record.sig`, base64.
+        signature_base64: String,
+    },
+    /// The coordinator is still there.
+    Alive,
+    /// Nothing more will be done in the name of this run.
+    Ended {
+        /// How.
+        outcome: Outcome,
+        /// In words.
+        note: String,
+    },
+    /// A word from a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a step leaves for later ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "output", rename_all = "kebab-case")]
+pub enum Output {
+    /// Nothing.
+    Nothing,
+    /// The set's key was made: its public half.
+    Set {
+        /// How the set is sealed.
+        sealing: Sealing,
+    },
+    /// A component was dumped.
+    Dumped {
+        /// What the record will say.
+        dump: Box<DumpRecord>,
+    },
+    /// The record was written.
+    Recorded {
+        /// Whether the set is complete.
+        status: Status,
+    },
+    /// A dump was staged or loaded.
+    Loaded {
+        /// What was counted.
+        counts: Counts,
+        /// What an operator should know.
+        warnings: Vec<String>,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All was done.
+    Completed,
+    /// A set was made that lacks a component which failed.
+    Partial,
+    /// It failed, and nothing of it remains.
+    Failed,
+    /// It failed, and something could not be undone.
+    Stuck,
+    /// Somebody asked it to stop, and nothing of it remains.
+    Cancelled,
+    /// Its coordinator is gone; a later run or `cancel` wrote this.
+    Abandoned,
+    /// It did nothing, because another run had the floor.
+    Refused,
+    /// A word from a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Outcome {
+    /// The word in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Stuck => "stuck",
+            Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a run that was taken over is described.
+pub fn abandoned_by(epoch: Epoch) -> Event {
+    Event::Ended { outcome: Outcome::Abandoned, note: format!("its coordinator was gone; run {epoch} took over") }
+}
