@@ -1,1 +1,128 @@
-//! To be written.
+//! What is in the repository, for people and machines.
+
+use jiff::Timestamp;
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::id::Installation;
+use keepsake_core::record::{Purpose, Record, Sealing, Status};
+use keepsake_core::repository::Repository;
+use keepsake_core::repository::sets::{SetEntry, SetState};
+use serde::Serialize;
+
+/// One line of the list of sets.
+#[derive(Debug, Serialize)]
+pub struct SetLine {
+    /// The installation.
+    pub installation: String,
+    /// The set.
+    pub set: String,
+    /// `complete`, `partial`, `unfinished` (no record: no backup) or `unbelievable`.
+    pub status: &'static str,
+    /// Whether `latest` means this one.
+    pub latest: bool,
+    /// The run's number.
+    pub epoch: Option<u64>,
+    /// `backup` or `safety`.
+    pub purpose: Option<&'static str>,
+    /// When it was finished.
+    pub finished: Option<Timestamp>,
+    /// Plaintext bytes.
+    pub bytes: Option<u64>,
+    /// Stored bytes.
+    pub stored: Option<u64>,
+    /// Whether it is sealed.
+    pub encrypted: Option<bool>,
+    /// Whether it stands for one instant.
+    pub cut: Option<bool>,
+    /// What is missing or wrong, in words.
+    pub note: String,
+}
+
+/// The sets of an installation, oldest first.
+///
+/// # Errors
+/// The repository cannot be read.
+pub async fn sets(repository: &Repository, installation: &Installation) -> Result<Vec<SetLine>> {
+    let entries = repository.sets(installation).await?;
+    let latest = entries.iter().rev().find_map(|e| match &e.state {
+        SetState::Recorded(record) if record.counts_as_backup() => Some(e.id),
+        SetState::Recorded(_) | SetState::Unfinished | SetState::Unbelievable(_) => None,
+    });
+    Ok(entries.iter().map(|entry| line(installation, entry, latest == Some(entry.id))).collect())
+}
+
+fn line(installation: &Installation, entry: &SetEntry, latest: bool) -> SetLine {
+    let empty = SetLine {
+        installation: installation.to_string(),
+        set: entry.id.to_string(),
+        status: "unfinished",
+        latest,
+        epoch: None,
+        purpose: None,
+        finished: None,
+        bytes: None,
+        stored: None,
+        encrypted: None,
+        cut: None,
+        note: "no record: being made, or given up; not a backup".to_owned(),
+    };
+    match &entry.state {
+        SetState::Unfinished => empty,
+        SetState::Unbelievable(e) => SetLine { status: "unbelievable", note: e.chain(), ..empty },
+        SetState::Recorded(record) => SetLine {
+            status: status_word(record.status),
+            epoch: Some(record.epoch.0),
+            purpose: Some(match record.purpose {
+                Purpose::Backup => "backup",
+                Purpose::Safety => "safety",
+                Purpose::Unknown => "unknown",
+            }),
+            finished: Some(record.finished),
+            bytes: Some(record.plain_bytes()),
+            stored: Some(record.stored_bytes()),
+            encrypted: Some(record.sealing != Sealing::None),
+            cut: Some(record.cut.is_some()),
+            note: what_is_missing(record),
+            ..empty
+        },
+    }
+}
+
+/// The word for a status.
+pub fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Complete => "complete",
+        Status::Partial => "partial",
+        Status::Unknown => "unknown",
+    }
+}
+
+/// What a set lacks, in words.
+pub fn what_is_missing(record: &Record) -> String {
+    let failed = record.components.iter().filter(|c| c.dump.is_none()).map(|c| format!("{} failed", c.component));
+    let left_out = record.left_out.iter().map(|c| format!("{c} left out"));
+    let mut notes: Vec<_> = failed.chain(left_out).collect();
+    if record.sealing == Sealing::None {
+        notes.push("not encrypted".to_owned());
+    }
+    if record.cut.is_none() {
+        notes.push("no cut".to_owned());
+    }
+    notes.join(", ")
+}
+
+/// The record of `latest` or of a set id.
+///
+/// # Errors
+/// `NotFound` when there is no complete set, or no such set; what [`Repository::record`] finds.
+pub async fn find(repository: &Repository, installation: &Installation, which: &str) -> Result<Record> {
+    if which == "latest" {
+        return repository.latest(installation).await?.ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                format!("installation {installation} has no complete set in {}", repository.store().url()),
+            )
+        });
+    }
+    let id = which.parse().context("name a set by its id, as `keepsake sets` lists it, or say `latest`")?;
+    repository.record(installation, id).await
+}

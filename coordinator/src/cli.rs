@@ -1,1 +1,103 @@
-//! To be written.
+//! The command line: data on stdout, everything else on stderr.
+
+mod args;
+mod backup;
+mod doctor;
+mod keys;
+mod output;
+mod pki;
+mod report;
+mod restore;
+mod runs;
+mod sets;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use keepsake_core::Result;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub use args::{Args, Command};
+
+use crate::app::App;
+use crate::exit::Exit;
+use crate::run::event::Outcome;
+
+/// Parses the arguments, does what they say, and prints what came of it.
+pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(e) => {
+            // Help and version go to stdout and are no error; a wrong use goes to stderr. Clap knows which.
+            let _nobody_reads = e.print();
+            return if e.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    output::logging(&args);
+    match dispatch(&args).await {
+        Ok(exit) => exit,
+        Err(e) => {
+            output::error(&args, &e);
+            Exit::of(&e)
+        }
+    }
+}
+
+async fn dispatch(args: &Args) -> Result<Exit> {
+    if let Command::Pki(command) = &args.command {
+        return pki::run(args, command);
+    }
+    if let Command::Keys(keys::Keys::Generate(generate)) = &args.command {
+        return keys::generate(args, generate);
+    }
+    let app = App::load(&args.topology, args.trust.as_deref())?;
+    match &args.command {
+        Command::Init(init) => keys::init(args, &app, init).await,
+        Command::Backup(command) => backup::run(args, &app, command).await,
+        Command::Restore(command) => restore::run(args, &app, command).await,
+        Command::Plan(args::PlanCommand::Backup(command)) => {
+            backup::run(args, &app, &args::Backup { dry_run: true, ..command.clone() }).await
+        }
+        Command::Plan(args::PlanCommand::Restore(command)) => {
+            restore::run(args, &app, &args::Restore { dry_run: true, ..command.clone() }).await
+        }
+        Command::Sets(command) => sets::list(args, &app, command).await,
+        Command::Show(command) => sets::show(args, &app, command).await,
+        Command::Verify(command) => sets::verify(args, &app, command).await,
+        Command::Runs(command) => runs::list(args, &app, command).await,
+        Command::Cancel(command) => runs::cancel(args, &app, command).await,
+        Command::Keys(command) => keys::run(args, &app, command).await,
+        Command::Pki(command) => pki::run(args, command),
+        Command::Doctor(command) => doctor::run(args, &app, command).await,
+    }
+}
+
+/// The exit status of a run that ended so.
+fn exit_of(outcome: Outcome) -> Exit {
+    match outcome {
+        Outcome::Completed => Exit::Done,
+        Outcome::Failed | Outcome::Refused | Outcome::Abandoned => Exit::Failed,
+        Outcome::Partial | Outcome::Stuck | Outcome::Unknown => Exit::StuckOrPartial,
+        Outcome::Cancelled => Exit::Cancelled,
+    }
+}
+
+/// A token that Ctrl-C or SIGTERM cancels; the run then ends in an orderly way.
+fn cancel_on_signal() -> CancellationToken {
+    let token = CancellationToken::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let Ok(mut stream) = signal(kind) else {
+            tracing::warn!("a signal cannot be listened for; stop the run with `keepsake cancel`");
+            continue;
+        };
+        let token = token.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                output::say("asked to stop: what is going on is brought to an orderly end");
+                token.cancel();
+            }
+        });
+    }
+    token
+}

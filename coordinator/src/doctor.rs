@@ -1,1 +1,141 @@
-//! To be written.
+//! Whether a backup would work: everything is asked, nothing is changed but a probe in the repository.
+
+use futures_util::future::join_all;
+use keepsake_core::clock;
+use keepsake_core::error::Result;
+use keepsake_core::repository::probe_create_only;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::fleet::grpc::GrpcFleet;
+use crate::topology::{ComponentSettings, InstallationSettings};
+
+/// A clock that differs by more is a finding: certificates and listings go by clocks.
+const CLOCK_SECONDS: i64 = 30;
+/// A certificate that expires sooner is a finding.
+const CERTIFICATE_DAYS: i64 = 14;
+
+/// One thing looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// What: `repository`, or `installation/component`.
+    pub what: String,
+    /// What was looked at.
+    pub check: &'static str,
+    /// Whether it is as it should be.
+    pub good: bool,
+    /// What was found, in words.
+    pub found: String,
+}
+
+impl Finding {
+    fn of(what: &str, check: &'static str, done: Result<String>) -> Self {
+        let (good, found) = match done {
+            Ok(found) => (true, found),
+            Err(e) => (false, e.chain()),
+        };
+        Self { what: what.to_owned(), check, good, found }
+    }
+
+    fn bad(what: &str, check: &'static str, found: String) -> Self {
+        Self { what: what.to_owned(), check, good: false, found }
+    }
+
+    fn good(what: &str, check: &'static str, found: String) -> Self {
+        Self { what: what.to_owned(), check, good: true, found }
+    }
+}
+
+/// Looks at the repository: trust, signing key, create-only.
+pub async fn repository(app: &App) -> Vec<Finding> {
+    let what = "repository";
+    let mut findings = Vec::new();
+    match app.repository().await {
+        Ok(repository) => {
+            findings.push(Finding::good(
+                what,
+                "trust",
+                format!("{} is what is trusted", repository.config().repository),
+            ));
+            let signer = app.signing_key().map(|key| {
+                let print = key.public().fingerprint();
+                (repository.keys().signers.contains(&key.public()), print)
+            });
+            findings.push(match signer {
+                Ok((true, print)) => Finding::good(what, "signing key", print),
+                Ok((false, print)) => {
+                    Finding::bad(what, "signing key", format!("{print} is not a signer of this repository"))
+                }
+                Err(e) => Finding::bad(what, "signing key", e.chain()),
+            });
+        }
+        Err(e) => findings.push(Finding::bad(what, "trust", e.chain())),
+    }
+    let probe = async {
+        let probe = probe_create_only(&app.store()?).await?;
+        Ok(match probe.left {
+            None => format!("of {} creates of one key at the same moment one won", probe.creates),
+            Some(key) => format!("of {} creates one won; the probe {key} could not be removed", probe.creates),
+        })
+    };
+    findings.push(Finding::of(what, "create-only", probe.await));
+    findings
+}
+
+/// Looks at every agent of an installation.
+pub async fn installation(app: &App, settings: &InstallationSettings) -> Vec<Finding> {
+    let fleet = match app.fleet(settings) {
+        Ok(fleet) => fleet,
+        Err(e) => return vec![Finding::bad(settings.name.as_str(), "certificates", e.chain())],
+    };
+    join_all(settings.components.iter().map(|c| component(&fleet, settings, c))).await.concat()
+}
+
+async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {
+    let what = format!("{}/{}", settings.name, component.name);
+    let seen = match fleet.examine(&component.name).await {
+        Ok(seen) => seen,
+        Err(e) => return vec![Finding::bad(&what, "agent", e.chain())],
+    };
+    let ours = env!("CARGO_PKG_VERSION");
+    let mut findings = vec![if seen.found.agent_version == ours {
+        Finding::good(&what, "agent", format!("version {ours} at {}", component.agent))
+    } else {
+        Finding::bad(
+            &what,
+            "agent",
+            format!("version {}, this coordinator has {ours}: use the same", seen.found.agent_version),
+        )
+    }];
+    if seen.found.engine != component.engine {
+        let found = format!("it serves {}, the topology says {}", seen.found.engine, component.engine);
+        findings.push(Finding::bad(&what, "engine", found));
+    }
+    if seen.found.problems.is_empty() {
+        findings.push(Finding::good(&what, "server", seen.found.server.clone()));
+    }
+    findings.extend(seen.found.problems.iter().map(|p| Finding::bad(&what, "server", p.clone())));
+    if let Some(clock) = seen.clock {
+        let seconds = clock::now().duration_since(clock).as_secs();
+        let found = format!("{seconds} s behind this machine's");
+        findings.push(if seconds.abs() <= CLOCK_SECONDS {
+            Finding::good(&what, "clock", found)
+        } else {
+            Finding::bad(&what, "clock", found)
+        });
+    }
+    findings.push(match &seen.cannot_store {
+        None => Finding::good(&what, "agent's repository", "it can write".to_owned()),
+        Some(why) => Finding::bad(&what, "agent's repository", why.clone()),
+    });
+    if let Some(expires) = seen.certificate_expires {
+        let days = expires.duration_since(clock::now()).as_hours() / 24;
+        let found = format!("expires in {days} days ({expires})");
+        findings.push(if days >= CERTIFICATE_DAYS {
+            Finding::good(&what, "certificate", found)
+        } else {
+            Finding::bad(&what, "certificate", format!("{found}: issue a new one; agents take it up without a restart"))
+        });
+    }
+    findings
+}

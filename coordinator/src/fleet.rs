@@ -57,9 +57,23 @@ pub trait Fleet: Send + Sync {
     /// What the component is now.
     async fn describe(&self, component: &Component) -> Result<Found>;
     /// Dumps a component into a set.
-    async fn dump(&self, component: &Component, key: &OpKey, set: SetId, sealing: &Sealing, progress: OnProgress<'_>) -> Result<DumpRecord>;
+    async fn dump(
+        &self,
+        component: &Component,
+        key: &OpKey,
+        set: SetId,
+        sealing: &Sealing,
+        progress: OnProgress<'_>,
+    ) -> Result<DumpRecord>;
     /// Stages a component's dump.
-    async fn stage(&self, key: &OpKey, set: SetId, entry: &ComponentRecord, opening: &Opening, progress: OnProgress<'_>) -> Result<LoadReport>;
+    async fn stage(
+        &self,
+        key: &OpKey,
+        set: SetId,
+        entry: &ComponentRecord,
+        opening: &Opening,
+        progress: OnProgress<'_>,
+    ) -> Result<LoadReport>;
     /// Puts what was staged in the place of the live data.
     async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport>;
     /// Undoes a stage or a commit.

@@ -14,3 +14,10 @@ pub mod pki;
 pub mod plan;
 pub mod run;
 pub mod topology;
+
+/// Identities pass through this process's memory: no core dump may hold them.
+pub fn forbid_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    // Lowering a limit cannot be refused; if it were, there would be nothing to do about it.
+    let _lowered = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}

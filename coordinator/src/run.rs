@@ -53,7 +53,7 @@ pub trait Reporter: Send + Sync {
     /// An event that is durable now.
     fn event(&self, plan: &Plan, event: &Event);
     /// How far a step is.
-    fn progress(&self, step: &Step, progress: Progress);
+    fn progress(&self, plan: &Plan, step: &Step, progress: Progress);
 }
 
 /// What effects are made on.

@@ -98,7 +98,8 @@ impl Topology {
     /// # Errors
     /// `Invalid`, naming the line or the entry and what to do.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read the topology {}", path.display()), e))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::io(format!("read the topology {}", path.display()), e))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, folder).with_context(|| format!("topology {}", path.display()))
     }
@@ -113,7 +114,8 @@ impl Topology {
         if let Some(key) = &mut repository.signing_key {
             *key = folder.join(&*key);
         }
-        let tls = file.tls.map(|t| TlsFiles { ca: folder.join(t.ca), cert: folder.join(t.cert), key: folder.join(t.key) });
+        let tls =
+            file.tls.map(|t| TlsFiles { ca: folder.join(t.ca), cert: folder.join(t.cert), key: folder.join(t.key) });
         let mut names = BTreeSet::new();
         let mut installations = Vec::new();
         for raw in file.installations {
@@ -135,10 +137,9 @@ impl Topology {
     pub fn installation(&self, name: Option<&Installation>) -> Result<&InstallationSettings> {
         let known = || self.installations.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
         match (name, self.installations.as_slice()) {
-            (Some(name), all) => all
-                .iter()
-                .find(|i| &i.name == name)
-                .ok_or_else(|| Error::new(Kind::Invalid, format!("the topology has no installation {name}; it has: {}", known()))),
+            (Some(name), all) => all.iter().find(|i| &i.name == name).ok_or_else(|| {
+                Error::new(Kind::Invalid, format!("the topology has no installation {name}; it has: {}", known()))
+            }),
             (None, [only]) => Ok(only),
             (None, _) => invalid(format!("name one with --installation: {}", known())),
         }
@@ -162,7 +163,9 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
     let name = raw.name;
     match raw.platform.as_deref() {
         None | Some("standalone") => {}
-        Some(other) => return invalid(format!("installation {name}: platform {other:?} is not served yet; only `standalone` is")),
+        Some(other) => {
+            return invalid(format!("installation {name}: platform {other:?} is not served yet; only `standalone` is"));
+        }
     }
     // The default is to be `required`. Until a cut can be made, whoever leaves it out would believe in one.
     match raw.consistency.as_deref() {
@@ -186,10 +189,16 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
             return invalid(format!("installation {name} lists component {} twice", component.name));
         }
         if !has_tls && component.agent.starts_with("https://") {
-            return invalid(format!("component {} is reached over https, but the topology has no `tls` section", component.name));
+            return invalid(format!(
+                "component {} is reached over https, but the topology has no `tls` section",
+                component.name
+            ));
         }
         if !component.agent.starts_with("https://") && !component.agent.starts_with("http://") {
-            return invalid(format!("component {}: agent {:?} is not of the form https://host:port", component.name, component.agent));
+            return invalid(format!(
+                "component {}: agent {:?} is not of the form https://host:port",
+                component.name, component.agent
+            ));
         }
     }
     Ok(InstallationSettings { name, components: raw.components })

@@ -11,7 +11,12 @@ use crate::topology::InstallationSettings;
 ///
 /// # Errors
 /// `Invalid` when a component is not in the topology, or its agent serves another engine.
-pub fn plan(installation: &InstallationSettings, inventory: &Inventory, only: &[Component], set: SetId) -> Result<Plan> {
+pub fn plan(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    only: &[Component],
+    set: SetId,
+) -> Result<Plan> {
     for name in only {
         installation.component(name)?;
     }
@@ -32,7 +37,9 @@ pub fn plan(installation: &InstallationSettings, inventory: &Inventory, only: &[
                 }
                 notes.extend(found.problems.iter().map(|p| format!("{}: {p}", component.name)));
             }
-            Some(Err(failure)) => notes.push(format!("{} cannot be asked now and will be tried: {}", component.name, failure.text)),
+            Some(Err(failure)) => {
+                notes.push(format!("{} cannot be asked now and will be tried: {}", component.name, failure.text))
+            }
             None => {}
         }
         let action = Action::Dump { component: component.name.clone(), engine: component.engine.clone() };

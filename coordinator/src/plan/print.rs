@@ -8,7 +8,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.goal {
             Goal::Backup { .. } => writeln!(f, "backup of {} into set {}", self.installation, self.set)?,
-            Goal::Restore { epoch } => writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?,
+            Goal::Restore { epoch } => {
+                writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?
+            }
         }
         let mut n = 0;
         for stage in &self.stages {

@@ -12,7 +12,12 @@ use crate::topology::InstallationSettings;
 ///
 /// # Errors
 /// `Invalid` when the set lacks what is asked for; `Unavailable` when an agent cannot be asked; `Unsupported` when an engine differs.
-pub fn plan(installation: &InstallationSettings, inventory: &Inventory, record: &Record, only: &[Component]) -> Result<Plan> {
+pub fn plan(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    record: &Record,
+    only: &[Component],
+) -> Result<Plan> {
     let mut notes = Vec::new();
     for name in only {
         installation.component(name)?;
@@ -32,7 +37,10 @@ pub fn plan(installation: &InstallationSettings, inventory: &Inventory, record: 
             .component(&name)
             .ok_or_else(|| Error::new(Kind::Invalid, format!("set {} does not have component {name}", record.set)))?;
         if entry.dump.is_none() {
-            return Err(Error::new(Kind::Invalid, format!("component {name} failed in set {}: there is nothing to restore", record.set)));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("component {name} failed in set {}: there is nothing to restore", record.set),
+            ));
         }
         let found = match inventory.of(&name) {
             Some(Ok(found)) => found,
@@ -57,7 +65,10 @@ pub fn plan(installation: &InstallationSettings, inventory: &Inventory, record: 
     }
     for entry in &record.components {
         if installation.components.iter().all(|c| c.name != entry.component) {
-            notes.push(format!("the set also has {}, which the topology does not know: it is not restored", entry.component));
+            notes.push(format!(
+                "the set also has {}, which the topology does not know: it is not restored",
+                entry.component
+            ));
         }
     }
     if record.cut.is_none() {

@@ -120,5 +120,6 @@ pub async fn end_abandoned(runs: &Runs, run: &Run, note: &str) -> Result<()> {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned())
 }

@@ -22,7 +22,7 @@ impl Runner<'_> {
     pub(super) async fn perform(&self, step: &Step) -> Result<Output> {
         let fleet = self.world.fleet;
         let key = OpKey { run: self.key.clone(), step: step.id.clone() };
-        let report = |progress: Progress| self.reporter.progress(step, progress);
+        let report = |progress: Progress| self.reporter.progress(self.plan, step, progress);
         match &step.action {
             Action::BeginSet => {
                 let set = self.world.repository.begin_set(&self.plan.installation, self.plan.set).await?;
@@ -74,7 +74,8 @@ impl Runner<'_> {
             .values()
             .find_map(|o| match o {
                 Ok(Output::Set { sealing }) => Some(sealing.clone()),
-                Ok(Output::Nothing | Output::Dumped { .. } | Output::Recorded { .. } | Output::Loaded { .. }) | Err(_) => None,
+                Ok(Output::Nothing | Output::Dumped { .. } | Output::Recorded { .. } | Output::Loaded { .. })
+                | Err(_) => None,
             })
             .ok_or_else(|| Error::new(Kind::Internal, "the set was not begun"))
     }
@@ -89,10 +90,9 @@ impl Runner<'_> {
     }
 
     async fn commit_set(&self) -> Result<Output> {
-        let signing = self
-            .world
-            .signing
-            .ok_or_else(|| Error::new(Kind::Invalid, "the topology names no `repository.signing_key`, so no record can be signed"))?;
+        let signing = self.world.signing.ok_or_else(|| {
+            Error::new(Kind::Invalid, "the topology names no `repository.signing_key`, so no record can be signed")
+        })?;
         let record = self.record(self.sealing().await?).await?;
         let (bytes, signature): (Bytes, Bytes) = sign_record(signing, &record)?;
         self.append(Event::RecordPrepared {

@@ -21,7 +21,10 @@ impl Runner<'_> {
                 Some(Ok(Output::Dumped { dump })) => (Some((**dump).clone()), None),
                 Some(Err(failure)) => (None, Some(failure.clone())),
                 Some(Ok(_)) | None => {
-                    return Err(Error::new(Kind::Internal, format!("component {component} has neither a dump nor a failure")));
+                    return Err(Error::new(
+                        Kind::Internal,
+                        format!("component {component} has neither a dump nor a failure"),
+                    ));
                 }
             };
             components.push(ComponentRecord { component: component.clone(), engine: engine.clone(), dump, failure });

@@ -47,7 +47,7 @@ impl Runner<'_> {
         let Some(component) = action.component() else { return Ok(()) };
         let key = OpKey { run: self.key.clone(), step: keepsake_core::id::StepId::new(format!("undo-{}", step.id))? };
         self.world.fleet.cancel_run(component, &self.key).await?;
-        let report = |progress| self.reporter.progress(step, progress);
+        let report = |progress| self.reporter.progress(self.plan, step, progress);
         match &action {
             Action::Rollback { component } => self.world.fleet.rollback(component, &key, &report).await,
             Action::BeginSet

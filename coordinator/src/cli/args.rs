@@ -1,0 +1,190 @@
+//! Every flag, each with its environment variable.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use keepsake_core::id::{Component, Installation};
+
+/// Backs up and restores whole 3scale installations.
+#[derive(Debug, Parser)]
+#[command(name = "keepsake", version, about, max_term_width = 120)]
+pub struct Args {
+    /// The topology: which installations there are and where their backups go.
+    #[arg(long, env = "KEEPSAKE_TOPOLOGY", default_value = "keepsake.yaml", global = true)]
+    pub topology: PathBuf,
+    /// What is trusted of the repository, if the topology does not say; written at first use. Default: beside the topology, `*.trust.json`.
+    #[arg(long, env = "KEEPSAKE_TRUST", global = true)]
+    pub trust: Option<PathBuf>,
+    /// How results are printed on stdout.
+    #[arg(long, env = "KEEPSAKE_OUTPUT", value_enum, default_value = "text", global = true)]
+    pub output: Output,
+    /// What is logged on stderr: error, warn, info, debug, or a filter of the crate tracing-subscriber.
+    #[arg(long, env = "KEEPSAKE_LOG", default_value = "warn", global = true)]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a repository: try that it is create-only, write its keys.
+    Init(Init),
+    /// Back up installations.
+    Backup(Backup),
+    /// Restore an installation from a set.
+    Restore(Restore),
+    /// Print what a backup or a restore would do, and do nothing.
+    #[command(subcommand)]
+    Plan(PlanCommand),
+    /// List sets.
+    Sets(Which),
+    /// Show one set.
+    Show(OneSet),
+    /// Read every stored byte of a set and compare it with the record. Needs no key.
+    Verify(OneSet),
+    /// List runs, or tell the story of one.
+    Runs(Runs),
+    /// Stop a run, or end one whose coordinator is gone.
+    Cancel(Cancel),
+    /// Keys: make, list, add, retire, test, seal again.
+    #[command(subcommand)]
+    Keys(super::keys::Keys),
+    /// Certificates for people without a certificate manager.
+    #[command(subcommand)]
+    Pki(super::pki::Pki),
+    /// Find out whether a backup would work: repository, agents, servers, clocks, certificates.
+    Doctor(Which),
+}
+
+/// `init`
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// An age recipient that can open the backups (age1…). Give two, kept by different people in different places.
+    #[arg(long = "recipient", env = "KEEPSAKE_RECIPIENTS", value_delimiter = ',')]
+    pub recipients: Vec<String>,
+    /// One recipient is enough: whoever loses its identity loses every backup.
+    #[arg(long, env = "KEEPSAKE_SINGLE_RECIPIENT")]
+    pub single_recipient: bool,
+    /// `age`, or `none`: everybody who can read the repository can then read all data and secrets.
+    #[arg(long, env = "KEEPSAKE_ENCRYPTION", value_enum, default_value = "age")]
+    pub encryption: EncryptionArg,
+}
+
+/// Whether sets are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EncryptionArg {
+    /// To age recipients.
+    Age,
+    /// Not at all.
+    None,
+}
+
+/// Which installations.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Which {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION", conflicts_with = "all")]
+    pub installation: Option<Installation>,
+    /// All installations of the topology.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `backup`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Backup {
+    /// Which installations.
+    #[command(flatten)]
+    pub which: Which,
+    /// Only this component (may be repeated); the set is then partial.
+    #[arg(long = "component", env = "KEEPSAKE_COMPONENTS", value_delimiter = ',')]
+    pub components: Vec<Component>,
+    /// Installations that are backed up at the same time.
+    #[arg(long, env = "KEEPSAKE_MAX_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_parallel: u16,
+    /// Print the plan and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `restore`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Restore {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// The set's id, or `latest`.
+    #[arg(long, default_value = "latest")]
+    pub set: String,
+    /// Only this component (may be repeated).
+    #[arg(long = "component", env = "KEEPSAKE_COMPONENTS", value_delimiter = ',')]
+    pub components: Vec<Component>,
+    /// A file with an age identity that opens the set.
+    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
+    pub identities: Vec<PathBuf>,
+    /// Print the plan and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask: the live data of this installation may be overwritten. The installation's name stands here so that nobody
+    /// restores the wrong one by a copied command.
+    #[arg(long, value_name = "INSTALLATION")]
+    pub yes: Option<Installation>,
+}
+
+/// `plan`
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Of a backup.
+    Backup(Backup),
+    /// Of a restore.
+    Restore(Restore),
+}
+
+/// One set.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OneSet {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// The set's id, or `latest`.
+    #[arg(default_value = "latest")]
+    pub set: String,
+}
+
+/// `runs`
+#[derive(Debug, clap::Args)]
+pub struct Runs {
+    /// Which installations.
+    #[command(flatten)]
+    pub which: Which,
+    /// Tell the story of this run.
+    pub epoch: Option<u64>,
+    /// At most so many, the newest.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// `cancel`
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
+    #[arg(long)]
+    pub coordinator_is_gone: bool,
+    /// Seconds to wait for a living coordinator to stop by itself.
+    #[arg(long, default_value_t = 60)]
+    pub wait: u64,
+}

@@ -1,0 +1,115 @@
+//! Telling what happens: bars on a terminal, one line per event otherwise.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use keepsake_core::id::StepId;
+
+use super::output;
+use crate::fleet::Progress;
+use crate::plan::{Plan, Step};
+use crate::run::Reporter;
+use crate::run::event::{Event, Output};
+
+/// Tells people.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    bars: Option<MultiProgress>,
+    steps: Mutex<HashMap<(String, StepId), ProgressBar>>,
+}
+
+impl Terminal {
+    /// Bars if stderr is a terminal.
+    pub(super) fn new() -> Self {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        Self { bars, steps: Mutex::new(HashMap::new()) }
+    }
+
+    fn line(&self, plan: &Plan, text: &str) {
+        let line = format!("{}: {text}", plan.installation);
+        match &self.bars {
+            // Printed above the bars.
+            Some(bars) => bars.suspend(|| output::say(&line)),
+            None => output::say(&line),
+        }
+    }
+
+    fn forget(&self, plan: &Plan, step: &StepId) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = steps.remove(&(plan.installation.to_string(), step.clone())) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Reporter for Terminal {
+    fn event(&self, plan: &Plan, event: &Event) {
+        match event {
+            Event::Started { step } => {
+                if self.bars.is_none() {
+                    self.line(plan, &format!("{step} started"));
+                }
+            }
+            Event::Succeeded { step, output } => {
+                self.forget(plan, step);
+                self.line(plan, &format!("{step} done{}", said(output)));
+            }
+            Event::Failed { step, failure } => {
+                self.forget(plan, step);
+                self.line(plan, &format!("{step} FAILED: {}", failure.text));
+            }
+            Event::UndoStarted { step } => self.line(plan, &format!("{step} is being undone")),
+            Event::Undone { step } => self.line(plan, &format!("{step} undone")),
+            Event::UndoFailed { step, failure } => {
+                self.line(plan, &format!("{step} could NOT be undone: {}", failure.text))
+            }
+            Event::Ended { outcome, note } => {
+                let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+                self.line(plan, &format!("{} {}{note}", plan.word(), outcome.as_str()));
+            }
+            Event::RecordPrepared { .. } | Event::Alive | Event::Unknown => {}
+        }
+    }
+
+    fn progress(&self, plan: &Plan, step: &Step, progress: Progress) {
+        let Some(bars) = &self.bars else { return };
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = steps.entry((plan.installation.to_string(), step.id.clone())).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(progress.expected));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:32} {msg:12} {bytes:>10} {wide_bar} {bytes_per_sec:>12}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(format!("{} {}", plan.installation, step.id));
+            bar
+        });
+        bar.set_message(progress.phase);
+        bar.set_length(progress.expected.max(progress.bytes));
+        bar.set_position(progress.bytes);
+    }
+}
+
+fn said(output: &Output) -> String {
+    match output {
+        Output::Nothing | Output::Set { .. } => String::new(),
+        Output::Recorded { status } => format!(": the set is {}", crate::catalog::status_word(*status)),
+        Output::Dumped { dump } => {
+            let bytes: u64 = dump.artifacts.iter().map(|a| a.length).sum();
+            let stored: u64 = dump.artifacts.iter().flat_map(|a| &a.segments).map(|s| s.stored).sum();
+            let told = format!(": {} stored as {}", output::bytes(bytes), output::bytes(stored));
+            with_warnings(told, &dump.report.warnings)
+        }
+        Output::Loaded { warnings, .. } => with_warnings(String::new(), warnings),
+    }
+}
+
+fn with_warnings(mut told: String, warnings: &[String]) -> String {
+    for warning in warnings {
+        told.push_str("\n  warning: ");
+        told.push_str(warning);
+    }
+    told
+}
