@@ -258,7 +258,7 @@ async fn rekey(args: &Args, repository: &Repository, held: &Held) -> Result<Exit
                 SetState::Recorded(record) => written.extend(repository.rekey(&record, &identities).await?),
                 SetState::Unfinished => {}
                 SetState::Unbelievable(e) => {
-                    output::say(&format!("set {} of {installation} is passed over: {}", entry.id, e.chain()))
+                    output::say(&format!("set {} of {installation} is passed over: {}", entry.id, e.chain()));
                 }
             }
         }

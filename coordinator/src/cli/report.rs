@@ -63,7 +63,7 @@ impl Reporter for Terminal {
             Event::UndoStarted { step } => self.line(plan, &format!("{step} is being undone")),
             Event::Undone { step } => self.line(plan, &format!("{step} undone")),
             Event::UndoFailed { step, failure } => {
-                self.line(plan, &format!("{step} could NOT be undone: {}", failure.text))
+                self.line(plan, &format!("{step} could NOT be undone: {}", failure.text));
             }
             Event::Ended { outcome, note } => {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };

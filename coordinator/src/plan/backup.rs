@@ -38,7 +38,7 @@ pub fn plan(
                 notes.extend(found.problems.iter().map(|p| format!("{}: {p}", component.name)));
             }
             Some(Err(failure)) => {
-                notes.push(format!("{} cannot be asked now and will be tried: {}", component.name, failure.text))
+                notes.push(format!("{} cannot be asked now and will be tried: {}", component.name, failure.text));
             }
             None => {}
         }

@@ -9,7 +9,7 @@ impl fmt::Display for Plan {
         match &self.goal {
             Goal::Backup { .. } => writeln!(f, "backup of {} into set {}", self.installation, self.set)?,
             Goal::Restore { epoch } => {
-                writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?
+                writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?;
             }
         }
         let mut n = 0;
