@@ -4,3 +4,4 @@ mod files;
 mod mysql;
 mod postgres;
 mod redis;
+mod runs;

@@ -1,0 +1,363 @@
+//! Plans and runs over a fleet without agents: every step fails, every entry of the journal is refused, runs meet each other.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use keepsake_coordinator::fleet::{Opening, Progress};
+use keepsake_coordinator::inventory::Inventory;
+use keepsake_coordinator::plan::{self, Plan, Step};
+use keepsake_coordinator::run::claim;
+use keepsake_coordinator::run::event::{Event, Outcome};
+use keepsake_coordinator::run::status::{Run, RunStatus};
+use keepsake_coordinator::run::{Journal, Reporter, Runner, World};
+use keepsake_coordinator::topology::{InstallationSettings, Topology};
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{Epoch, SetId};
+use keepsake_core::record::{Record, Status};
+use keepsake_core::repository::runs::{RunLog, Runs};
+use keepsake_core::repository::seal::SetKey;
+use keepsake_core::repository::sign::SigningKey;
+use keepsake_core::repository::testing::faulty_memory;
+use keepsake_core::repository::{Encryption, Init, Repository};
+use keepsake_tests::fake_fleet::{FakeFleet, Load};
+use tokio_util::sync::CancellationToken;
+
+const TOPOLOGY: &str = "
+repository: { url: 'file:///unused' }
+installations:
+  - name: prod
+    consistency: none
+    components:
+      - { name: system-mysql, engine: fake, agent: 'http://127.0.0.1:1' }
+      - { name: backend-redis, engine: fake, agent: 'http://127.0.0.1:2' }
+      - { name: zync-database, engine: fake, agent: 'http://127.0.0.1:3' }
+";
+
+/// Everything that a run needs, in memory.
+struct House {
+    installation: InstallationSettings,
+    repository: Repository,
+    signing: SigningKey,
+    fleet: FakeFleet,
+    runs: Runs,
+    said: Said,
+}
+
+#[derive(Default)]
+struct Said(Mutex<Vec<Event>>);
+
+impl Reporter for Said {
+    fn event(&self, _: &Plan, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
+
+    fn progress(&self, _: &Plan, _: &Step, _: Progress) {}
+}
+
+/// A journal that refuses its n-th entry and every later one, as if the store were gone.
+struct Refusing<'a> {
+    log: &'a mut RunLog,
+    left: usize,
+}
+
+#[async_trait]
+impl Journal for Refusing<'_> {
+    async fn append(&mut self, event: &Event) -> Result<()> {
+        if self.left == 0 {
+            return Err(Error::new(Kind::Unavailable, "the journal is gone (on purpose)"));
+        }
+        self.left -= 1;
+        self.log.append(event).await
+    }
+
+    async fn cancel_asked(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+impl House {
+    async fn new() -> Self {
+        let (store, _) = faulty_memory();
+        let (signing, _) = SigningKey::generate().unwrap();
+        let encryption = Encryption::Age { recipients: vec![SetKey::generate().recipient().to_owned()], single: true };
+        let init = Init { encryption, signers: vec![signing.public()] };
+        let (repository, _) = Repository::init(store.clone(), &init).await.unwrap();
+        let installation = Topology::parse(TOPOLOGY, std::path::Path::new("/")).unwrap().installations.remove(0);
+        let fleet = FakeFleet::new(store.clone(), installation.name.clone());
+        Self { installation, repository, signing, fleet, runs: Runs::new(store), said: Said::default() }
+    }
+
+    async fn plan_backup(&self) -> Plan {
+        let inventory = Inventory::ask(&self.installation, &self.fleet).await;
+        plan::backup::plan(&self.installation, &inventory, &[], SetId::generate()).unwrap()
+    }
+
+    async fn plan_restore(&self, record: &Record) -> Plan {
+        let inventory = Inventory::ask(&self.installation, &self.fleet).await;
+        plan::restore::plan(&self.installation, &inventory, record, &[]).unwrap()
+    }
+
+    /// Executes a plan with a journal that refuses from its n-th entry on.
+    async fn execute(
+        &self,
+        plan: &Plan,
+        source: Option<&Record>,
+        entries: usize,
+        cancel: CancellationToken,
+    ) -> Result<(Outcome, String)> {
+        let (head, mut log) = claim::begin(&self.runs, &self.installation.name, plan).await?;
+        let opening = Opening::None;
+        let world = World {
+            fleet: &self.fleet,
+            repository: &self.repository,
+            signing: Some(&self.signing),
+            source: source.map(|r| (r, &opening)),
+        };
+        let journal = Refusing { log: &mut log, left: entries };
+        Box::pin(Runner::new(&head, world, Box::new(journal), &self.said, cancel).execute()).await
+    }
+
+    async fn back_up(&self) -> Result<(Outcome, String)> {
+        let plan = self.plan_backup().await;
+        self.execute(&plan, None, usize::MAX, CancellationToken::new()).await
+    }
+
+    async fn restore(&self) -> Result<(Outcome, String)> {
+        let record = self.latest().await.unwrap();
+        let plan = self.plan_restore(&record).await;
+        self.execute(&plan, Some(&record), usize::MAX, CancellationToken::new()).await
+    }
+
+    async fn latest(&self) -> Option<Record> {
+        self.repository.latest(&self.installation.name).await.unwrap()
+    }
+
+    async fn sets(&self) -> usize {
+        self.repository.sets(&self.installation.name).await.unwrap().len()
+    }
+
+    async fn last_run(&self) -> Run {
+        let epoch = *self.runs.epochs(&self.installation.name).await.unwrap().last().unwrap();
+        self.runs.read(&self.installation.name, epoch).await.unwrap()
+    }
+
+    /// Ends what a refused journal left, as `keepsake cancel --coordinator-is-gone` does.
+    async fn end_last(&self) {
+        claim::end_abandoned(&self.runs, &self.last_run().await, "test").await.unwrap();
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        self.installation.components.iter().map(|c| self.fleet.load_of(&c.name)).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_everything_is_complete_and_the_latest() {
+    let house = House::new().await;
+    assert_eq!(house.back_up().await.unwrap().0, Outcome::Completed);
+    let record = house.latest().await.expect("a latest set");
+    assert_eq!((record.epoch, record.status), (Epoch(1), Status::Complete));
+    assert_eq!(record.components.len(), 3);
+    assert!(house.repository.verify(&record, |_| {}).await.unwrap().damaged.is_empty());
+    let run = house.last_run().await;
+    assert_eq!(RunStatus::of_run(&run).word(), "completed");
+    assert_eq!(record.plan_sha256, run.head.plan_sha256);
+}
+
+#[tokio::test]
+async fn every_component_that_fails_makes_the_set_partial_and_never_the_latest() {
+    for step in ["dump-system-mysql", "dump-backend-redis", "dump-zync-database"] {
+        for late in [false, true] {
+            let house = House::new().await;
+            house.back_up().await.unwrap();
+            let before = house.latest().await.unwrap();
+            if late {
+                house.fleet.fail_late(step)
+            } else {
+                house.fleet.fail(step)
+            }
+            let (outcome, note) = house.back_up().await.unwrap();
+            assert_eq!(outcome, Outcome::Partial, "{step}");
+            assert!(note.contains(step.trim_start_matches("dump-")), "{note}");
+            assert_eq!(house.sets().await, 2);
+            assert_eq!(house.latest().await.unwrap().set, before.set, "a partial set became the latest");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_without_any_dump_leaves_no_record() {
+    let house = House::new().await;
+    for step in ["dump-system-mysql", "dump-backend-redis", "dump-zync-database"] {
+        house.fleet.fail(step);
+    }
+    assert_eq!(house.back_up().await.unwrap().0, Outcome::Failed);
+    assert!(house.latest().await.is_none());
+    assert_eq!(RunStatus::of_run(&house.last_run().await).word(), "failed");
+}
+
+#[tokio::test]
+async fn a_journal_that_ends_anywhere_leaves_no_untrue_record_and_the_next_backup_works() {
+    let entries = {
+        let house = House::new().await;
+        house.back_up().await.unwrap();
+        house.last_run().await.events.len()
+    };
+    assert!(entries > 8, "{entries} entries");
+    for n in 0..entries {
+        let house = House::new().await;
+        let plan = house.plan_backup().await;
+        let refused = house.execute(&plan, None, n, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unavailable, "entry {n}: {}", refused.chain());
+        if let Some(record) = house.latest().await {
+            let found = house.repository.verify(&record, |_| {}).await.unwrap();
+            assert!(found.damaged.is_empty(), "entry {n} left a record without its data");
+        }
+        let run = house.last_run().await;
+        assert!(RunStatus::of_run(&run).ended.is_none(), "entry {n}");
+        // Its coordinator wrote a moment ago, so another one must wait or be told that it is gone.
+        assert_eq!(house.back_up().await.unwrap_err().kind(), Kind::Busy, "entry {n}");
+        house.end_last().await;
+        assert_eq!(house.back_up().await.unwrap().0, Outcome::Completed, "entry {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_before_it_loads_changes_nothing() {
+    for step in ["stage-system-mysql", "stage-backend-redis", "stage-zync-database"] {
+        for late in [false, true] {
+            let house = House::new().await;
+            house.back_up().await.unwrap();
+            if late {
+                house.fleet.fail_late(step)
+            } else {
+                house.fleet.fail(step)
+            }
+            let (outcome, note) = house.restore().await.unwrap();
+            assert_eq!(outcome, Outcome::Failed, "{step}: {note}");
+            assert_eq!(house.loads(), [Load::Old; 3], "{step} late={late}");
+            let cause = RunStatus::of_run(&house.last_run().await).cause.unwrap();
+            assert_eq!(cause.0.as_str(), step);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_fails_says_what_cannot_be_undone() {
+    for step in ["commit-system-mysql", "commit-backend-redis", "commit-zync-database"] {
+        for late in [false, true] {
+            let house = House::new().await;
+            house.back_up().await.unwrap();
+            if late {
+                house.fleet.fail_late(step)
+            } else {
+                house.fleet.fail(step)
+            }
+            let (outcome, note) = house.restore().await.unwrap();
+            assert_eq!(outcome, Outcome::Stuck, "{step}: {note}");
+            assert!(note.contains("not undone"), "{note}");
+            let run = house.last_run().await;
+            assert_eq!(RunStatus::of_run(&run).cause.unwrap().0.as_str(), step, "the cause is the first failure");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_puts_every_component_back() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    assert_eq!(house.restore().await.unwrap().0, Outcome::Completed);
+    assert_eq!(house.loads(), [Load::New; 3]);
+    let calls = house.fleet.calls();
+    let last_stage = calls.iter().rposition(|c| c.starts_with("stage-")).unwrap();
+    let first_commit = calls.iter().position(|c| c.starts_with("commit-")).unwrap();
+    assert!(last_stage < first_commit, "a component was loaded before all were checked: {calls:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_backup_stops_its_agents_and_leaves_no_record() {
+    let house = House::new().await;
+    house.fleet.wait("dump-backend-redis");
+    let plan = house.plan_backup().await;
+    let cancel = CancellationToken::new();
+    let run = house.execute(&plan, None, usize::MAX, cancel.clone());
+    let stop = async {
+        keepsake_tests::poll::wait_for("the dump to start", std::time::Duration::from_secs(10), async || {
+            let calls = house.fleet.calls();
+            if calls.iter().any(|c| c == "dump-backend-redis") { Ok(()) } else { Err(format!("{calls:?}")) }
+        })
+        .await;
+        cancel.cancel();
+    };
+    let (ended, ()) = tokio::join!(run, stop);
+    assert_eq!(ended.unwrap().0, Outcome::Cancelled);
+    assert!(house.latest().await.is_none());
+    assert!(house.fleet.calls().iter().any(|c| c.starts_with("cancel-")), "no agent was told");
+}
+
+#[tokio::test]
+async fn an_unfinished_restore_blocks_until_somebody_ends_it() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let record = house.latest().await.unwrap();
+    let plan = house.plan_restore(&record).await;
+    house.execute(&plan, Some(&record), 3, CancellationToken::new()).await.unwrap_err();
+    assert_eq!(house.back_up().await.unwrap_err().kind(), Kind::Busy);
+    house.end_last().await;
+    assert_eq!(house.back_up().await.unwrap().0, Outcome::Completed);
+}
+
+#[tokio::test]
+async fn of_many_coordinators_at_once_one_has_the_floor() {
+    let house = House::new().await;
+    let plan = house.plan_backup().await;
+    let begun =
+        futures_util::future::join_all((0..8).map(|_| claim::begin(&house.runs, &house.installation.name, &plan)))
+            .await;
+    let mut won: Vec<_> = begun.into_iter().filter_map(Result::ok).collect();
+    // Each looks back after it took its epoch, so at most the lowest epoch of those that raced goes on.
+    assert!(won.len() <= 1, "{} coordinators went on", won.len());
+    if let Some((_, log)) = &mut won.pop() {
+        log.append(&Event::Ended { outcome: Outcome::Failed, note: String::new() }).await.unwrap();
+    }
+    assert_eq!(house.back_up().await.unwrap().0, Outcome::Completed);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_given_up_writes_nothing_more() {
+    let house = House::new().await;
+    let plan = house.plan_backup().await;
+    let (_, mut old) = claim::begin(&house.runs, &house.installation.name, &plan).await.unwrap();
+    house.end_last().await;
+    let fenced = old.append(&Event::Alive).await.unwrap_err();
+    assert_eq!(fenced.kind(), Kind::Conflict, "{}", fenced.chain());
+}
+
+#[tokio::test]
+async fn plans_read_as_people_need_them() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let record = house.latest().await.unwrap();
+    let backup = house.plan_backup().await;
+    let restore = house.plan_restore(&record).await;
+    let named = |plan: &Plan| plan.to_string().replace(&plan.set.to_string(), "SET");
+    insta::assert_snapshot!("backup", named(&backup));
+    insta::assert_snapshot!("restore", named(&restore));
+}
+
+#[tokio::test]
+async fn a_partial_set_is_restored_only_by_naming_components() {
+    let house = House::new().await;
+    house.fleet.fail("dump-zync-database");
+    house.back_up().await.unwrap();
+    let sets = house.repository.sets(&house.installation.name).await.unwrap();
+    let record = house.repository.record(&house.installation.name, sets[0].id).await.unwrap();
+    let inventory = Inventory::ask(&house.installation, &house.fleet).await;
+    let plan = |only: &[&str]| {
+        let only: Vec<_> = only.iter().map(|n| n.parse().unwrap()).collect();
+        plan::restore::plan(&house.installation, &inventory, &record, &only)
+    };
+    assert!(plan(&[]).unwrap_err().chain().contains("partial"));
+    assert!(plan(&["zync-database"]).unwrap_err().chain().contains("nothing to restore"));
+    assert!(plan(&["system-mysql"]).is_ok());
+}
