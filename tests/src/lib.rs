@@ -9,3 +9,4 @@ pub mod memory;
 pub mod poll;
 pub mod scratch;
 pub mod servers;
+pub mod threescale;
