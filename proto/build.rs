@@ -12,9 +12,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("agent.binpb");
     std::fs::write(out, descriptors.encode_to_vec())?;
     // A set's identity passes in `Unsealing`: its Debug is written by hand and says nothing.
-    tonic_prost_build::configure()
-        .bytes(".")
-        .skip_debug([".keepsake.agent.v1.Unsealing"])
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").skip_debug([".keepsake.agent.v1.Unsealing"]).compile_fds(descriptors)?;
     Ok(())
 }

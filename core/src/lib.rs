@@ -10,5 +10,6 @@ pub mod record;
 pub mod repository;
 pub mod retry;
 pub mod secret;
+pub mod telemetry;
 
 pub use error::{Error, Kind, Result, ResultExt};

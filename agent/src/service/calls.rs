@@ -1,0 +1,205 @@
+//! What each call does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepsake_core::clock;
+use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
+use keepsake_core::repository::probe_put;
+use keepsake_core::repository::writer::Place;
+use keepsake_proto::convert;
+use keepsake_proto::status::to_status;
+use keepsake_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::Inner;
+use crate::config::Role;
+use crate::engine::Context;
+use crate::operation::{Done, Operation};
+use crate::storage::{RepositorySink, RepositorySource};
+use crate::stream::{WireSink, receive};
+
+/// The datastore is asked for so long; longer is a problem to tell, not a call to fail.
+const DESCRIBE: Duration = Duration::from_secs(10);
+
+impl Inner {
+    pub(super) async fn describe(&self, request: v1::DescribeRequest) -> v1::DescribeResponse {
+        let mut response = v1::DescribeResponse {
+            installation: self.installation.to_string(),
+            component: self.component.to_string(),
+            engine: self.engine_name.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: Some(convert::timestamp_to_wire(clock::now())),
+            operations: self.table.running().iter().map(|o| status_of(o)).collect(),
+            epoch: self.table.epoch().0,
+            ..v1::DescribeResponse::default()
+        };
+        match tokio::time::timeout(DESCRIBE, self.engine.describe()).await {
+            Ok(Ok(d)) => {
+                response.server = d.server;
+                response.tools = d.tools.into_iter().map(|(tool, version)| v1::ToolVersion { tool, version }).collect();
+                response.size_bytes = d.size;
+                response.position = d.position.unwrap_or_default();
+                response.facts = d.facts.into_iter().collect();
+                response.problems = d.problems;
+                response.cannot_hold = d.hold.err().unwrap_or_default();
+                response.cannot_undo = d.undo.err().unwrap_or_default();
+            }
+            Ok(Err(e)) => response.problems.push(e.chain()),
+            Err(_) => response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}")),
+        }
+        if request.probe_repository {
+            let probe = async { probe_put(&self.store()?, &self.installation, &self.component).await };
+            response.cannot_store = probe.await.err().map(|e| e.chain()).unwrap_or_default();
+        }
+        response
+    }
+
+    pub(super) async fn start_dump(&self, request: v1::StartDumpRequest) -> Result<bool> {
+        let key = self.key(request.key)?;
+        self.own(&request.component)?;
+        let place = self.place(&request.set)?;
+        let sealer = convert::sealer_from_wire(request.sealing)?;
+        let (store, engine, budget) = (self.store()?, self.engine.clone(), self.budget.clone());
+        let what = format!("dump into set {}", place.set);
+        let work = move |cx: Context| async move {
+            let sink = RepositorySink::new(store, budget, sealer, place.clone());
+            // Dropped when cancelled: tools are killed, segments stop, what was stored is a stray.
+            let report = cx.unless_cancelled(engine.dump(None, &sink, &cx)).await?;
+            let artifacts = sink.records();
+            if artifacts.is_empty() {
+                return Err(Error::new(Kind::Internal, "the engine finished no artifact"));
+            }
+            Ok(Done::Dumped { place, report, artifacts })
+        };
+        self.table.start(key, what, work).await
+    }
+
+    pub(super) async fn start_load(&self, request: v1::StartLoadRequest) -> Result<bool> {
+        let key = self.key(request.key)?;
+        self.own(&request.component)?;
+        let place = self.place(&request.set)?;
+        let unsealer = convert::unsealer_from_wire(request.unsealing)?;
+        let report = convert::dump_report_from_wire(convert::required(request.report, "report")?)?;
+        let artifacts = request
+            .artifacts
+            .into_iter()
+            .map(|a| convert::artifact_from_parts(&place, a, Vec::new()))
+            .collect::<Result<Vec<_>>>()
+            .context("field `artifacts`")?;
+        let what = format!("stage of set {}", place.set);
+        let source = RepositorySource::new(self.store()?, self.budget.clone(), unsealer, place, report, artifacts);
+        let (engine, run) = (self.engine.clone(), key.0.clone());
+        let work = move |cx: Context| async move {
+            let stage = engine.stage(&run, Arc::new(source), &cx);
+            cx.unless_cancelled(stage).await.map(Done::Staged)
+        };
+        self.table.start(key, what, work).await
+    }
+
+    pub(super) async fn start_commit(&self, key: Option<v1::OperationKey>) -> Result<bool> {
+        let key = self.key(key)?;
+        let (engine, run) = (self.engine.clone(), key.0.clone());
+        // Not dropped half way when cancelled: the engine watches the token itself and decides where it may stop.
+        let work = move |cx: Context| async move { engine.commit(&run, &cx).await.map(Done::Committed) };
+        self.table.start(key, "commit".to_owned(), work).await
+    }
+
+    pub(super) async fn start_rollback(&self, key: Option<v1::OperationKey>) -> Result<bool> {
+        let key = self.key(key)?;
+        let (engine, run) = (self.engine.clone(), key.0.clone());
+        let work = move |cx: Context| async move { engine.rollback(&run, &cx).await.map(|()| Done::RolledBack) };
+        self.table.start(key, "rollback".to_owned(), work).await
+    }
+
+    pub(super) async fn start_finalize(&self, key: Option<v1::OperationKey>) -> Result<bool> {
+        let key = self.key(key)?;
+        let (engine, run) = (self.engine.clone(), key.0.clone());
+        let work = move |cx: Context| async move { engine.finalize(&run, &cx).await.map(|()| Done::Finalized) };
+        self.table.start(key, "finalize".to_owned(), work).await
+    }
+
+    /// The role that an operation needed.
+    pub(super) fn role_of(&self, key: Option<&v1::OperationKey>) -> Role {
+        let operation = self.key(key.cloned()).ok().and_then(|(run, step)| self.table.find(&run, &step));
+        match operation {
+            Some(o) if o.what.starts_with("dump") => Role::Backup,
+            Some(_) => Role::Restore,
+            None => Role::Read,
+        }
+    }
+
+    pub(super) fn cancel(&self, key: Option<v1::OperationKey>) -> Result<v1::CancelResponse> {
+        let (run, step) = self.key(key)?;
+        let operation = self.table.find(&run, &step).filter(|o| o.is_running());
+        if let Some(operation) = &operation {
+            operation.cancel();
+        }
+        Ok(v1::CancelResponse { running: operation.is_some() })
+    }
+
+    pub(super) async fn dump(
+        &self,
+        request: v1::DumpRequest,
+    ) -> Result<ReceiverStream<std::result::Result<v1::DumpResponse, tonic::Status>>> {
+        let only: Option<ArtifactName> =
+            (!request.artifact.is_empty()).then(|| request.artifact.parse()).transpose().context("field `artifact`")?;
+        let turn = self.table.turn(None).await?;
+        let (parts, receiver) = mpsc::channel(8);
+        let (engine, stop) = (self.engine.clone(), self.stop.child_token());
+        self.tracker.spawn(async move {
+            let _turn = turn;
+            let (cx, _progress) = Context::new(stop);
+            let sink = WireSink::new(parts.clone(), only);
+            let dump = cx.unless_cancelled(engine.dump(None, &sink, &cx));
+            let done = tokio::select! {
+                // The caller hung up: the engine is dropped where it is, which kills its tools.
+                () = parts.closed() => return,
+                done = dump => done,
+            };
+            let last = match done {
+                Ok(report) => {
+                    let report = convert::dump_report_to_wire(&report);
+                    Ok(v1::DumpResponse { part: Some(v1::dump_response::Part::Report(report)) })
+                }
+                Err(e) => Err(to_status(&e)),
+            };
+            let _hung_up = parts.send(last).await;
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    pub(super) async fn load(&self, stream: Streaming<v1::LoadRequest>) -> Result<v1::LoadResponse> {
+        let turn = self.table.turn(None).await?;
+        let spool = receive(stream, &self.scratch).await?;
+        let run = RunKey { run: RunId::generate(), installation: self.installation.clone(), epoch: Epoch(0) };
+        let (cx, _progress) = Context::new(self.stop.child_token());
+        let engine = self.engine.clone();
+        // On a task of its own: a caller that hangs up must not cut a load over live data in half.
+        let task = self.tracker.spawn(async move {
+            let _turn = turn;
+            engine.stage(&run, Arc::new(spool), &cx).await.context("check what came; nothing was touched")?;
+            let report = engine.commit(&run, &cx).await?;
+            engine.finalize(&run, &cx).await?;
+            Ok::<_, Error>(report)
+        });
+        let report = task.await.map_err(|e| Error::caused(Kind::Internal, "the load ended early", e))??;
+        Ok(v1::LoadResponse { report: Some(super::watch::commit_report(&report)) })
+    }
+
+    fn place(&self, set: &str) -> Result<Place> {
+        let set: SetId = set.parse().context("field `set`")?;
+        Ok(Place { installation: self.installation.clone(), set, component: self.component.clone() })
+    }
+}
+
+fn status_of(operation: &Operation) -> v1::OperationStatus {
+    v1::OperationStatus {
+        key: Some(convert::key_to_wire(&operation.run, &operation.step)),
+        what: operation.what.clone(),
+        progress: Some(super::watch::progress(&operation.progress.borrow())),
+    }
+}
