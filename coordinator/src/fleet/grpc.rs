@@ -1,18 +1,34 @@
-//! The agents over gRPC. (Being written.)
+//! The agents over gRPC.
+//!
+//! A lost connection is not a failed operation: starting again attaches, watching again goes on. Only an agent that cannot be reached for a
+//! while, or that has forgotten the operation because it was restarted, fails a step.
+
+mod operation;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Component, RunKey, SetId};
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::id::{Component, EngineName, Installation, RunKey, SetId};
 use keepsake_core::record::{ComponentRecord, DumpRecord, Sealing};
+use keepsake_core::repository::writer::Place;
+use keepsake_proto::client::Dialer;
+use keepsake_proto::tls::peer_certificate;
+use keepsake_proto::v1::{self, watch_response::Event};
+use keepsake_proto::{convert, status};
 
+use self::operation::{Start, Told};
 use super::{Fleet, LoadReport, OnProgress, OpKey, Opening};
 use crate::inventory::Found;
 use crate::topology::{InstallationSettings, TlsFiles};
 
 /// The agents of one installation.
 #[derive(Debug)]
-pub struct GrpcFleet {}
+pub struct GrpcFleet {
+    installation: Installation,
+    agents: BTreeMap<Component, Dialer>,
+}
 
 /// What `doctor` wants to know.
 #[derive(Debug)]
@@ -28,41 +44,213 @@ pub struct Seen {
 }
 
 impl GrpcFleet {
-    pub fn new(_: &InstallationSettings, _: Option<&TlsFiles>) -> Result<Self> {
-        Ok(Self {})
+    /// Dials nobody yet.
+    ///
+    /// # Errors
+    /// An address is refused: in the clear outside loopback, or TLS without certificates.
+    pub fn new(settings: &InstallationSettings, tls: Option<&TlsFiles>) -> Result<Self> {
+        let files =
+            tls.map(|t| keepsake_proto::tls::TlsFiles { ca: t.ca.clone(), cert: t.cert.clone(), key: t.key.clone() });
+        let mut agents = BTreeMap::new();
+        for component in &settings.components {
+            // The name in the certificate tells component and installation, so no address, however wrong, reaches another store.
+            let name = format!("{}.{}", component.name, settings.name);
+            let dialer = Dialer::new(&component.agent, &name, files.clone())
+                .with_context(|| format!("component {} of {}", component.name, settings.name))?;
+            agents.insert(component.name.clone(), dialer);
+        }
+        Ok(Self { installation: settings.name.clone(), agents })
     }
-    pub async fn examine(&self, _: &Component) -> Result<Seen> {
-        Err(Error::new(Kind::Internal, ""))
+
+    fn dialer(&self, component: &Component) -> Result<&Dialer> {
+        self.agents
+            .get(component)
+            .ok_or_else(|| Error::new(Kind::Internal, format!("component {component} is not in the topology")))
+    }
+
+    fn place(&self, component: &Component, set: SetId) -> Place {
+        Place { installation: self.installation.clone(), set, component: component.clone() }
+    }
+
+    async fn ask(&self, component: &Component, probe_repository: bool) -> Result<v1::DescribeResponse> {
+        let dialer = self.dialer(component)?;
+        let mut client = dialer.client()?;
+        let mut request = tonic::Request::new(v1::DescribeRequest { probe_repository });
+        request.set_timeout(keepsake_proto::client::CALL);
+        let answer = client.describe(request).await.map_err(|s| {
+            status::from_status(&s).context(format!("ask the agent of {component} at {}", dialer.host_and_port()))
+        })?;
+        let answer = answer.into_inner();
+        if answer.component != component.as_str() || answer.installation != self.installation.as_str() {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!(
+                    "at {} is the agent of {} of {}, not of {component} of {}: correct the topology",
+                    dialer.host_and_port(),
+                    answer.component,
+                    answer.installation,
+                    self.installation
+                ),
+            ));
+        }
+        Ok(answer)
+    }
+
+    /// Asks an agent everything that `doctor` wants to know.
+    ///
+    /// # Errors
+    /// The agent cannot be reached or refuses.
+    pub async fn examine(&self, component: &Component) -> Result<Seen> {
+        let answer = self.ask(component, true).await?;
+        let clock = answer.now.as_ref().map(convert::timestamp_from_wire).transpose()?;
+        let cannot_store = (!answer.cannot_store.is_empty()).then(|| answer.cannot_store.clone());
+        let dialer = self.dialer(component)?;
+        let certificate_expires = match dialer.tls() {
+            None => None,
+            Some(files) => {
+                let der = peer_certificate(files, dialer.host_and_port(), dialer.name()).await?;
+                let (_, certificate) = x509_parser::parse_x509_certificate(&der)
+                    .map_err(|e| Error::caused(Kind::Internal, "read the agent's certificate", e))?;
+                Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+            }
+        };
+        Ok(Seen { found: found(answer)?, clock, cannot_store, certificate_expires })
     }
 }
+
+fn found(answer: v1::DescribeResponse) -> Result<Found> {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    Ok(Found {
+        engine: EngineName::new(answer.engine)?,
+        server: answer.server,
+        agent_version: answer.agent_version,
+        size: answer.size_bytes,
+        problems: answer.problems,
+        cannot_undo: some(answer.cannot_undo),
+        cannot_hold: some(answer.cannot_hold),
+    })
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::new(Kind::Internal, format!("the agent reported something else than {what}"))
+}
+
 #[async_trait]
 impl Fleet for GrpcFleet {
-    async fn describe(&self, _: &Component) -> Result<Found> {
-        Err(Error::new(Kind::Internal, ""))
+    async fn describe(&self, component: &Component) -> Result<Found> {
+        found(self.ask(component, false).await?)
     }
-    async fn dump(&self, _: &Component, _: &OpKey, _: SetId, _: &Sealing, _: OnProgress<'_>) -> Result<DumpRecord> {
-        Err(Error::new(Kind::Internal, ""))
+
+    async fn dump(
+        &self,
+        component: &Component,
+        key: &OpKey,
+        set: SetId,
+        sealing: &Sealing,
+        progress: OnProgress<'_>,
+    ) -> Result<DumpRecord> {
+        let request = v1::StartDumpRequest {
+            key: Some(convert::key_to_wire(&key.run, &key.step)),
+            component: component.to_string(),
+            set: set.to_string(),
+            sealing: Some(convert::sealing_to_wire(sealing)),
+        };
+        let told = self.operate(component, key, &Start::Dump(request), progress).await?;
+        self.dump_record(component, set, told)
     }
+
     async fn stage(
         &self,
-        _: &OpKey,
-        _: SetId,
-        _: &ComponentRecord,
-        _: &Opening,
-        _: OnProgress<'_>,
+        key: &OpKey,
+        set: SetId,
+        entry: &ComponentRecord,
+        opening: &Opening,
+        progress: OnProgress<'_>,
     ) -> Result<LoadReport> {
-        Err(Error::new(Kind::Internal, ""))
+        let component = &entry.component;
+        let dump = entry
+            .dump
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Internal, format!("{component} has no dump in the set")))?;
+        let place = self.place(component, set);
+        let identity = match opening {
+            Opening::Age(identity) => Some(identity),
+            Opening::None => None,
+        };
+        let request = v1::StartLoadRequest {
+            key: Some(convert::key_to_wire(&key.run, &key.step)),
+            component: component.to_string(),
+            set: set.to_string(),
+            unsealing: Some(convert::unsealing_to_wire(identity)),
+            report: Some(convert::dump_report_to_wire(&dump.report)),
+            artifacts: dump.artifacts.iter().map(|a| convert::artifact_to_wire(&place, a)).collect::<Result<_>>()?,
+        };
+        match self.operate(component, key, &Start::Load(Box::new(request)), progress).await?.last {
+            Event::Staged(report) => {
+                Ok(LoadReport { counts: report.counts.into_iter().collect(), warnings: report.warnings })
+            }
+            _ => Err(unexpected("a stage")),
+        }
     }
-    async fn commit(&self, _: &Component, _: &OpKey, _: OnProgress<'_>) -> Result<LoadReport> {
-        Err(Error::new(Kind::Internal, ""))
+
+    async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport> {
+        match self.operate(component, key, &Start::Commit, progress).await?.last {
+            Event::Committed(report) => {
+                Ok(LoadReport { counts: report.counts.into_iter().collect(), warnings: report.warnings })
+            }
+            _ => Err(unexpected("a commit")),
+        }
     }
-    async fn rollback(&self, _: &Component, _: &OpKey, _: OnProgress<'_>) -> Result<()> {
-        Err(Error::new(Kind::Internal, ""))
+
+    async fn rollback(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()> {
+        match self.operate(component, key, &Start::Rollback, progress).await?.last {
+            Event::RolledBack(_) => Ok(()),
+            _ => Err(unexpected("a rollback")),
+        }
     }
-    async fn finalize(&self, _: &Component, _: &OpKey, _: OnProgress<'_>) -> Result<()> {
-        Err(Error::new(Kind::Internal, ""))
+
+    async fn finalize(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()> {
+        match self.operate(component, key, &Start::Finalize, progress).await?.last {
+            Event::Finalized(_) => Ok(()),
+            _ => Err(unexpected("a finalize")),
+        }
     }
-    async fn cancel_run(&self, _: &Component, _: &RunKey) -> Result<usize> {
-        Err(Error::new(Kind::Internal, ""))
+
+    async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {
+        let answer = self.ask(component, false).await?;
+        let mut cancelled = 0;
+        for operation in answer.operations {
+            let Ok((theirs, step)) = convert::key_from_wire(operation.key) else { continue };
+            if &theirs == run {
+                self.cancel(component, &OpKey { run: theirs, step }).await?;
+                cancelled += 1;
+            }
+        }
+        Ok(cancelled)
+    }
+}
+
+impl GrpcFleet {
+    fn dump_record(&self, component: &Component, set: SetId, told: Told) -> Result<DumpRecord> {
+        let Event::Dumped(done) = told.last else { return Err(unexpected("a dump")) };
+        let place = self.place(component, set);
+        let mut segments: BTreeMap<String, Vec<v1::Segment>> = BTreeMap::new();
+        for batch in told.segments {
+            let known = segments.entry(batch.artifact.clone()).or_default();
+            if batch.first != known.len() as u64 {
+                return Err(Error::new(Kind::Internal, format!("segments of {} came out of order", batch.artifact)));
+            }
+            known.extend(batch.segments);
+        }
+        let artifacts = done
+            .artifacts
+            .into_iter()
+            .map(|artifact| {
+                let segments = segments.remove(&artifact.artifact).unwrap_or_default();
+                convert::artifact_from_parts(&place, artifact, segments)
+            })
+            .collect::<Result<_>>()?;
+        let report = convert::dump_report_from_wire(convert::required(done.report, "report")?)?;
+        Ok(DumpRecord { report, artifacts })
     }
 }

@@ -1,0 +1,164 @@
+//! One operation at one agent: start it, watch it to its end, through lost connections.
+
+use std::time::Duration;
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::Component;
+use keepsake_core::record::Failure;
+use keepsake_core::retry::Retry;
+use keepsake_proto::client::CALL;
+use keepsake_proto::convert;
+use keepsake_proto::status::from_status;
+use keepsake_proto::v1::{self, watch_response::Event};
+use tokio::time::Instant;
+
+use super::GrpcFleet;
+use crate::fleet::{OnProgress, OpKey, Progress};
+
+/// An agent that was reached and then cannot be for so long has failed the step.
+const OUT_OF_REACH: Duration = Duration::from_mins(2);
+/// An agent that was never reached fails it sooner: nothing is going on there that could be lost.
+const NEVER_REACHED: Duration = Duration::from_secs(15);
+
+/// What is started.
+#[derive(Debug)]
+pub(super) enum Start {
+    Dump(v1::StartDumpRequest),
+    Load(Box<v1::StartLoadRequest>),
+    Commit,
+    Rollback,
+    Finalize,
+}
+
+/// What an operation said at its end.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub segments: Vec<v1::SegmentBatch>,
+    pub last: Event,
+}
+
+impl Start {
+    /// Whether it may be begun anew at an agent that was restarted: it keeps nothing that the old one knew.
+    fn may_begin_anew(&self) -> bool {
+        match self {
+            Self::Dump(_) | Self::Load(_) | Self::Rollback | Self::Finalize => true,
+            // What was staged was known to the old one only, and half of a load may be in the datastore.
+            Self::Commit => false,
+        }
+    }
+}
+
+impl GrpcFleet {
+    /// Starts, or attaches to, an operation and watches it to its end.
+    pub(super) async fn operate(
+        &self,
+        component: &Component,
+        key: &OpKey,
+        start: &Start,
+        progress: OnProgress<'_>,
+    ) -> Result<Told> {
+        let retry =
+            Retry { tries: u32::MAX, first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(5) };
+        let mut last_word = Instant::now();
+        let mut tries = 0;
+        let mut begun = false;
+        loop {
+            let heard = || Instant::now();
+            let attempt = async {
+                if !begun || start.may_begin_anew() {
+                    self.start(component, key, start).await?;
+                    begun = true;
+                }
+                last_word = heard();
+                self.watch(component, key, progress, &mut last_word).await
+            };
+            let error = match attempt.await {
+                Ok(told) => return Ok(told),
+                Err(Ended::Failed(failure)) => return Err(Error::from(failure)),
+                Err(Ended::Lost(e)) => e,
+            };
+            let lost = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);
+            let forgotten = error.kind() == Kind::NotFound && start.may_begin_anew() && tries < 5;
+            if !(lost || forgotten) {
+                return Err(error);
+            }
+            let limit = if begun { OUT_OF_REACH } else { NEVER_REACHED };
+            if last_word.elapsed() >= limit {
+                return Err(error.context(format!("the agent of {component} cannot be reached for {limit:?}")));
+            }
+            tries += 1;
+            tracing::warn!("{component}: {}; trying again", error.chain());
+            retry.pause(tries).await;
+        }
+    }
+
+    async fn start(&self, component: &Component, key: &OpKey, start: &Start) -> std::result::Result<(), Ended> {
+        let mut client = self.dialer(component)?.client()?;
+        let key = Some(convert::key_to_wire(&key.run, &key.step));
+        let lost = |s: tonic::Status| Ended::Lost(from_status(&s));
+        match start {
+            Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| ()),
+            Start::Load(request) => client.start_load(limited((**request).clone())).await.map(|_| ()),
+            Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| ()),
+            Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| ()),
+            Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| ()),
+        }
+        .map_err(lost)
+    }
+
+    async fn watch(
+        &self,
+        component: &Component,
+        key: &OpKey,
+        progress: OnProgress<'_>,
+        last_word: &mut Instant,
+    ) -> std::result::Result<Told, Ended> {
+        let mut client = self.dialer(component)?.client()?;
+        let request = v1::WatchRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
+        let lost = |s: tonic::Status| Ended::Lost(from_status(&s));
+        let mut events = client.watch(request).await.map_err(lost)?.into_inner();
+        let mut segments = Vec::new();
+        while let Some(message) = events.message().await.map_err(lost)? {
+            *last_word = Instant::now();
+            match message.event {
+                Some(Event::Progress(p)) => {
+                    progress(Progress { phase: p.phase, bytes: p.bytes, expected: p.expected_bytes });
+                }
+                Some(Event::Segments(batch)) => segments.push(batch),
+                Some(Event::Failed(failure)) => return Err(Ended::Failed(convert::failure_from_wire(failure))),
+                Some(last) => return Ok(Told { segments, last }),
+                // A word from a newer agent.
+                None => {}
+            }
+        }
+        Err(Ended::Lost(Error::new(Kind::Unavailable, "the stream of events ended before the report")))
+    }
+
+    /// Asks one operation to stop.
+    pub(super) async fn cancel(&self, component: &Component, key: &OpKey) -> Result<()> {
+        let mut client = self.dialer(component)?.client()?;
+        let request = v1::CancelRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
+        client.cancel(limited(request)).await.map(|_| ()).map_err(|s| from_status(&s))
+    }
+}
+
+fn limited<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL);
+    request
+}
+
+/// Why a watch ended without a report.
+#[derive(Debug)]
+enum Ended {
+    /// The operation failed at the agent.
+    Failed(Failure),
+    /// Its end is not known: the connection, or the agent, is gone.
+    Lost(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Lost(error)
+    }
+}
