@@ -4,6 +4,7 @@
 //! killed. Nothing sleeps: [`poll::wait_for`] waits on a condition and names its last status when it gives up.
 
 pub mod child;
+pub mod manifest;
 pub mod memory;
 pub mod poll;
 pub mod scratch;

@@ -226,7 +226,11 @@ fn header_path(block: &Block) -> Vec<u8> {
 }
 
 fn header_time(block: &Block) -> Option<Stamp> {
-    let seconds = i64::try_from(number(field(block, 136, 12))?).ok()?;
+    let seconds = match field(block, 136, 12).split_first() {
+        // GNU's binary for a time before 1970: all the bits before the last eight bytes are set.
+        Some((0xff, rest)) => i64::from_be_bytes(rest.last_chunk().copied()?),
+        _ => i64::try_from(number(field(block, 136, 12))?).ok()?,
+    };
     Some(Stamp { seconds, nanos: 0 })
 }
 
