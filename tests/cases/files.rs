@@ -20,7 +20,7 @@ use keepsake_agent::engine::{ArtifactSink, ArtifactSource, Context, Engine, Sink
 use keepsake_core::error::Result;
 use keepsake_core::id::{ArtifactName, Epoch, Installation, RunId, RunKey};
 use keepsake_core::record::DumpReport;
-use keepsake_tests::child::is_root;
+use keepsake_tests::child::{is_root, run as run_command, tool_command};
 use keepsake_tests::manifest::Manifest;
 use keepsake_tests::memory::{MemorySink, MemorySource};
 use keepsake_tests::scratch::Scratch;
@@ -69,6 +69,15 @@ impl Volume {
     /// Names at the top that a load has left behind.
     fn leftovers(&self) -> Vec<String> {
         names(&self.root).into_iter().filter(|n| n.starts_with(".keepsake-")).collect()
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        if !is_root() {
+            // What is in a folder that is read-only could not be removed.
+            let _best_effort = run_command(tool_command("chmod").args(["-R", "u+rwX"]).arg(self.scratch.path()));
+        }
     }
 }
 

@@ -57,7 +57,7 @@ async fn the_storage_of_an_installation_comes_back() {
     else {
         return;
     };
-    let volume = Volume::new();
+    let mut volume = Volume::new();
     let unpacked = volume.scratch.path().join("fixture.tar");
     std::fs::write(&unpacked, decompress(&tar)).unwrap();
     unpack(&unpacked, &volume.root);
@@ -70,7 +70,8 @@ async fn the_storage_of_an_installation_comes_back() {
     assert_eq!((expected.count('f'), expected.count('d'), expected.count('l')), (501, 411, 5));
     let space = allocated(&root);
 
-    let volume = Volume { engine: open(&root, is_root()), root: root.clone(), scratch: volume.scratch };
+    volume.engine = open(&root, is_root());
+    volume.root.clone_from(&root);
     let (report, source) = volume.dump().await;
     assert_eq!(report.warnings, Vec::<String>::new());
     let counts: Vec<_> = ["files", "directories", "symlinks", "hardlinks"].map(|k| report.counts[k]).into();

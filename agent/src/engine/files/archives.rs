@@ -95,9 +95,10 @@ fn entry() -> impl Strategy<Value = Entry> {
     let time = (-(1_i64 << 40)..1 << 40, 0_u32..1_000_000_000);
     let time = prop_oneof![time, (0_i64..1 << 33, Just(0_u32))];
     (path(), body(), 0_u32..0o10000, any::<u32>(), any::<u32>(), time).prop_map(
-        |(path, body, mode, uid, gid, (seconds, nanos))| {
-            // A leading "./" cannot be told from none; such names are not made by any tree.
-            Entry { path, body, meta: Meta { mode, uid, gid, mtime: Stamp { seconds, nanos } } }
+        |(path, body, mode, uid, gid, (seconds, nanos))| Entry {
+            path,
+            body,
+            meta: Meta { mode, uid, gid, mtime: Stamp { seconds, nanos } },
         },
     )
 }

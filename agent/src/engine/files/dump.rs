@@ -59,7 +59,7 @@ impl Visitor for Dumper {
     fn folder_done(&mut self, path: &[u8], before: &Node, now: &Node) -> Result<()> {
         // Our own folder of a load comes and goes in the root; so may anything else, but then it is listed or vanished.
         if before.meta.mtime != now.meta.mtime {
-            self.notes.changed(path, "had names added or removed");
+            self.notes.changed(path, "had names added or removed while it was read");
         }
         Ok(())
     }
@@ -82,7 +82,9 @@ impl Visitor for Dumper {
 
     fn missed(&mut self, path: &[u8], why: Missed) {
         match why {
-            Missed::Vanished => self.notes.changed(path, "was removed before it was reached, and was not stored"),
+            Missed::Vanished => {
+                self.notes.changed(path, "was removed or replaced before it was reached, and was not stored")
+            }
             Missed::LeftAlone if path.starts_with(OWN_PREFIX) => {}
             Missed::LeftAlone => {
                 let text = "belongs to the filesystem or is another one, and was not stored";
@@ -149,9 +151,10 @@ impl Dumper {
             self.linked.insert(before.ino, (place.path.to_vec(), before.links - 1));
         }
         if short > 0 {
-            self.notes.changed(place.path, &format!("became shorter; {short} bytes are stored as zeros"));
+            self.notes
+                .changed(place.path, &format!("became shorter while it was read: {short} bytes are stored as zeros"));
         } else if !before.is_unchanged(&look(&file, place.path)?) {
-            self.notes.changed(place.path, "was written to or changed");
+            self.notes.changed(place.path, "was written to or changed while it was read");
         }
         Ok(())
     }
@@ -206,7 +209,7 @@ struct Notes {
 impl Notes {
     fn changed(&mut self, path: &[u8], what: &str) {
         self.changed += 1;
-        self.add(format!("{} {what} while it was read", shown(path)));
+        self.add(format!("{} {what}", shown(path)));
     }
 
     fn add(&mut self, line: String) {
@@ -216,11 +219,11 @@ impl Notes {
     fn told(self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.changed > 0 {
-            lines.push(format!("{} entries changed while they were read", self.changed));
+            lines.push(format!("entries that changed while the tree was read: {}", self.changed));
         }
         lines.extend(self.lines);
         if self.more > 0 {
-            lines.push(format!("and {} more of the same kinds", self.more));
+            lines.push(format!("and {} more, not told one by one", self.more));
         }
         lines
     }
