@@ -1,0 +1,64 @@
+//! Figures, when asked for: `cargo test --release -p keepsake-tests -- --ignored measure_files --nocapture`.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepsake_agent::engine::{ArtifactSink, Sink};
+use keepsake_core::error::Result;
+use keepsake_core::id::ArtifactName;
+use keepsake_tests::child::{run, tool_command};
+
+use super::{context, open};
+
+/// Counts and drops.
+struct NullSink;
+
+struct NullArtifact(u64);
+
+#[async_trait]
+impl Sink for NullSink {
+    async fn artifact(&self, _name: &ArtifactName) -> Result<Box<dyn ArtifactSink>> {
+        Ok(Box::new(NullArtifact(0)))
+    }
+}
+
+#[async_trait]
+impl ArtifactSink for NullArtifact {
+    async fn write(&mut self, chunk: Bytes) -> Result<()> {
+        self.0 += chunk.len() as u64;
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<u64> {
+        Ok(self.0)
+    }
+}
+
+/// Peak resident memory of this process, KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a large tree, named by KEEPSAKE_MEASURE_TREE"]
+async fn measure_files_dump() {
+    let tree = std::env::var_os("KEEPSAKE_MEASURE_TREE").expect("KEEPSAKE_MEASURE_TREE names the tree");
+    let engine = open(tree.as_ref(), false);
+    let before = peak();
+    for round in 1..=3 {
+        let started = Instant::now();
+        let report = engine.dump(None, &NullSink, &context()).await.unwrap();
+        let ours = started.elapsed();
+        let started = Instant::now();
+        let mut command = tool_command("sh");
+        command.args(["-c", "tar cf - -C \"$1\" . | cat >/dev/null", "sh"]).arg(&tree);
+        assert!(run(&mut command).status.success());
+        let bare = started.elapsed();
+        let ratio = ours.as_secs_f64() / bare.as_secs_f64();
+        println!("round {round}: {:?}: {ours:?}, tar {bare:?}, ratio {ratio:.2}", report.counts);
+    }
+    println!("peak {} KiB, before {before} KiB", peak());
+}

@@ -1,0 +1,115 @@
+//! Other filesystems in and under the volume. These run themselves again where they may mount: in a namespace of their own,
+//! so that nothing of it outlives them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keepsake_core::error::Kind;
+use keepsake_tests::child::{is_root, run as run_command, tool_command};
+
+use super::{Volume, context, names, run};
+
+/// Set where mounting is possible.
+const INSIDE: &str = "KEEPSAKE_TEST_MAY_MOUNT";
+
+/// Whether this is the inner run; if not, it was done, or skipped.
+fn may_mount(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !is_root() || !run_command(tool_command("unshare").args(["--mount", "true"])).status.success() {
+        eprintln!("SKIPPED {test}: mounting is not allowed here");
+        return false;
+    }
+    let mut command = tool_command("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe().expect("this program"));
+    let done = run_command(command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1"));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+fn mount(at: &Path, size: &str) {
+    std::fs::create_dir_all(at).unwrap();
+    let mut command = tool_command("mount");
+    command.args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"]).arg(at);
+    let done = run_command(&mut command);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn unmount(at: &Path) {
+    assert!(run_command(tool_command("umount").arg(at)).status.success());
+}
+
+#[tokio::test]
+async fn mounts_in_the_volume_are_left_alone_or_refused() {
+    if !may_mount("files::mounts::mounts_in_the_volume_are_left_alone_or_refused") {
+        return;
+    }
+    let volume = Volume::new();
+    volume.write("file", "from the set");
+    volume.write("folder/file", "from the set");
+    let top: PathBuf = volume.root.join("mounted");
+    mount(&top, "1m");
+    volume.write("mounted/of-another", "x");
+    let (report, source) = volume.dump().await;
+    assert_eq!((report.counts["files"], report.counts["directories"]), (2, 1));
+    assert_eq!(report.warnings, ["\"mounted\" belongs to the filesystem or is another one, and was not stored"]);
+    volume.write("file", "later");
+    volume.load(source.clone()).await;
+    assert_eq!(names(&volume.root), ["file", "folder", "mounted"]);
+    assert_eq!(names(&top), ["of-another"]);
+
+    // One that would be moved with its folder, and then deleted with it.
+    let deep = volume.root.join("folder/below/mounted");
+    mount(&deep, "1m");
+    std::fs::write(deep.join("of-another"), "x").unwrap();
+    let error = volume.engine.stage(&run(), Arc::new(source), &context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.chain().contains("\"folder/below/mounted\": unmount it"), "{}", error.chain());
+    let problems = volume.engine.describe().await.unwrap().problems;
+    assert!(problems[0].contains("folder/below/mounted"), "{problems:?}");
+    let (report, _) = volume.dump().await;
+    assert_eq!(report.warnings.len(), 2, "{:?}", report.warnings);
+    unmount(&deep);
+    unmount(&top);
+}
+
+#[tokio::test]
+async fn a_set_that_does_not_fit_is_refused_with_figures() {
+    if !may_mount("files::mounts::a_set_that_does_not_fit_is_refused_with_figures") {
+        return;
+    }
+    let mut volume = Volume::new();
+    mount(&volume.root, "4m");
+    volume.engine = super::open(&volume.root, true);
+    let description = volume.engine.describe().await.unwrap();
+    assert_eq!(description.facts["filesystem"], "tmpfs");
+    volume.write("live", vec![1; 1_000_000]);
+    assert!(volume.engine.describe().await.unwrap().size >= 1_000_000);
+    let other = Volume::new();
+    other.write("large", vec![2; 2_000_000]);
+    let (_, fits) = other.dump().await;
+    other.write("larger", vec![3; 2_000_000]);
+    let (_, large) = other.dump().await;
+
+    let before = volume.manifest();
+    let error = volume.engine.stage(&run(), Arc::new(large), &context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.chain().contains("bytes free and the load needs about 4"), "{}", error.chain());
+
+    // Filled up between stage and commit.
+    let key = run();
+    volume.engine.stage(&key, Arc::new(fits.clone()), &context()).await.unwrap();
+    volume.write("filler", vec![4; 2_500_000]);
+    let error = volume.engine.commit(&key, &context()).await.unwrap_err();
+    assert!(error.chain().contains("write the file \"large\""), "{}", error.chain());
+    assert_eq!(volume.leftovers(), Vec::<String>::new());
+    std::fs::remove_file(volume.root.join("filler")).unwrap();
+    let mut now = volume.manifest();
+    now.0.insert(Vec::new(), before.0[&Vec::new()].clone());
+    now.assert_is(&before, true, "a load without room changed something");
+    volume.engine.commit(&key, &context()).await.expect("with room again");
+    assert_eq!(names(&volume.root), ["large"]);
+    unmount(&volume.root);
+}
