@@ -22,6 +22,11 @@ pub struct MemorySink {
 }
 
 impl MemorySink {
+    /// Fails once an artifact is longer than so many bytes.
+    pub fn failing_after(bytes: u64) -> Self {
+        Self { fail_after: Some(bytes), ..Self::default() }
+    }
+
     /// What was finished; an artifact that was dropped half way is not in it.
     pub fn finished(&self) -> Artifacts {
         self.finished.lock().expect("artifacts").clone()

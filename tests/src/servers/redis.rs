@@ -1,1 +1,151 @@
-//! To be written.
+//! A real redis-server in a folder of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::child::{Process, give_to_servers, server_command};
+use crate::poll::wait_for;
+use crate::scratch::{Scratch, free_port};
+
+/// The password of every test server.
+pub const PASSWORD: &str = "canary-redis-password";
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct RedisServer {
+    process: Option<Process>,
+    port: u16,
+    options: Vec<String>,
+    data: PathBuf,
+    password_file: PathBuf,
+    scratch: Scratch,
+}
+
+impl RedisServer {
+    /// Starts one, with options as on redis-server's command line (`--appendonly`, `yes`).
+    pub async fn start(options: &[&str]) -> Self {
+        Self::start_with_rdb(options, None).await
+    }
+
+    /// Starts one on an RDB.
+    pub async fn start_with_rdb(options: &[&str], rdb: Option<&Path>) -> Self {
+        let scratch = Scratch::new();
+        let data = scratch.folder("data", 0o755);
+        if let Some(rdb) = rdb {
+            std::fs::copy(rdb, data.join("dump.rdb")).expect("copy the RDB");
+        }
+        give_to_servers(&data);
+        let password_file = scratch.path().join("password");
+        std::fs::write(&password_file, PASSWORD).expect("write the password file");
+        // The password goes through a file, as it does for people.
+        let config = scratch.path().join("redis.conf");
+        std::fs::write(&config, format!("requirepass {PASSWORD}\n")).expect("write redis.conf");
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        let mut server = Self { process: None, port: 0, options, data, password_file, scratch };
+        server.restart().await;
+        server
+    }
+
+    /// Starts it again on the data it has; on another port if its own was taken meanwhile.
+    pub async fn restart(&mut self) {
+        drop(self.process.take());
+        for _ in 0..5 {
+            self.port = free_port();
+            let mut command = server_command("redis-server");
+            command
+                .arg(self.scratch.path().join("redis.conf"))
+                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+                .arg("--dir")
+                .arg(&self.data)
+                .args(["--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", "--save", ""])
+                .args(&self.options);
+            let mut process = Process::start("redis-server", command);
+            if self.answers(&mut process).await {
+                self.process = Some(process);
+                return;
+            }
+        }
+        panic!("redis-server did not start five times");
+    }
+
+    async fn answers(&self, process: &mut Process) -> bool {
+        wait_for("redis-server to answer", Duration::from_secs(60), async || {
+            if process.ended().is_some() {
+                return Ok(false);
+            }
+            let mut connection = self.client().get_multiplexed_async_connection().await.map_err(|e| e.to_string())?;
+            let pong: redis::RedisResult<String> = redis::cmd("PING").query_async(&mut connection).await;
+            pong.map(|_| true).map_err(|e| e.to_string())
+        })
+        .await
+    }
+
+    /// A client with the password.
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port)).expect("a client")
+    }
+
+    /// The URL without credentials.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The file with the password.
+    pub fn password_file(&self) -> &Path {
+        &self.password_file
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the server runs")
+    }
+
+    /// Kills it at once, as a power cut would.
+    pub fn kill9(&mut self) {
+        drop(self.process.take());
+    }
+
+    /// A connection that waits for slow answers: a digest of everything takes seconds.
+    async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+        self.client().get_multiplexed_async_connection_with_config(&config).await.expect("connect")
+    }
+
+    /// One command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// DEBUG DIGEST: of all data, values and times to live.
+    pub async fn digest(&self) -> String {
+        self.ask(&["DEBUG", "DIGEST"]).await
+    }
+
+    /// DEBUG DIGEST-VALUE of every key of a database, without those named.
+    pub async fn digests(&self, db: u32, without: &[&str]) -> BTreeMap<Vec<u8>, String> {
+        let mut connection = self.connection().await;
+        redis::cmd("SELECT").arg(db).query_async::<()>(&mut connection).await.expect("SELECT");
+        let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("KEYS");
+        let mut all = BTreeMap::new();
+        for batch in keys.chunks(5_000) {
+            let digests: Vec<String> = redis::cmd("DEBUG")
+                .arg("DIGEST-VALUE")
+                .arg(batch)
+                .query_async(&mut connection)
+                .await
+                .expect("DIGEST-VALUE");
+            all.extend(batch.iter().cloned().zip(digests));
+        }
+        all.retain(|key, _| !without.iter().any(|w| w.as_bytes() == key.as_slice()));
+        all
+    }
+}

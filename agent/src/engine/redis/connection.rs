@@ -1,0 +1,195 @@
+//! Asking a server. The one file that knows the crate `redis`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use keepsake_core::error::{Error, Kind, Result, ResultExt};
+use keepsake_core::secret::Secret;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
+
+use super::Settings;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a question may take to be answered: a server that forks or loads is slow.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A connection to the server.
+#[derive(Clone)]
+pub(super) struct Server {
+    connection: MultiplexedConnection,
+}
+
+/// What INFO says, by name.
+#[derive(Debug, Clone)]
+pub(super) struct Info(HashMap<String, String>);
+
+impl Server {
+    /// Checks the URL without connecting.
+    pub(super) fn check_url(url: &str) -> Result<ConnectionInfo> {
+        if url.starts_with("rediss://") {
+            return Err(Error::new(Kind::Unsupported, "--redis-url: rediss:// (TLS) is not served yet"));
+        }
+        // A password in the URL would be in the argument list, where everybody on the machine can read it; it is not repeated here.
+        if url.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "--redis-url carries credentials: put the password into a file (--redis-password-file)",
+            ));
+        }
+        url.into_connection_info().map_err(|e| {
+            Error::caused(Kind::Invalid, format!("--redis-url {url:?} is not of the form redis://host:port"), e)
+        })
+    }
+
+    /// Connects; the password file is read now.
+    pub(super) async fn connect(settings: &Settings) -> Result<Self> {
+        let mut info = Self::check_url(&settings.redis_url)?;
+        let mut redis = info.redis_settings().clone();
+        if let Some(user) = &settings.redis_username {
+            redis = redis.set_username(user);
+        }
+        if let Some(path) = &settings.redis_password_file {
+            redis = redis.set_password(Secret::from_file(path)?.expose());
+        }
+        info = info.set_redis_settings(redis);
+        let client = Client::open(info).or_kind(Kind::Invalid, "--redis-url")?;
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|e| failed(&format!("connect to {}", settings.redis_url), e))?;
+        Ok(Self { connection })
+    }
+
+    /// One command.
+    pub(super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Result<T> {
+        let mut command = redis::cmd(words.first().copied().unwrap_or_default());
+        for word in words.iter().skip(1) {
+            command.arg(*word);
+        }
+        // Only the command's name: an argument may be a secret.
+        let name = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+        command.query_async(&mut self.connection.clone()).await.map_err(|e| failed(&name, e))
+    }
+
+    /// One command in another database, on a connection state of its own: pipelined with SELECT both ways.
+    pub(super) async fn in_database<T: FromRedisValue>(&self, db: u64, words: &[&str]) -> Result<T> {
+        let mut command = redis::cmd(words.first().copied().unwrap_or_default());
+        for word in words.iter().skip(1) {
+            command.arg(*word);
+        }
+        let mut pipe = redis::pipe();
+        pipe.cmd("SELECT").arg(db).ignore().add_command(command).cmd("SELECT").arg(0).ignore();
+        let (answer,): (T,) = pipe
+            .query_async(&mut self.connection.clone())
+            .await
+            .map_err(|e| failed(&format!("{} in database {db}", words.first().copied().unwrap_or_default()), e))?;
+        Ok(answer)
+    }
+
+    /// INFO, all sections.
+    pub(super) async fn info(&self) -> Result<Info> {
+        let text: String = self.ask(&["INFO"]).await?;
+        let pairs = text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_owned(), v.trim().to_owned()));
+        Ok(Info(pairs.collect()))
+    }
+
+    /// One setting; `None` when this server does not have it.
+    pub(super) async fn config(&self, name: &str) -> Result<Option<String>> {
+        let pairs: Vec<String> = self.ask(&["CONFIG", "GET", name]).await?;
+        Ok(pairs.get(1).cloned())
+    }
+
+    /// Whether the server has a command under that name.
+    pub(super) async fn has_command(&self, name: &str) -> Result<bool> {
+        let found: Vec<Option<redis::Value>> = self.ask(&["COMMAND", "INFO", name]).await?;
+        Ok(found.first().is_some_and(|f| !matches!(f, None | Some(redis::Value::Nil))))
+    }
+
+    /// Makes the server a master; tried for a while, because a server left as a replica refuses writes.
+    pub(super) async fn replica_of_nobody(&self) -> Result<()> {
+        let retry = keepsake_core::retry::Retry {
+            tries: 20,
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(1),
+        };
+        retry.run(|| self.ask::<()>(&["REPLICAOF", "NO", "ONE"])).await
+    }
+}
+
+impl Info {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A number; 0 when it is absent.
+    pub(super) fn number(&self, name: &str) -> u64 {
+        self.get(name).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    pub(super) fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name) == Some(value)
+    }
+
+    pub(super) fn is_valkey(&self) -> bool {
+        self.is("server_name", "valkey")
+    }
+
+    pub(super) fn version(&self) -> &str {
+        let name = if self.is_valkey() { "valkey_version" } else { "redis_version" };
+        self.get(name).unwrap_or("of unknown version")
+    }
+
+    /// Major and minor number.
+    pub(super) fn major_minor(&self) -> (u32, u32) {
+        let mut parts = self.version().split('.').map(|p| p.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+
+    /// Name and version for people.
+    pub(super) fn name(&self) -> String {
+        format!("{} {}", if self.is_valkey() { "Valkey" } else { "Redis" }, self.version())
+    }
+
+    /// Number of keys, and of those with a time to live, by database.
+    pub(super) fn keyspace(&self) -> Vec<(u64, u64, u64)> {
+        let mut all: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|(name, value)| {
+                let db = name.strip_prefix("db")?.parse().ok()?;
+                let field = |wanted: &str| {
+                    value
+                        .split(',')
+                        .filter_map(|p| p.split_once('='))
+                        .find(|(k, _)| *k == wanted)
+                        .and_then(|(_, v)| v.parse().ok())
+                };
+                Some((db, field("keys")?, field("expires")?))
+            })
+            .collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// The kind follows from what the server said; its text never holds the password.
+fn failed(what: &str, error: redis::RedisError) -> Error {
+    let kind = if error.is_timeout() {
+        Kind::Timeout
+    } else if error.is_connection_refusal() || error.is_connection_dropped() || error.is_io_error() {
+        Kind::Unavailable
+    } else {
+        match error.code() {
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Kind::Denied,
+            Some("LOADING" | "BUSY" | "MASTERDOWN") => Kind::Busy,
+            _ if error.kind() == redis::ErrorKind::AuthenticationFailed => Kind::Denied,
+            _ => Kind::Internal,
+        }
+    };
+    let hint = if kind == Kind::Denied { " (look at --redis-username and --redis-password-file)" } else { "" };
+    Error::caused(kind, format!("{what}{hint}"), error)
+}

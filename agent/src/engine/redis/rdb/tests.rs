@@ -1,0 +1,161 @@
+//! The walker on good bytes, damaged bytes, and any bytes.
+
+use std::io::Read;
+
+use keepsake_core::Kind;
+use proptest::prelude::*;
+
+use super::crc64::crc64;
+use super::{Keys, Walked, walk};
+
+/// An RDB with every type whose structure is written here by hand.
+fn sample() -> Vec<u8> {
+    let string = |s: &[u8]| [&[u8::try_from(s.len()).unwrap()], s].concat();
+    let mut b = b"REDIS0011".to_vec();
+    b.extend([0xfa]);
+    b.extend(string(b"ctime"));
+    b.extend([0xc2, 0x00, 0x10, 0x00, 0x00]);
+    b.extend([0xf5]);
+    b.extend(string(b"#!lua name=x"));
+    b.extend([0xfe, 0, 0xfb, 8, 2]);
+    let mut key = |kind: u8, name: &[u8], value: &[u8]| {
+        b.push(kind);
+        b.extend(string(name));
+        b.extend(value);
+    };
+    key(0, b"plain", &string(b"value"));
+    key(0, b"int8", &[0xc0, 5]);
+    key(0, b"int16", &[0xc1, 5, 0]);
+    key(0, b"lzf", &[0xc3, 4, 10, 1, 2, 3, 4]);
+    key(0, b"liveness-probe", &string(b"now"));
+    key(1, b"list", &[&[2], &string(b"a")[..], &string(b"b")].concat());
+    key(4, b"hash", &[&[1], &string(b"f")[..], &string(b"v")].concat());
+    key(3, b"oldzset", &[&[2], &string(b"m")[..], &[1, b'5'], &string(b"inf"), &[254]].concat());
+    key(5, b"zset", &[&[1], &string(b"m")[..], &[0; 8]].concat());
+    key(18, b"quick", &[&[1, 2], &string(b"packed")[..]].concat());
+    key(7, b"module", &[0x81, 0, 0, 0, 0, 0, 0, 0, 1, 2, 7, 5, 1, b'x', 4, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0]);
+    let stream = [
+        &[1][..],
+        &[16],
+        &[0; 16],
+        &string(b"listpack"),
+        &[1, 1, 1, 1, 1, 0, 0, 1],
+        &[1],
+        &string(b"group"),
+        &[1, 1, 1],
+        &[1],
+        &[0; 24],
+        &[1],
+        &[1],
+        &string(b"consumer"),
+        &[0; 16],
+        &[1],
+        &[0; 16],
+    ]
+    .concat();
+    key(21, b"stream", &stream);
+    key(24, b"ttlhash", &[&[0; 8][..], &[1, 0], &string(b"f"), &string(b"v")].concat());
+    b.push(0xfc);
+    b.extend(u64::MAX.to_le_bytes());
+    b.extend([0xf9, 3, 0]);
+    b.extend(string(b"expiring"));
+    b.extend(string(b"v"));
+    b.push(0xfd);
+    b.extend(1_u32.to_le_bytes());
+    b.push(0);
+    b.extend(string(b"expired"));
+    b.extend(string(b"v"));
+    b.extend([0xfe, 1, 0]);
+    b.extend(string(b"other db"));
+    b.extend(string(b"v"));
+    b.push(0xff);
+    let crc = crc64(0, &b);
+    b.extend(crc.to_le_bytes());
+    b
+}
+
+/// Gives out few bytes at a time.
+struct Dribble<'a>(&'a [u8], usize);
+
+impl Read for Dribble<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.len().min(self.1).min(out.len());
+        let (now, later) = self.0.split_at(n);
+        out[..n].copy_from_slice(now);
+        self.0 = later;
+        Ok(n)
+    }
+}
+
+#[test]
+fn every_structure_is_walked_and_counted() {
+    let bytes = sample();
+    let walked = walk(&bytes[..]).unwrap();
+    assert_eq!(walked.version, 11);
+    assert_eq!(walked.databases[&0], Keys { persistent: 12, expiring: 1 });
+    assert_eq!(walked.databases[&1], Keys { persistent: 1, expiring: 0 });
+    assert!(walked.modules && walked.functions && walked.checksummed && !walked.valkey);
+    assert_eq!(walked.length, bytes.len() as u64);
+    assert_eq!(walked.counts()["keys:db0"], 12);
+}
+
+#[test]
+fn every_cut_is_noticed() {
+    let bytes = sample();
+    for n in 0..bytes.len() {
+        assert_eq!(walk(&bytes[..n]).unwrap_err().kind(), Kind::Corrupt, "cut at {n}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let bytes = sample();
+    for n in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.clone();
+            damaged[n] ^= 1 << bit;
+            assert!(walk(&damaged[..]).is_err(), "bit {bit} of byte {n}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_end_is_noticed() {
+    let mut bytes = sample();
+    bytes.push(0);
+    assert_eq!(walk(&bytes[..]).unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[test]
+fn a_checksum_of_zero_means_none() {
+    let mut bytes = sample();
+    let at = bytes.len() - 8;
+    bytes[at..].fill(0);
+    assert!(!walk(&bytes[..]).unwrap().checksummed);
+}
+
+#[test]
+fn an_absurd_length_neither_allocates_nor_hangs() {
+    let mut bytes = b"REDIS0011\x00\x01k\x81".to_vec();
+    bytes.extend(u64::MAX.to_be_bytes());
+    assert_eq!(walk(&bytes[..]).unwrap_err().kind(), Kind::Corrupt);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_result(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = walk(&bytes[..]);
+        let _ = walk(&[b"REDIS0011", &bytes[..]].concat()[..]);
+    }
+
+    #[test]
+    fn any_cut_into_pieces_gives_the_same(step in 1..50_usize, at in 0..300_usize, to in any::<u8>()) {
+        let mut bytes = sample();
+        if let Some(b) = bytes.get_mut(at) {
+            *b = to;
+        }
+        let whole: Result<Walked, String> = walk(&bytes[..]).map_err(|e| e.chain());
+        let dribbled = walk(Dribble(&bytes, step)).map_err(|e| e.chain());
+        prop_assert_eq!(whole, dribbled);
+    }
+}
