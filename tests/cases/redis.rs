@@ -28,7 +28,7 @@ fn settings(server: &RedisServer) -> Settings {
 }
 
 fn engine(server: &RedisServer) -> Arc<dyn Engine> {
-    settings(server).open(PathBuf::from("/nonexistent")).unwrap()
+    settings(server).open(server.scratch().to_owned()).unwrap()
 }
 
 fn context() -> Context {

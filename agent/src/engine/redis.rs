@@ -69,13 +69,14 @@ pub enum LoadMethod {
 #[derive(Debug)]
 pub struct Redis {
     settings: Settings,
+    marker: master::Marker,
     in_place: InPlace,
     /// Held while the server is made a replica of this agent, so that nobody mistakes that for a leftover.
     loading: Mutex<()>,
 }
 
 impl super::registry::Settings for Settings {
-    fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+    fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
         Server::check_url(&self.redis_url)?;
         if self.redis_load_method != LoadMethod::Replication {
             return Err(Error::new(
@@ -83,7 +84,8 @@ impl super::registry::Settings for Settings {
                 "--redis-load-method: only `replication` is served yet; `reload` and `restart` are not",
             ));
         }
-        Ok(Arc::new(Redis { settings: self, in_place: InPlace::default(), loading: Mutex::new(()) }))
+        let marker = master::Marker::new(&scratch);
+        Ok(Arc::new(Redis { settings: self, marker, in_place: InPlace::default(), loading: Mutex::new(()) }))
     }
 }
 
@@ -135,7 +137,7 @@ impl Engine for Redis {
         let Some(source) = self.in_place.to_commit(key)? else { return load::live_counts(&server).await };
         let _loading = self.loading.lock().await;
         let touching = || self.in_place.touching(key);
-        let report = load::commit(&server, &self.settings, source.as_ref(), cx, touching).await?;
+        let report = load::commit(&server, &self.settings, &self.marker, source.as_ref(), cx, touching).await?;
         self.in_place.committed(key);
         Ok(report)
     }
@@ -155,11 +157,15 @@ impl Redis {
     async fn end_leftover(&self, server: &Server) -> Result<()> {
         let Ok(_not_loading) = self.loading.try_lock() else { return Ok(()) };
         let info = server.info().await?;
-        if info.get("role") == Some("slave")
-            && info.get("master_replid").is_some_and(|id| id.starts_with(master::REPLID_PREFIX))
-        {
+        if !info.is("role", "slave") {
+            return self.marker.clear();
+        }
+        let ours = info.get("master_replid").is_some_and(|id| id.starts_with(master::REPLID_PREFIX));
+        let master = [info.get("master_host"), info.get("master_port")].map(Option::unwrap_or_default).join(" ");
+        if ours || self.marker.names(&master)? {
             tracing::warn!("the server is a replica of an agent that is gone; it is made a master again");
             server.replica_of_nobody().await?;
+            self.marker.clear()?;
         }
         Ok(())
     }

@@ -101,6 +101,11 @@ impl RedisServer {
         &self.data
     }
 
+    /// A folder of the test's own beside the data.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the server runs")

@@ -80,6 +80,7 @@ fn compare(found: &Counts, recorded: &DumpReport) -> Result<()> {
 pub(super) async fn commit(
     server: &Server,
     settings: &Settings,
+    marker: &master::Marker,
     source: &dyn Source,
     cx: &Context,
     touching: impl Fn(),
@@ -107,8 +108,9 @@ pub(super) async fn commit(
         }))
     };
 
-    touching();
     let host = settings.redis_replication_host.to_string();
+    marker.set(&format!("{host} {port}"))?;
+    touching();
     let loaded = async {
         server.ask::<()>(&["REPLICAOF", &host, &port.to_string()]).await?;
         wait_for_link(server, serving).await
@@ -116,6 +118,9 @@ pub(super) async fn commit(
     let loaded = loaded.await;
     // Whatever came of it: a server that stays a replica of this agent refuses all writes.
     let freed = server.replica_of_nobody().await.context("make the server a master again (REPLICAOF NO ONE)");
+    if freed.is_ok() {
+        marker.clear()?;
+    }
     loaded.context("the server took the data as a replica")?;
     freed?;
     make_durable(server, cx).await?;
