@@ -10,4 +10,5 @@ pub mod memory;
 pub mod poll;
 pub mod scratch;
 pub mod servers;
+pub mod template;
 pub mod threescale;

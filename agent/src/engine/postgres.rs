@@ -1,18 +1,133 @@
-//! To be written.
+//! PostgreSQL: dumped by pg_dump from an exported snapshot, loaded in one transaction.
+//!
+//! TLS to the server is not served yet: the agent stands beside it, on loopback or a socket.
+
+mod dump;
+mod load;
+mod session;
+mod tools;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::RunKey;
+use keepsake_core::record::DumpReport;
 
-use super::Engine;
+use self::session::Session;
+use super::in_place::{CANNOT_BE_UNDONE, InPlace};
+use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+
+/// The artifact's name.
+const ARTIFACT: &str = "dump.pgc";
+/// Why writes cannot be held.
+const CANNOT_HOLD: &str = "holding writes comes with the consistent cut";
 
 /// The engine's flags.
-#[derive(Debug, clap::Args)]
-pub struct Settings {}
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The server: a host, or the folder of its socket.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_HOST", default_value = "127.0.0.1")]
+    pub postgres_host: String,
+    /// Its port.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_PORT", default_value_t = 5432)]
+    pub postgres_port: u16,
+    /// The role: a superuser or the database's owner.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_USER", default_value = "postgres")]
+    pub postgres_user: String,
+    /// A file with the password; read again whenever it is used.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_PASSWORD_FILE")]
+    pub postgres_password_file: Option<PathBuf>,
+    /// The database.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_DATABASE", default_value = "zync_production")]
+    pub postgres_database: String,
+    /// Where pg_dump, pg_restore and psql are; by default the newest of /usr/lib/postgresql, else the PATH.
+    #[arg(long, env = "KEEPSAKE_POSTGRES_BIN_DIR")]
+    pub postgres_bin_dir: Option<PathBuf>,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Postgres {
+    settings: Settings,
+    in_place: InPlace,
+}
 
 impl super::registry::Settings for Settings {
     fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
-        Err(Error::new(Kind::Unsupported, "not written yet"))
+        Ok(Arc::new(Postgres { settings: self, in_place: InPlace::default() }))
+    }
+}
+
+#[async_trait]
+impl Engine for Postgres {
+    async fn describe(&self) -> Result<Description> {
+        let session = Session::connect(&self.settings).await?;
+        let mut problems = session.problems().await?;
+        let mut tools = Vec::new();
+        for tool in ["pg_dump", "pg_restore", "psql"] {
+            match tools::version(&self.settings, tool).await {
+                Ok(version) => tools.push((tool.to_owned(), version)),
+                Err(e) => problems.push(e.chain()),
+            }
+        }
+        let newest = tools.iter().find(|(tool, _)| tool == "pg_dump").and_then(|(_, v)| tools::major(v));
+        if newest.is_some_and(|major| major < session.major()) {
+            problems.push(format!(
+                "pg_dump is older than the server ({}): install the server's own client",
+                session.major()
+            ));
+        }
+        Ok(Description {
+            server: session.name(),
+            tools,
+            size: session.size().await?,
+            position: session.position().await?,
+            facts: session.facts().await?,
+            hold: Err(CANNOT_HOLD.to_owned()),
+            undo: Err(CANNOT_BE_UNDONE.to_owned()),
+            problems,
+        })
+    }
+
+    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
+        Err(Error::new(Kind::Unsupported, CANNOT_HOLD))
+    }
+
+    async fn dump(&self, _cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        dump::dump(&self.settings, out, cx).await
+    }
+
+    async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
+        self.in_place.begin(key, from.clone());
+        let report = load::stage(&self.settings, from.as_ref(), cx).await?;
+        self.in_place.staged(key);
+        Ok(report)
+    }
+
+    async fn staged(&self, key: &RunKey) -> Result<Staged> {
+        Ok(self.in_place.state(key))
+    }
+
+    async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
+        let Some(source) = self.in_place.to_commit(key)? else {
+            let counts = Session::connect(&self.settings).await?.counts().await?;
+            return Ok(CommitReport { counts, warnings: Vec::new() });
+        };
+        let touching = || self.in_place.touching(key);
+        let report = load::commit(&self.settings, source.as_ref(), cx, touching).await?;
+        self.in_place.committed(key);
+        Ok(report)
+    }
+
+    async fn rollback(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+        self.in_place.rollback(key)
+    }
+
+    async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+        self.in_place.finalize(key);
+        Ok(())
     }
 }

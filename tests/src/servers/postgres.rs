@@ -1,1 +1,204 @@
-//! To be written.
+//! A real PostgreSQL server in a folder of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::child::{Process, give_to_servers, run, server_command, tool_command};
+use crate::poll::wait_for;
+use crate::scratch::{Scratch, free_port};
+
+/// The password of the superuser of every test server.
+pub const PASSWORD: &str = "canary-postgres-password";
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct PostgresServer {
+    process: Option<Process>,
+    port: u16,
+    data: PathBuf,
+    password_file: PathBuf,
+    scratch: Scratch,
+}
+
+/// The newest version's programs, as Debian lays them out.
+pub fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed (make test installs it)");
+    let newest = versions
+        .filter_map(|v| v.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .max()
+        .expect("a version of PostgreSQL");
+    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+}
+
+impl PostgresServer {
+    /// Starts one with an empty cluster.
+    pub async fn start() -> Self {
+        let scratch = Scratch::new();
+        let password_file = scratch.path().join("password");
+        std::fs::write(&password_file, PASSWORD).expect("write the password file");
+        let data = scratch.path().join("data");
+        crate::template::copy("postgres", &data, |template| {
+            give_to_servers(template);
+            let mut initdb = server_command(programs().join("initdb"));
+            initdb
+                .args([
+                    "--username=postgres",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                ])
+                .arg(format!("--pwfile={}", password_file.display()))
+                .arg("-D")
+                .arg(template);
+            let made = run(&mut initdb);
+            assert!(made.status.success(), "initdb: {made:?}");
+        });
+        let sockets = scratch.folder("sockets", 0o755);
+        give_to_servers(&sockets);
+        let mut server = Self { process: None, port: 0, data, password_file, scratch };
+        server.restart().await;
+        server
+    }
+
+    /// Starts it again on the data it has.
+    pub async fn restart(&mut self) {
+        drop(self.process.take());
+        for _ in 0..5 {
+            self.port = free_port();
+            let mut command = server_command(programs().join("postgres"));
+            command.arg("-D").arg(&self.data).args(["-p", &self.port.to_string(), "-h", "127.0.0.1"]);
+            command.arg("-k").arg(self.scratch.path().join("sockets"));
+            for setting in
+                ["fsync=off", "shared_buffers=16MB", "max_connections=40", "autovacuum=off", "log_min_messages=fatal"]
+            {
+                command.args(["-c", setting]);
+            }
+            let mut process = Process::start("postgres", command);
+            let started = wait_for("postgres to answer", Duration::from_secs(60), async || {
+                if process.ended().is_some() {
+                    return Ok(false);
+                }
+                self.try_client("postgres").await.map(|_| true).map_err(|e| e.to_string())
+            })
+            .await;
+            if started {
+                self.process = Some(process);
+                return;
+            }
+        }
+        panic!("postgres did not start five times");
+    }
+
+    async fn try_client(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
+        let config = format!("host=127.0.0.1 port={} user=postgres password={PASSWORD} dbname={database}", self.port);
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+        // Ends with the client.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A connection of the superuser.
+    pub async fn client(&self, database: &str) -> Client {
+        self.try_client(database).await.unwrap_or_else(|e| panic!("connect to {database}: {e:?}"))
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The file with the superuser's password.
+    pub fn password_file(&self) -> &Path {
+        &self.password_file
+    }
+
+    /// Makes a role that may log in with the same password, and a database that it owns.
+    pub async fn create_owner_and_database(&self, role: &str, database: &str) {
+        let client = self.client("postgres").await;
+        client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")).await.expect("make the role");
+        client.batch_execute(&format!("CREATE DATABASE {database} OWNER {role}")).await.expect("make the database");
+    }
+
+    /// Runs statements as a role.
+    pub async fn run_as(&self, role: &str, database: &str, statements: &[String]) {
+        let client = self.client(database).await;
+        client.batch_execute(&format!("SET ROLE {role}")).await.expect("take the role");
+        for statement in statements {
+            client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {e:?}"));
+        }
+    }
+
+    /// A digest of every table's rows, and the value of every sequence.
+    pub async fn digests(&self, database: &str) -> BTreeMap<String, String> {
+        let client = self.client(database).await;
+        let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+        let mut all = BTreeMap::new();
+        for row in client.query(tables, &[]).await.expect("list tables") {
+            let name: String = row.get(0);
+            let sql = format!(
+                "SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")), '') FROM {name} t"
+            );
+            all.insert(
+                name.clone(),
+                client.query_one(&sql, &[]).await.unwrap_or_else(|e| panic!("{name}: {e:?}")).get(0),
+            );
+        }
+        let sequences =
+            "SELECT format('%I.%I', schemaname, sequencename), coalesce(last_value, -1)::text FROM pg_sequences";
+        for row in client.query(sequences, &[]).await.expect("list sequences") {
+            all.insert(row.get(0), row.get(1));
+        }
+        all
+    }
+
+    /// The schema as pg_dump writes it, without what differs from one dump to the next.
+    pub fn schema(&self, database: &str) -> String {
+        let mut dump = tool_command(programs().join("pg_dump"));
+        dump.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--schema-only", database])
+            .env("PGPASSWORD", PASSWORD);
+        let done = run(&mut dump);
+        assert!(done.status.success(), "pg_dump: {done:?}");
+        let text = String::from_utf8(done.stdout).expect("UTF-8");
+        text.lines()
+            .filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Runs a file of SQL as the superuser.
+    pub fn run_file(&self, database: &str, path: &Path) {
+        let mut psql = tool_command(programs().join("psql"));
+        psql.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            database,
+            "-f",
+        ])
+        .arg(path)
+        .env("PGPASSWORD", PASSWORD);
+        let done = run(&mut psql);
+        assert!(done.status.success(), "psql: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Kills it and all its children at once.
+    pub fn kill9(&mut self) {
+        drop(self.process.take());
+    }
+
+    /// A folder of the test's own.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+}

@@ -1,0 +1,217 @@
+//! Asking a server. The one file that knows the crate `tokio-postgres`.
+
+use std::time::Duration;
+
+use keepsake_core::error::{Error, Kind, Result, ResultExt};
+use keepsake_core::record::{Counts, Facts};
+use keepsake_core::secret::Secret;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Settings;
+
+/// Tables that are dumped with their rows: not the system's, not those that an extension brings along.
+const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp%' \
+     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2";
+
+/// Objects beside tables, one number each.
+const OBJECTS: &[(&str, &str)] =
+    &[("sequences", "c.relkind = 'S'"), ("indexes", "c.relkind = 'i'"), ("views", "c.relkind IN ('v', 'm')")];
+
+/// A connection, with its transaction if it has one.
+pub(super) struct Session {
+    client: Client,
+    _driver: AbortOnDropHandle<()>,
+    version: u32,
+    version_text: String,
+    recovering: bool,
+}
+
+impl Session {
+    /// Connects; the password file is read now.
+    pub(super) async fn connect(settings: &Settings) -> Result<Self> {
+        let mut config = Config::new();
+        config
+            .host(&settings.postgres_host)
+            .port(settings.postgres_port)
+            .user(&settings.postgres_user)
+            .dbname(&settings.postgres_database)
+            .application_name("keepsake-agent")
+            .connect_timeout(Duration::from_secs(10));
+        if let Some(path) = &settings.postgres_password_file {
+            config.password(Secret::from_file(path)?.expose());
+        }
+        let what = format!(
+            "connect to the database {} of {} port {} as {}",
+            settings.postgres_database, settings.postgres_host, settings.postgres_port, settings.postgres_user
+        );
+        let (client, connection) = config.connect(NoTls).await.map_err(|e| failed(&what, e))?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!("the connection to the server ended: {e}");
+            }
+        }));
+        let mut session = Self { client, _driver: driver, version: 0, version_text: String::new(), recovering: false };
+        let row = session
+            .row("SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery()", &[])
+            .await?;
+        session.version = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
+        session.version_text = row.get(1);
+        session.recovering = row.get(2);
+        Ok(session)
+    }
+
+    pub(super) async fn rows(&self, sql: &str, values: &[&str]) -> Result<Vec<Row>> {
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+        self.client.query(sql, &values).await.map_err(|e| failed("ask the server", e))
+    }
+
+    pub(super) async fn row(&self, sql: &str, values: &[&str]) -> Result<Row> {
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+        self.client.query_one(sql, &values).await.map_err(|e| failed("ask the server", e))
+    }
+
+    pub(super) async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(|e| failed("tell the server", e))
+    }
+
+    /// The major version.
+    pub(super) fn major(&self) -> u32 {
+        self.version / 10_000
+    }
+
+    /// Name and version for people.
+    pub(super) fn name(&self) -> String {
+        format!("PostgreSQL {}", self.version_text)
+    }
+
+    /// About how many bytes a dump has: the database's size on disk.
+    pub(super) async fn size(&self) -> Result<u64> {
+        let bytes: i64 = self.row("SELECT pg_database_size(current_database())", &[]).await?.get(0);
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// The position in the write-ahead log.
+    pub(super) async fn position(&self) -> Result<Option<String>> {
+        let sql =
+            if self.recovering { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
+        Ok(self.row(sql, &[]).await?.get(0))
+    }
+
+    /// What a restore compares.
+    pub(super) async fn facts(&self) -> Result<Facts> {
+        let row = self
+            .row(
+                "SELECT pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba), \
+                 coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = current_database()",
+                &[],
+            )
+            .await?;
+        let mut facts = Facts::from([
+            ("version".to_owned(), self.version_text.clone()),
+            ("server_version_num".to_owned(), self.version.to_string()),
+        ]);
+        for (n, name) in ["encoding", "collate", "ctype", "owner", "comment"].into_iter().enumerate() {
+            facts.insert(name.to_owned(), row.get(n));
+        }
+        Ok(facts)
+    }
+
+    /// What would stop a dump or a load now.
+    pub(super) async fn problems(&self) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        if self.recovering {
+            problems.push("this server is a standby: point the agent at the primary (--postgres-host)".to_owned());
+        }
+        for (schema, table) in self.tables().await? {
+            let readable: bool = self
+                .row("SELECT has_table_privilege(format('%I.%I', $1::text, $2::text), 'SELECT')", &[&schema, &table])
+                .await?
+                .get(0);
+            if !readable {
+                problems.push(format!(
+                    "the role may not read the table {schema}.{table}: use the owner or a superuser (--postgres-user)"
+                ));
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Whether it is a standby.
+    pub(super) fn is_standby(&self) -> bool {
+        self.recovering
+    }
+
+    /// Schema and name of every table with rows of its own.
+    pub(super) async fn tables(&self) -> Result<Vec<(String, String)>> {
+        Ok(self.rows(TABLES, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Rows of every table, and how many objects of each kind there are. The lockers of que are not counted: they name live processes
+    /// and are not dumped.
+    pub(super) async fn counts(&self) -> Result<Counts> {
+        let mut counts = Counts::new();
+        let mut tables = 0;
+        for (schema, table) in self.tables().await? {
+            tables += 1;
+            if table == super::dump::WITHOUT_ROWS {
+                continue;
+            }
+            let sql: String = self
+                .row("SELECT format('SELECT count(*) FROM %I.%I', $1::text, $2::text)", &[&schema, &table])
+                .await?
+                .get(0);
+            let rows: i64 = self.row(&sql, &[]).await?.get(0);
+            counts.insert(format!("rows:{schema}.{table}"), u64::try_from(rows).unwrap_or(0));
+        }
+        counts.insert("tables".to_owned(), tables);
+        let own = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'";
+        for (name, which) in OBJECTS {
+            let sql = format!(
+                "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {which} AND {own}"
+            );
+            counts.insert((*name).to_owned(), self.number(&sql).await?);
+        }
+        let functions = format!(
+            "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {own} \
+             AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')"
+        );
+        counts.insert("functions".to_owned(), self.number(&functions).await?);
+        counts.insert(
+            "triggers".to_owned(),
+            self.number("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").await?,
+        );
+        counts.insert("large_objects".to_owned(), self.number("SELECT count(*) FROM pg_largeobject_metadata").await?);
+        Ok(counts)
+    }
+
+    async fn number(&self, sql: &str) -> Result<u64> {
+        let n: i64 = self.row(sql, &[]).await?.get(0);
+        u64::try_from(n).or_kind(Kind::Internal, "count")
+    }
+}
+
+/// The kind follows from the SQLSTATE; details, which may hold a row, are left out.
+fn failed(what: &str, error: tokio_postgres::Error) -> Error {
+    let Some(db) = error.as_db_error() else {
+        let kind = if error.is_closed()
+            || std::error::Error::source(&error).is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>)
+        {
+            Kind::Unavailable
+        } else {
+            Kind::Internal
+        };
+        return Error::caused(kind, what, error);
+    };
+    let (kind, hint) = match db.code().code() {
+        "28P01" | "28000" => (Kind::Denied, " (look at --postgres-user and --postgres-password-file)"),
+        "42501" => (Kind::Denied, " (use the database's owner or a superuser)"),
+        "3D000" => (Kind::NotFound, " (look at --postgres-database)"),
+        "53300" | "55P03" | "55006" => (Kind::Busy, ""),
+        "57P03" | "57P01" | "57P02" => (Kind::Unavailable, ""),
+        _ => (Kind::Internal, ""),
+    };
+    Error::new(kind, format!("{what}: {}{hint}", db.message()))
+}

@@ -1,0 +1,83 @@
+//! The server's own tools.
+
+use std::path::PathBuf;
+
+use keepsake_core::error::Result;
+use keepsake_core::secret::Secret;
+
+use super::Settings;
+use crate::process::Tool;
+
+/// A tool with connection and password in its environment.
+pub(super) fn tool(settings: &Settings, name: &str) -> Result<Tool> {
+    let program = folder(settings).map_or_else(|| name.to_owned(), |f| f.join(name).display().to_string());
+    let mut tool = Tool::new(&program)
+        .env("PGHOST", &settings.postgres_host)
+        .env("PGPORT", settings.postgres_port.to_string())
+        .env("PGUSER", &settings.postgres_user)
+        .env("PGDATABASE", &settings.postgres_database)
+        .env("PGCONNECT_TIMEOUT", "10")
+        .env("PGAPPNAME", "keepsake-agent")
+        // No password is ever asked for; a missing one is an error.
+        .env("PGPASSFILE", "/dev/null")
+        .stderr_filter(told);
+    if let Some(path) = &settings.postgres_password_file {
+        tool = tool.secret_env("PGPASSWORD", &Secret::from_file(path)?);
+    }
+    Ok(tool)
+}
+
+/// The tool's version line.
+pub(super) async fn version(settings: &Settings, name: &str) -> Result<String> {
+    let out = tool(settings, name)?.arg("--version").output().await?;
+    Ok(out.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The major number in a version line such as `pg_dump (PostgreSQL) 15.18 (Debian …)`.
+pub(super) fn major(version: &str) -> Option<u32> {
+    version.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
+}
+
+fn folder(settings: &Settings) -> Option<PathBuf> {
+    if let Some(folder) = &settings.postgres_bin_dir {
+        return Some(folder.clone());
+    }
+    // Debian keeps each major version's tools apart; the newest reads all older servers.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let newest = versions.filter_map(|v| v.ok()?.file_name().to_str()?.parse::<u32>().ok()).max()?;
+    let folder = PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"));
+    folder.join("pg_dump").try_exists().ok()?.then_some(folder)
+}
+
+/// Only the message: details, contexts and statements may hold a row, and so may the values that a message quotes.
+fn told(line: &str) -> Option<String> {
+    const HEADS: [&str; 5] = ["ERROR:", "FATAL:", "PANIC:", "error:", "fatal:"];
+    let at = HEADS.iter().filter_map(|head| line.find(head)).min()?;
+    let message = line.get(at..)?;
+    // `invalid input syntax for type integer: "…"`: what follows the colon is data.
+    let data = message.find(": \"").filter(|_| message.contains("input syntax") || message.contains("invalid"));
+    Some(data.map_or(message, |end| message.get(..end).unwrap_or_default()).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major("psql (PostgreSQL) 9.6.24"), Some(9));
+        assert_eq!(major("nonsense"), None);
+    }
+
+    #[test]
+    fn no_row_is_told() {
+        assert_eq!(
+            told("psql:<stdin>:7: ERROR:  relation \"a\" does not exist").unwrap(),
+            "ERROR:  relation \"a\" does not exist"
+        );
+        assert_eq!(told("DETAIL:  Key (id)=(secret) already exists."), None);
+        assert_eq!(told("CONTEXT:  COPY models, line 1: \"secret\""), None);
+        assert!(!told("ERROR:  invalid input syntax for type integer: \"secret\"").unwrap().contains("secret"));
+    }
+}
