@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod fake_fleet;
+pub mod house;
 pub mod manifest;
 pub mod memory;
 pub mod poll;
