@@ -83,7 +83,7 @@ impl Visitor for Dumper {
     fn missed(&mut self, path: &[u8], why: Missed) {
         match why {
             Missed::Vanished => {
-                self.notes.changed(path, "was removed or replaced before it was reached, and was not stored")
+                self.notes.changed(path, "was removed or replaced before it was reached, and was not stored");
             }
             Missed::LeftAlone if path.starts_with(OWN_PREFIX) => {}
             Missed::LeftAlone => {
