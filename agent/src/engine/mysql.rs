@@ -1,4 +1,6 @@
-//! To be written.
+//! The mysql engine.
+
+pub mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
