@@ -135,7 +135,9 @@ impl Reader {
     /// `Corrupt` when the dump stops before its end marker.
     pub fn finish(self) -> Result<Summary> {
         let where_it_ends = match self.state {
-            _ if self.complete && self.state == State::Code => return Ok(Summary { bytes: self.offset, ..self.summary }),
+            _ if self.complete && self.state == State::Code => {
+                return Ok(Summary { bytes: self.offset, ..self.summary });
+            }
             State::Quoted(_) | State::Escaped(_) => "inside a text",
             _ if self.current.started() => "inside a statement",
             _ => "without the line `-- Dump completed`",
@@ -214,12 +216,8 @@ impl Reader {
             State::Slash => return self.again(b"/"),
             State::SlashStar if byte == b'!' => self.executable_comment(2),
             State::SlashStar if byte == b'M' => self.state = State::SlashStarM,
-            State::SlashStar => {
-                self.state = State::BlockComment;
-                return Ok(false);
-            }
             State::SlashStarM if byte == b'!' => self.executable_comment(3),
-            State::SlashStarM => {
+            State::SlashStar | State::SlashStarM => {
                 self.state = State::BlockComment;
                 return Ok(false);
             }

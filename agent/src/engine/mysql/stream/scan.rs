@@ -9,8 +9,8 @@ pub(super) fn find2(bytes: &[u8], one: u8, other: u8) -> usize {
     let mut at = 0;
     for block in blocks {
         // No early exit inside the block, so that it is one vector comparison.
-        let hit = block.iter().fold(false, |hit, byte| hit | (*byte == one) | (*byte == other));
-        if hit {
+        let hit = block.iter().fold(0, |hits, byte| hits | u8::from(*byte == one) | u8::from(*byte == other));
+        if hit != 0 {
             break;
         }
         at += BLOCK;

@@ -70,10 +70,10 @@ SELECT SETVAL(`s`, 1, 0);
 #[test]
 fn a_dump_is_counted_as_it_is() {
     let found = whole(DUMP);
-    assert_eq!(found.rows.iter().map(|(n, r)| (n.as_str(), *r)).collect::<Vec<_>>(), [
-        ("empty", 0),
-        ("we`ird; (name)", 5)
-    ]);
+    assert_eq!(
+        found.rows.iter().map(|(n, r)| (n.as_str(), *r)).collect::<Vec<_>>(),
+        [("empty", 0), ("we`ird; (name)", 5)]
+    );
     assert_eq!((found.triggers, found.routines, found.events), (1, 2, 1));
     assert_eq!(found.views.iter().collect::<Vec<_>>(), ["v"]);
     assert_eq!(found.sequences.iter().collect::<Vec<_>>(), ["s"]);
@@ -94,10 +94,11 @@ fn the_longest_statement_is_measured_without_its_delimiter() {
 
 #[test]
 fn a_stand_in_table_of_a_view_is_no_table() {
-    let found = whole("/*!50001 CREATE TABLE `v` (`a` tinyint NOT NULL) ENGINE=MyISAM */;\n/*!50001 VIEW*/;".replace(
-        "/*!50001 VIEW*/",
-        "/*!50001 CREATE ALGORITHM=UNDEFINED */ /*!50001 VIEW `v` AS select 1 */",
-    ).as_str());
+    let found = whole(
+        "/*!50001 CREATE TABLE `v` (`a` tinyint NOT NULL) ENGINE=MyISAM */;\n/*!50001 VIEW*/;"
+            .replace("/*!50001 VIEW*/", "/*!50001 CREATE ALGORITHM=UNDEFINED */ /*!50001 VIEW `v` AS select 1 */")
+            .as_str(),
+    );
     assert!(found.rows.is_empty());
     assert_eq!(found.views.len(), 1);
 }
@@ -173,10 +174,43 @@ fn other_schemas_are_named() {
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::sample::select(vec![
-            "'", "\"", "`", "\\", "\\'", "''", ";", ";;", "\n", " ", "--", "-- ", "#", "/*", "*/", "/*!50003 ", "/*M!",
-            "*", "/", "(", ")", ",", "-1", "DELIMITER ;;\n", "DELIMITER ;\n", "INSERT INTO `t` VALUES ", "CREATE TABLE ",
-            "`t`", "SET sql_mode = 'NO_BACKSLASH_ESCAPES';", "SET sql_mode = @a;", "USE x;", "-- Dump completed\n",
-            "/*M!999999\\- enable the sandbox mode */\n", "CREATE DEFINER=`a`@`b` TRIGGER x ", "\\N", "ä", "\0",
+            "'",
+            "\"",
+            "`",
+            "\\",
+            "\\'",
+            "''",
+            ";",
+            ";;",
+            "\n",
+            " ",
+            "--",
+            "-- ",
+            "#",
+            "/*",
+            "*/",
+            "/*!50003 ",
+            "/*M!",
+            "*",
+            "/",
+            "(",
+            ")",
+            ",",
+            "-1",
+            "DELIMITER ;;\n",
+            "DELIMITER ;\n",
+            "INSERT INTO `t` VALUES ",
+            "CREATE TABLE ",
+            "`t`",
+            "SET sql_mode = 'NO_BACKSLASH_ESCAPES';",
+            "SET sql_mode = @a;",
+            "USE x;",
+            "-- Dump completed\n",
+            "/*M!999999\\- enable the sandbox mode */\n",
+            "CREATE DEFINER=`a`@`b` TRIGGER x ",
+            "\\N",
+            "ä",
+            "\0",
         ])
         .prop_map(|s| s.as_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..4),

@@ -2,8 +2,22 @@
 
 /// First words of the statements that dump tools write. The client's own commands are not among them.
 pub(super) const KNOWN: &[&[u8]] = &[
-    b"ALTER", b"ANALYZE", b"BEGIN", b"COMMIT", b"CREATE", b"DELIMITER", b"DO", b"DROP", b"INSERT", b"LOCK", b"REPLACE",
-    b"SELECT", b"SET", b"START", b"UNLOCK", b"USE",
+    b"ALTER",
+    b"ANALYZE",
+    b"BEGIN",
+    b"COMMIT",
+    b"CREATE",
+    b"DELIMITER",
+    b"DO",
+    b"DROP",
+    b"INSERT",
+    b"LOCK",
+    b"REPLACE",
+    b"SELECT",
+    b"SET",
+    b"START",
+    b"UNLOCK",
+    b"USE",
 ];
 
 /// What a statement does, as far as it matters here.
