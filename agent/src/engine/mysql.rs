@@ -36,42 +36,60 @@ const NO_HOLD: &str = "holding writes comes with the consistent cut";
 const DESCRIBE: Duration = Duration::from_secs(30);
 
 /// The engine's flags.
-#[expect(clippy::struct_field_names, reason = "the fields are named as the flags are")]
 #[derive(Debug, clap::Args)]
 pub struct Settings {
     /// The server's name or address
     #[arg(long, env = "KEEPSAKE_MYSQL_HOST", default_value = "127.0.0.1")]
-    mysql_host: String,
+    pub mysql_host: String,
     /// The server's TCP port
     #[arg(long, env = "KEEPSAKE_MYSQL_PORT", default_value_t = 3306)]
-    mysql_port: u16,
+    pub mysql_port: u16,
     /// The server's unix socket, instead of host and port
     #[arg(long, env = "KEEPSAKE_MYSQL_SOCKET")]
-    mysql_socket: Option<PathBuf>,
+    pub mysql_socket: Option<PathBuf>,
     /// The account that dumps and loads
     #[arg(long, env = "KEEPSAKE_MYSQL_USER", default_value = "root")]
-    mysql_user: String,
+    pub mysql_user: String,
     /// File with the account's password, read at each use
     #[arg(long, env = "KEEPSAKE_MYSQL_PASSWORD_FILE")]
-    mysql_password_file: Option<PathBuf>,
+    pub mysql_password_file: Option<PathBuf>,
     /// The database that is dumped, and replaced by a load
     #[arg(long, env = "KEEPSAKE_MYSQL_DATABASE", default_value = "system")]
-    mysql_database: String,
+    pub mysql_database: String,
     /// CA certificates (PEM): connect with TLS and verify the server
     #[arg(long, env = "KEEPSAKE_MYSQL_CA_FILE")]
-    mysql_ca_file: Option<PathBuf>,
+    pub mysql_ca_file: Option<PathBuf>,
     /// Allow a server on another machine without --mysql-ca-file: passwords and data may then be read on the way
     #[arg(long, env = "KEEPSAKE_MYSQL_INSECURE")]
-    mysql_insecure: bool,
+    pub mysql_insecure: bool,
     /// The dump tool; by default mariadb-dump or mysqldump, whichever is of the server's family
     #[arg(long, env = "KEEPSAKE_MYSQL_DUMP_PROGRAM")]
-    mysql_dump_program: Option<String>,
+    pub mysql_dump_program: Option<String>,
     /// The client; by default mariadb or mysql, whichever is of the server's family
     #[arg(long, env = "KEEPSAKE_MYSQL_PROGRAM")]
-    mysql_program: Option<String>,
+    pub mysql_program: Option<String>,
     /// Load a dump of MySQL into MariaDB or the other way round, which may fail half way
     #[arg(long, env = "KEEPSAKE_MYSQL_ALLOW_CROSS_FAMILY")]
-    mysql_allow_cross_family: bool,
+    pub mysql_allow_cross_family: bool,
+}
+
+impl Default for Settings {
+    /// As when no flag is given.
+    fn default() -> Self {
+        Self {
+            mysql_host: "127.0.0.1".to_owned(),
+            mysql_port: 3306,
+            mysql_socket: None,
+            mysql_user: "root".to_owned(),
+            mysql_password_file: None,
+            mysql_database: "system".to_owned(),
+            mysql_ca_file: None,
+            mysql_insecure: false,
+            mysql_dump_program: None,
+            mysql_program: None,
+            mysql_allow_cross_family: false,
+        }
+    }
 }
 
 impl super::registry::Settings for Settings {

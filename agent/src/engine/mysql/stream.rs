@@ -7,12 +7,14 @@
 //! same one however they are cut into chunks.
 
 mod scan;
+mod state;
 mod statement;
 mod summary;
 mod words;
 
 use keepsake_core::error::{Error, Kind, Result};
 
+use state::State;
 use statement::Current;
 pub use summary::Summary;
 
@@ -22,49 +24,6 @@ pub const SANDBOX: &[u8] = br"/*M!999999\-";
 const END: &[u8] = b"-- Dump completed";
 /// Longer delimiters are not a dump tool's.
 const DELIMITER_BYTES: usize = 16;
-
-/// Where the lexer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// In the first bytes, so many of which are those of [`SANDBOX`].
-    Head(usize),
-    /// In a line that is skipped whole.
-    SkippedLine,
-    /// Outside of everything below.
-    Code,
-    /// In a text that this quote ends.
-    Quoted(u8),
-    /// After a backslash in such a text.
-    Escaped(u8),
-    /// In a name in backticks.
-    Name,
-    /// In a comment up to the end of the line.
-    LineComment,
-    /// In a comment that the server ignores.
-    BlockComment,
-    /// After a star in it.
-    BlockCommentStar,
-    /// After `/`.
-    Slash,
-    /// After `/*`.
-    SlashStar,
-    /// After `/*M`.
-    SlashStarM,
-    /// In the digits after `/*!`.
-    Version,
-    /// After a star in an executable comment, whose end it may be.
-    Star,
-    /// After `-`.
-    Dash,
-    /// After `--`.
-    DashDash,
-    /// After a backslash outside of any text.
-    Backslash,
-    /// So many bytes of the delimiter were seen.
-    Delimiter(usize),
-    /// In the line of a `DELIMITER` command.
-    DelimiterLine,
-}
 
 /// Reads one dump from its beginning.
 #[derive(Debug)]
