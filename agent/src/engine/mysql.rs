@@ -1,18 +1,252 @@
-//! To be written.
+//! MySQL and MariaDB: one database, dumped by the server family's own tool and loaded by its client.
+//!
+//! Promises: a dump is complete (routines, triggers, events, four-byte characters, binary texts) and of one instant, or it
+//! fails; it was read to its end marker by our own lexer, which counted the rows. A load is checked whole before the live
+//! database is touched, and proven by counting afterwards. Passwords reach a tool by its environment only, and nothing that
+//! a failing load prints can carry a row.
+
+mod commit;
+mod dump;
+mod facts;
+mod fingerprint;
+mod preflight;
+mod privileges;
+mod server;
+mod stage;
+mod stderr;
+pub mod stream;
+mod tools;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{ArtifactName, RunKey};
+use keepsake_core::record::DumpReport;
 
-use super::Engine;
+use super::in_place::{CANNOT_BE_UNDONE, InPlace};
+use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use server::{Address, Server};
+
+/// Why it cannot hold writes yet.
+const NO_HOLD: &str = "holding writes comes with the consistent cut";
+/// How long all questions of one description may take: some wait for locks.
+const DESCRIBE: Duration = Duration::from_secs(30);
 
 /// The engine's flags.
 #[derive(Debug, clap::Args)]
-pub struct Settings {}
+pub struct Settings {
+    /// The server's name or address
+    #[arg(long, env = "KEEPSAKE_MYSQL_HOST", default_value = "127.0.0.1")]
+    pub mysql_host: String,
+    /// The server's TCP port
+    #[arg(long, env = "KEEPSAKE_MYSQL_PORT", default_value_t = 3306)]
+    pub mysql_port: u16,
+    /// The server's unix socket, instead of host and port
+    #[arg(long, env = "KEEPSAKE_MYSQL_SOCKET")]
+    pub mysql_socket: Option<PathBuf>,
+    /// The account that dumps and loads
+    #[arg(long, env = "KEEPSAKE_MYSQL_USER", default_value = "root")]
+    pub mysql_user: String,
+    /// File with the account's password, read at each use
+    #[arg(long, env = "KEEPSAKE_MYSQL_PASSWORD_FILE")]
+    pub mysql_password_file: Option<PathBuf>,
+    /// The database that is dumped, and replaced by a load
+    #[arg(long, env = "KEEPSAKE_MYSQL_DATABASE", default_value = "system")]
+    pub mysql_database: String,
+    /// CA certificates (PEM): connect with TLS and verify the server
+    #[arg(long, env = "KEEPSAKE_MYSQL_CA_FILE")]
+    pub mysql_ca_file: Option<PathBuf>,
+    /// Allow a server on another machine without --mysql-ca-file: passwords and data may then be read on the way
+    #[arg(long, env = "KEEPSAKE_MYSQL_INSECURE")]
+    pub mysql_insecure: bool,
+    /// The dump tool; by default mariadb-dump or mysqldump, whichever is of the server's family
+    #[arg(long, env = "KEEPSAKE_MYSQL_DUMP_PROGRAM")]
+    pub mysql_dump_program: Option<String>,
+    /// The client; by default mariadb or mysql, whichever is of the server's family
+    #[arg(long, env = "KEEPSAKE_MYSQL_PROGRAM")]
+    pub mysql_program: Option<String>,
+    /// Load a dump of MySQL into MariaDB or the other way round, which may fail half way
+    #[arg(long, env = "KEEPSAKE_MYSQL_ALLOW_CROSS_FAMILY")]
+    pub mysql_allow_cross_family: bool,
+}
+
+impl Default for Settings {
+    /// As when no flag is given.
+    fn default() -> Self {
+        Self {
+            mysql_host: "127.0.0.1".to_owned(),
+            mysql_port: 3306,
+            mysql_socket: None,
+            mysql_user: "root".to_owned(),
+            mysql_password_file: None,
+            mysql_database: "system".to_owned(),
+            mysql_ca_file: None,
+            mysql_insecure: false,
+            mysql_dump_program: None,
+            mysql_program: None,
+            mysql_allow_cross_family: false,
+        }
+    }
+}
 
 impl super::registry::Settings for Settings {
     fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
-        Err(Error::new(Kind::Unsupported, "not written yet"))
+        if self.mysql_database.is_empty() || self.mysql_database.chars().count() > 64 {
+            return Err(Error::new(Kind::Invalid, "--mysql-database must be a name of 1 to 64 characters"));
+        }
+        if ["mysql", "information_schema", "performance_schema", "sys"]
+            .iter()
+            .any(|own| self.mysql_database.eq_ignore_ascii_case(own))
+        {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("--mysql-database {}: that is the server's own, name the application's", self.mysql_database),
+            ));
+        }
+        let here = self.mysql_socket.is_some() || is_this_machine(&self.mysql_host);
+        if !here && self.mysql_ca_file.is_none() && !self.mysql_insecure {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!(
+                    "--mysql-host {} is another machine: give --mysql-ca-file, or --mysql-insecure if the way there is safe",
+                    self.mysql_host
+                ),
+            ));
+        }
+        let address = Address {
+            host: self.mysql_host,
+            port: self.mysql_port,
+            socket: self.mysql_socket,
+            user: self.mysql_user,
+            password_file: self.mysql_password_file,
+            database: self.mysql_database,
+            ca_file: self.mysql_ca_file,
+        };
+        Ok(Arc::new(Mysql {
+            address,
+            dump_program: self.mysql_dump_program,
+            program: self.mysql_program,
+            allow_cross_family: self.mysql_allow_cross_family,
+            loads: InPlace::default(),
+        }))
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// One database of one server.
+#[derive(Debug)]
+struct Mysql {
+    address: Address,
+    dump_program: Option<String>,
+    program: Option<String>,
+    allow_cross_family: bool,
+    loads: InPlace,
+}
+
+/// The one artifact.
+fn artifact_name() -> Result<ArtifactName> {
+    ArtifactName::new("dump.sql")
+}
+
+impl Mysql {
+    async fn ask(&self) -> Result<Description> {
+        let mut server = Server::connect(&self.address).await?;
+        let database = &self.address.database;
+        let mut problems = Vec::new();
+        let mut found = Vec::new();
+        for tool in [
+            tools::dump_tool(self.dump_program.as_deref(), server.family).await,
+            tools::client(self.program.as_deref(), server.family).await,
+        ] {
+            match tool {
+                Ok(tool) => found.push((tool.program, tool.version)),
+                Err(e) => problems.push(e.chain()),
+            }
+        }
+        let mut size = 0;
+        if facts::defaults(&mut server, database).await?.is_some() {
+            size = facts::size(&mut server, database).await?;
+            let tables = facts::not_transactional(&mut server, database).await?;
+            problems.extend(dump::not_transactional_warning(&tables));
+        } else {
+            problems.push(facts::no_database(database).chain());
+        }
+        let privileges = privileges::ask(&mut server, database).await?;
+        problems.extend(privileges.missing_for_dump());
+        problems.extend(privileges.missing_for_load());
+        Ok(Description {
+            server: server.name(),
+            tools: found,
+            size,
+            position: facts::position(&mut server).await,
+            facts: facts::facts(&mut server, database).await?,
+            hold: Err(NO_HOLD.to_owned()),
+            undo: Err(CANNOT_BE_UNDONE.to_owned()),
+            problems,
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for Mysql {
+    async fn describe(&self) -> Result<Description> {
+        tokio::time::timeout(DESCRIBE, Box::pin(self.ask())).await.map_err(|_| {
+            Error::new(
+                Kind::Timeout,
+                format!(
+                    "the server at {} did not answer within {DESCRIBE:?}: is a table locked?",
+                    self.address.place()
+                ),
+            )
+        })?
+    }
+
+    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
+        Err(Error::new(Kind::Unsupported, NO_HOLD))
+    }
+
+    async fn dump(&self, cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        if cut.is_some() {
+            return Err(Error::new(Kind::Unsupported, NO_HOLD));
+        }
+        // Cancelled, the tool is killed with its handle and the artifact stays unfinished.
+        cx.unless_cancelled(Box::pin(dump::run(self, out, cx))).await
+    }
+
+    async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
+        self.loads.begin(key, from.clone());
+        // Cancelled, nothing is left: the live database is only read.
+        let report = cx.unless_cancelled(Box::pin(stage::run(self, from.as_ref(), cx))).await?;
+        self.loads.staged(key);
+        Ok(report)
+    }
+
+    async fn staged(&self, key: &RunKey) -> Result<Staged> {
+        Ok(self.loads.state(key))
+    }
+
+    async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
+        let Some(source) = self.loads.to_commit(key)? else {
+            return commit::repeated(self).await;
+        };
+        // Cancelled, the client is killed and the database holds what it had read: commit again, or restore another set.
+        let report = cx.unless_cancelled(Box::pin(commit::run(self, key, source.as_ref(), cx))).await?;
+        self.loads.committed(key);
+        Ok(report)
+    }
+
+    async fn rollback(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+        self.loads.rollback(key)
+    }
+
+    async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+        self.loads.finalize(key);
+        Ok(())
     }
 }

@@ -1,1 +1,359 @@
-//! To be written.
+//! A MariaDB (or, where only that is installed, MySQL) server of a test's own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepsake_agent::engine::Engine;
+use keepsake_agent::engine::mysql::Settings;
+use keepsake_agent::engine::registry::Settings as _;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder, Pool, Row, Value};
+
+use crate::child::{Process, give_to_servers, is_root, run, server_command, tool_command};
+use crate::poll::wait_for;
+use crate::scratch::{Scratch, free_port};
+
+/// The password of root on every such server. A canary: it may appear nowhere.
+pub const PASSWORD: &str = r#"canary-pw '"\ #;=% geheim"#;
+
+/// Settings that make a server small and fast; nothing of it outlives a test, so it need not be durable.
+const SERVER: &[&str] = &[
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--innodb-buffer-pool-size=32M",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=0",
+    "--performance-schema=OFF",
+    "--default-time-zone=+00:00",
+    "--character-set-server=utf8mb4",
+    "--max-allowed-packet=64M",
+    "--max-connections=60",
+];
+/// How large the files of an empty server are; the same whenever it starts.
+const FILES: &[&str] = &["--innodb-log-file-size=8M", "--innodb-data-file-path=ibdata1:8M:autoextend"];
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct MysqlServer {
+    // Before the folder, so that it has ended when its files go.
+    process: Process,
+    scratch: Scratch,
+    port: u16,
+    extra: Vec<String>,
+}
+
+impl MysqlServer {
+    /// A new, empty one.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A new, empty one with further options.
+    pub async fn with(extra: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let template = template();
+        let copied = run(tool_command("cp").arg("-a").arg(&template).arg(scratch.path().join("data")));
+        assert!(copied.status.success(), "copy the template: {copied:?}");
+        let tmp = scratch.folder("tmp", 0o777);
+        give_to_servers(&tmp);
+        let run = scratch.folder("run", 0o777);
+        give_to_servers(&run);
+        std::fs::write(scratch.path().join("password"), format!("{PASSWORD}\n")).expect("write the password file");
+        let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
+        let port = free_port();
+        let mut server = Self { process: start(&scratch, port, &extra), scratch, port, extra };
+        for _ in 0..4 {
+            if server.wait_until_ready().await {
+                return server;
+            }
+            // Somebody took the port in between.
+            server.port = free_port();
+            server.process = start(&server.scratch, server.port, &server.extra);
+        }
+        panic!("the server does not start: {:#?}", server.process.output())
+    }
+
+    /// Whether it answers; false when it ended instead.
+    async fn wait_until_ready(&mut self) -> bool {
+        let opts = self.opts(None);
+        let process = &mut self.process;
+        wait_for("the database server", Duration::from_secs(60), async || {
+            if let Some(status) = process.ended() {
+                return Ok(Err(status));
+            }
+            match Conn::new(opts.clone()).await {
+                Ok(conn) => {
+                    conn.disconnect().await.map_err(|e| e.to_string())?;
+                    Ok(Ok(()))
+                }
+                Err(e) => Err(e.to_string()),
+            }
+        })
+        .await
+        .is_ok()
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on its data and port.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = start(&self.scratch, self.port, &self.extra);
+        assert!(self.wait_until_ready().await, "the server does not start again");
+    }
+
+    /// Its TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.path().join("run/mysql.sock")
+    }
+
+    /// The file with root's password.
+    pub fn password_file(&self) -> PathBuf {
+        self.scratch.path().join("password")
+    }
+
+    /// A folder for the test's own files.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// How an engine reaches it.
+    pub fn settings(&self) -> Settings {
+        Settings { mysql_port: self.port, mysql_password_file: Some(self.password_file()), ..Settings::default() }
+    }
+
+    /// An engine on its database `system`.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.settings().open(self.scratch.path().to_owned()).expect("open the mysql engine")
+    }
+
+    fn opts(&self, database: Option<&str>) -> OptsBuilder {
+        OptsBuilder::default()
+            .ip_or_hostname("127.0.0.1")
+            .tcp_port(self.port)
+            .user(Some("root"))
+            .pass(Some(PASSWORD))
+            .db_name(database)
+            .prefer_socket(false)
+    }
+
+    /// A connection, in no database.
+    pub async fn conn(&self) -> Conn {
+        Conn::new(self.opts(None)).await.expect("connect to the test's server")
+    }
+
+    /// Connections to a database.
+    pub fn pool(&self, database: &str) -> Pool {
+        Pool::new(self.opts(Some(database)))
+    }
+
+    /// Runs statements one by one.
+    pub async fn run(&self, statements: &[&str]) {
+        let mut conn = self.conn().await;
+        for sql in statements {
+            conn.query_drop(*sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+        conn.disconnect().await.expect("disconnect");
+    }
+
+    /// The one value of a query, as text.
+    pub async fn value(&self, sql: &str) -> Option<String> {
+        texts(&self.rows(sql).await).into_iter().next().and_then(|row| row.into_iter().next().flatten())
+    }
+
+    async fn rows(&self, sql: &str) -> Vec<Row> {
+        let mut conn = self.conn().await;
+        let rows = conn.query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        conn.disconnect().await.expect("disconnect");
+        rows
+    }
+
+    /// Loads an SQL script into a database by the client; one that ends in `.zst` is unpacked.
+    pub fn run_script(&self, database: &str, path: &Path) {
+        let unpack = if path.extension().is_some_and(|e| e == "zst") { "zstd -dc" } else { "cat" };
+        let client = if in_path("mariadb") { "mariadb" } else { "mysql" };
+        let done = run(tool_command("bash")
+            .env("MYSQL_PWD", PASSWORD)
+            .arg("-c")
+            .arg(format!(
+                "set -o pipefail; {unpack} \"$0\" | {client} --no-defaults --default-character-set=utf8mb4 -uroot --socket=\"$1\" \"$2\""
+            ))
+            .arg(path)
+            .arg(self.socket())
+            .arg(database));
+        assert!(done.status.success(), "load {}: {done:?}", path.display());
+    }
+
+    /// The names of a database's tables, without views.
+    pub async fn tables(&self, database: &str) -> Vec<String> {
+        let sql = format!(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}' \
+             AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY 1"
+        );
+        texts(&self.rows(&sql).await).into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
+    }
+
+    /// CHECKSUM TABLE of every table.
+    pub async fn checksums(&self, database: &str) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for table in self.tables(database).await {
+            let sum = texts(&self.rows(&format!("CHECKSUM TABLE {}.{}", quoted(database), quoted(&table))).await);
+            all.insert(table, sum[0][1].clone().expect("a checksum"));
+        }
+        all
+    }
+
+    /// The definition of everything in a database, as the server tells it.
+    pub async fn schema_digest(&self, database: &str) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        let db = quoted(database);
+        let defaults = texts(&self.rows(&format!("SHOW CREATE DATABASE {db}")).await);
+        all.insert("database".to_owned(), format!("{defaults:?}"));
+        for (kind, list) in [
+            ("TABLE", "SELECT table_name FROM information_schema.tables WHERE table_schema"),
+            ("TRIGGER", "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema"),
+            (
+                "PROCEDURE",
+                "SELECT routine_name FROM information_schema.routines WHERE routine_type = 'PROCEDURE' AND routine_schema",
+            ),
+            (
+                "FUNCTION",
+                "SELECT routine_name FROM information_schema.routines WHERE routine_type = 'FUNCTION' AND routine_schema",
+            ),
+            ("EVENT", "SELECT event_name FROM information_schema.events WHERE event_schema"),
+        ] {
+            for row in texts(&self.rows(&format!("{list} = '{database}'")).await) {
+                let name = row[0].clone().expect("a name");
+                let ddl = texts(&self.rows(&format!("SHOW CREATE {kind} {db}.{}", quoted(&name))).await);
+                let mut columns = ddl.into_iter().next().expect("a definition");
+                if kind == "TRIGGER" {
+                    // When it was made.
+                    columns.truncate(6);
+                }
+                all.insert(format!("{kind} {name}"), format!("{columns:?}"));
+            }
+        }
+        all
+    }
+}
+
+/// A name in a statement.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+fn texts(rows: &[Row]) -> Vec<Vec<Option<String>>> {
+    let text = |value: Value| match value {
+        Value::NULL => None,
+        Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        other => Some(other.as_sql(true)),
+    };
+    rows.iter().map(|row| row.clone().unwrap().into_iter().map(text).collect()).collect()
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|d| d.join(program).is_file())
+}
+
+fn server_program() -> &'static str {
+    if in_path("mariadbd") { "mariadbd" } else { "mysqld" }
+}
+
+fn start(scratch: &Scratch, port: u16, extra: &[String]) -> Process {
+    let mut command = server_command(server_program());
+    command.env("PATH", path_with_sbin());
+    command
+        .arg("--no-defaults")
+        .arg(format!("--datadir={}", scratch.path().join("data").display()))
+        .arg(format!("--tmpdir={}", scratch.path().join("tmp").display()))
+        .arg(format!("--socket={}", scratch.path().join("run/mysql.sock").display()))
+        .arg(format!("--pid-file={}", scratch.path().join("run/mysql.pid").display()))
+        .arg(format!("--port={port}"))
+        .args(SERVER)
+        .args(FILES)
+        .args(extra);
+    Process::start("mysql server", command)
+}
+
+/// The folder of an empty server with root's password set: made once, by whoever is first.
+fn template() -> PathBuf {
+    let folder = target_tmp();
+    std::fs::create_dir_all(&folder).expect("make the folder for templates");
+    let lock = std::fs::File::create(folder.join("mysql-template.lock")).expect("make the template's lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock the template");
+    let template = folder.join("mysql-template-1");
+    if template.is_dir() {
+        return template;
+    }
+    // Made where the servers' user may go, which a target folder need not be.
+    let scratch = Scratch::new();
+    let data = scratch.folder("data", 0o755);
+    let tmp = scratch.folder("tmp", 0o777);
+    give_to_servers(&data);
+    give_to_servers(&tmp);
+    let users = scratch.path().join("users.sql");
+    let password = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
+    std::fs::write(
+        &users,
+        format!(
+            "FLUSH PRIVILEGES;\nALTER USER root@localhost IDENTIFIED BY '{password}';\n\
+             CREATE USER root@'%' IDENTIFIED BY '{password}';\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
+        ),
+    )
+    .expect("write the accounts");
+    let mut command = if in_path("mariadb-install-db") {
+        let mut command = server_command("mariadb-install-db");
+        command
+            .args([
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ])
+            .arg(format!("--extra-file={}", users.display()));
+        command
+    } else {
+        let mut command = server_command("mysqld");
+        command.args(["--no-defaults", "--initialize-insecure"]).arg(format!("--init-file={}", users.display()));
+        command
+    };
+    command
+        .env("PATH", path_with_sbin())
+        .arg(format!("--datadir={}", data.display()))
+        .arg(format!("--tmpdir={}", tmp.display()))
+        .args(FILES);
+    let made = run(&mut command);
+    assert!(made.status.success(), "make a data folder (root: {}): {made:?}", is_root());
+    let copied = run(tool_command("cp").arg("-a").arg(&data).arg(folder.join("mysql-template-new")));
+    assert!(copied.status.success(), "keep the template: {copied:?}");
+    std::fs::rename(folder.join("mysql-template-new"), &template).expect("keep the template");
+    template
+}
+
+/// `mariadbd` is in a folder that an ordinary user's PATH may lack.
+fn path_with_sbin() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// The target folder's `tmp`, found from where this test's binary is.
+fn target_tmp() -> PathBuf {
+    let binary = std::env::current_exe().expect("where this test is");
+    binary
+        .ancestors()
+        .find(|p| p.join("deps").is_dir() || p.ends_with("deps"))
+        .and_then(|p| if p.ends_with("deps") { p.parent()?.parent() } else { p.parent() })
+        .map_or_else(std::env::temp_dir, |target| target.join("tmp"))
+}

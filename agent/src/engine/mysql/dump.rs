@@ -1,0 +1,171 @@
+//! Dumping: the tool's output goes through the lexer into one artifact.
+
+use bytes::BytesMut;
+use keepsake_core::clock;
+use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::record::{Counts, DumpReport, ToolRecord};
+use tokio::io::AsyncReadExt;
+use tokio::process::ChildStdout;
+
+use super::server::Server;
+use super::stream::{Reader, Summary};
+use super::{Mysql, artifact_name, facts, fingerprint, privileges, tools};
+use crate::engine::{ArtifactSink, Context, Sink};
+use crate::process::Running;
+
+/// What is handed to the sink at once, bytes.
+const CHUNK: usize = 128 * 1024;
+/// What the tool's output must end with, for the record.
+const END_MARKER: &str = "the line `-- Dump completed`";
+
+/// Dumps the database.
+pub(super) async fn run(engine: &Mysql, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    let database = &engine.address.database;
+    let mut server = Server::connect(&engine.address).await?;
+    if facts::defaults(&mut server, database).await?.is_none() {
+        return Err(facts::no_database(database));
+    }
+    if let Some(missing) = privileges::ask(&mut server, database).await?.missing_for_dump() {
+        return Err(Error::new(Kind::Denied, missing));
+    }
+    let tool = tools::dump_tool(engine.dump_program.as_deref(), server.family).await?;
+    let mut known = facts::facts(&mut server, database).await?;
+    let size = facts::size(&mut server, database).await?;
+    let objects = facts::objects(&mut server, database).await?;
+    let mut warnings: Vec<String> =
+        not_transactional_warning(&facts::not_transactional(&mut server, database).await?).into_iter().collect();
+    let versioned = facts::versioned(&mut server, database).await?;
+    if !versioned.is_empty() {
+        warnings.push(format!("only the present rows of system-versioned tables are dumped: {}", versioned.join(", ")));
+    }
+    let position = facts::position(&mut server).await;
+    let before = fingerprint::take(&mut server, database).await?;
+
+    cx.phase("dumping", size);
+    let mut artifact = out.artifact(&artifact_name()?).await?;
+    let password = engine.address.password()?;
+    let running = tools::dump(&tool, &engine.address, password.as_ref()).start()?;
+    let Streamed { summary, snapshot_opened } = Box::pin(stream(running, artifact.as_mut(), cx)).await?;
+
+    // A dump may take longer than the server lets an idle connection live.
+    let mut server =
+        Server::connect(&engine.address).await.context("ask whether definitions changed while the dump ran")?;
+    before.unchanged(&fingerprint::take(&mut server, database).await?)?;
+    same_objects(&objects, &summary.counts())?;
+    let stood = facts::position(&mut server).await;
+
+    warnings.extend(packet_warning(&summary, known.get("max_allowed_packet").map(String::as_str)));
+    known.insert("longest_statement".to_owned(), summary.longest_statement.to_string());
+    known.insert("definers".to_owned(), joined(&summary.definers));
+    known.insert("altered_schemas".to_owned(), joined(&summary.altered_schemas));
+    let length = artifact.finish().await?;
+    if length != summary.bytes {
+        return Err(Error::new(
+            Kind::Internal,
+            format!("the sink took {length} bytes of a dump of {} bytes", summary.bytes),
+        ));
+    }
+    Ok(DumpReport {
+        server: server.name(),
+        tools: vec![ToolRecord {
+            tool: tool.program,
+            version: tool.version,
+            exit_status: 0,
+            end_marker: END_MARKER.to_owned(),
+        }],
+        // Known only when nothing was written meanwhile: the tool opens its snapshot somewhere between the two.
+        position: position.filter(|p| Some(p) == stood.as_ref()),
+        snapshot_opened: Some(snapshot_opened),
+        facts: known,
+        counts: summary.counts(),
+        warnings,
+    })
+}
+
+struct Streamed {
+    summary: Summary,
+    snapshot_opened: jiff::Timestamp,
+}
+
+/// Moves the tool's output into the artifact. Success is exit status 0, the end marker, and every byte taken.
+async fn stream(mut running: Running, artifact: &mut dyn ArtifactSink, cx: &Context) -> Result<Streamed> {
+    let Some(mut stdout) = running.stdout.take() else {
+        return Err(Error::new(Kind::Internal, "the dump tool was started without a pipe"));
+    };
+    let mut reader = Reader::new();
+    let mut opened = None;
+    let mut chunk = BytesMut::with_capacity(2 * CHUNK);
+    let mut ended = false;
+    while !ended {
+        ended = !fill(&mut stdout, &mut chunk, &mut reader).await?;
+        if opened.is_none() && reader.past_header() {
+            opened = Some(clock::now());
+            cx.snapshot_open();
+        }
+        if chunk.len() >= CHUNK || (ended && !chunk.is_empty()) {
+            let full = chunk.split().freeze();
+            chunk.reserve(2 * CHUNK);
+            cx.advance(full.len() as u64);
+            artifact.write(full).await?;
+        }
+    }
+    drop(stdout);
+    // Its own words first: a tool that failed has of course not written its end marker.
+    running.finish().await.context("dump the database")?;
+    let summary = reader.finish()?;
+    if opened.is_none() {
+        // An empty database: all there was to see was seen.
+        cx.snapshot_open();
+    }
+    Ok(Streamed { summary, snapshot_opened: opened.unwrap_or_else(clock::now) })
+}
+
+/// Reads what there is, and lets the lexer see it; false at the end.
+async fn fill(stdout: &mut ChildStdout, chunk: &mut BytesMut, reader: &mut Reader) -> Result<bool> {
+    let known = chunk.len();
+    let n = stdout.read_buf(chunk).await.map_err(|e| Error::io("read from the dump tool", e))?;
+    reader.feed(chunk.get(known..).unwrap_or_default()).context("read what the dump tool writes")?;
+    Ok(n > 0)
+}
+
+/// Compares what the server says it has with what was dumped: a missing trigger has no other trace.
+fn same_objects(expected: &Counts, dumped: &Counts) -> Result<()> {
+    for (key, there) in expected {
+        let got = dumped.get(key).copied().unwrap_or_default();
+        if got != *there {
+            return Err(Error::new(
+                Kind::Internal,
+                format!(
+                    "the server has {there} {key} and the dump has {got}: it is not whole (see the account's privileges)"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What must be known of tables without a snapshot.
+pub(super) fn not_transactional_warning(tables: &[String]) -> Option<String> {
+    (!tables.is_empty()).then(|| {
+        format!(
+            "not transactional, so their rows are not of the dump's instant if something writes to them: {} \
+             (ALTER TABLE … ENGINE=InnoDB)",
+            tables.join(", ")
+        )
+    })
+}
+
+fn packet_warning(summary: &Summary, limit: Option<&str>) -> Option<String> {
+    let limit: u64 = limit?.parse().ok()?;
+    (summary.longest_statement >= limit).then(|| {
+        format!(
+            "the longest statement has {} bytes, and this server takes less than max_allowed_packet = {limit}: \
+             raise it before a restore",
+            summary.longest_statement
+        )
+    })
+}
+
+fn joined(names: &std::collections::BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}

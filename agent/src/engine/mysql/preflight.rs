@@ -1,0 +1,200 @@
+//! Whether a server will take a dump, asked before anything is touched.
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::record::DumpReport;
+
+use super::server::{Family, Server, text};
+use super::stream::Summary;
+use super::{Mysql, facts, privileges, tools};
+
+/// Compares the recorded server with this one; returns what an operator should know.
+///
+/// # Errors
+/// `Unsupported` when they do not fit, with the remedy.
+pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option<&DumpReport>) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let database = &engine.address.database;
+    tools::client(engine.program.as_deref(), server.family).await?;
+    if let Some(missing) = privileges::ask(server, database).await?.missing_for_load() {
+        return Err(Error::new(Kind::Denied, missing));
+    }
+    let Some(recorded) = recorded else {
+        if facts::defaults(server, database).await?.is_none() {
+            return Err(facts::no_database(database).context(
+                "a dump without a record does not tell the database's character set: create the database first",
+            ));
+        }
+        warnings.push(
+            "the dump came without a record: whether it is of this server's family and name case could not be checked, and the \
+             database keeps its character set"
+                .to_owned(),
+        );
+        return Ok(warnings);
+    };
+    let fact = |key: &str| recorded.facts.get(key).map(String::as_str);
+    let refuse = |text: String| Err(Error::new(Kind::Unsupported, text));
+
+    if let Some(family) = fact("family")
+        && family != server.family.as_str()
+    {
+        let crossing = format!("the dump is of {}, and this server is {}", recorded.server, server.name());
+        if !engine.allow_cross_family {
+            return refuse(format!(
+                "{crossing}: they differ in more than the name; to try it all the same, say --mysql-allow-cross-family"
+            ));
+        }
+        warnings.push(format!("{crossing}, as asked for by --mysql-allow-cross-family"));
+    }
+    let here = server.variable("lower_case_table_names").await?;
+    if let (Some(there), Some(here)) = (fact("lower_case_table_names"), here.as_deref())
+        && there != here
+    {
+        return refuse(format!(
+            "the dump is of a server with lower_case_table_names = {there}, and this one has {here}: tables would get other \
+             names; set up a server with {there}"
+        ));
+    }
+    if let Some(newer) = newer(fact("version"), server) {
+        warnings.push(newer);
+    }
+    if let Some(name) = fact("database")
+        && name != database
+    {
+        warnings.push(format!("the dump is of a database called {name}, and is to be loaded into {database}"));
+    }
+    let mut collations: Vec<&str> = fact("collations").unwrap_or_default().split(',').collect();
+    collations.extend(fact("database_collation"));
+    for collation in collations.into_iter().filter(|c| !c.is_empty()) {
+        knows_collation(server, collation).await?;
+    }
+    let supported: Vec<String> = server
+        .column(
+            "list the storage engines",
+            "SELECT engine FROM information_schema.engines WHERE support IN ('YES', 'DEFAULT')",
+        )
+        .await?;
+    for storage in fact("storage_engines").unwrap_or_default().split(',').filter(|e| !e.is_empty()) {
+        if !supported.iter().any(|s| s.eq_ignore_ascii_case(storage)) {
+            return refuse(format!(
+                "the dump has tables of the storage engine {storage}, which this server does not have"
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+fn newer(version: Option<&str>, server: &Server) -> Option<String> {
+    let version = version?;
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let theirs = (parts.next()?, parts.next()?);
+    let ours = (server.version.0, server.version.1);
+    (theirs > ours).then(|| format!("the dump is of the newer version {version}, and this server is {}", server.name()))
+}
+
+async fn knows_collation(server: &mut Server, collation: &str) -> Result<()> {
+    let sql = format!("SET SESSION collation_connection = {}", text(collation));
+    match server.run(&format!("use the collation {collation}"), &sql).await {
+        Err(e) if e.kind() == Kind::Unsupported => Err(Error::new(
+            Kind::Unsupported,
+            format!("the dump uses the collation {collation}, which {} does not have", server.name()),
+        )),
+        other => other,
+    }
+}
+
+/// Compares what was read in the dump with the server; returns what an operator should know.
+///
+/// # Errors
+/// `Unsupported` or `Denied`, with the remedy.
+pub(super) async fn dump(engine: &Mysql, server: &mut Server, summary: &Summary) -> Result<Vec<String>> {
+    let database = &engine.address.database;
+    if let Some(other) = summary.altered_schemas.iter().chain(&summary.foreign_schemas).find(|s| *s != database) {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "the dump names the database {other}, and would change it beside {database}: load it where --mysql-database \
+                 is {other}"
+            ),
+        ));
+    }
+    let limit: u64 = server.variable("max_allowed_packet").await?.and_then(|v| v.parse().ok()).unwrap_or(0);
+    // One byte of the packet says that it is a query.
+    if summary.longest_statement >= limit {
+        let needed = (summary.longest_statement / (1 << 20) + 1) << 20;
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "the longest statement of the dump has {} bytes, and the server's max_allowed_packet is {limit}: run \
+                 `SET GLOBAL max_allowed_packet = {needed}` (at most 1073741824) and put it into the server's configuration",
+                summary.longest_statement
+            ),
+        ));
+    }
+    may_define(server, database, summary).await?;
+    notes(server, summary).await
+}
+
+/// Objects run as their definer; making one that runs as somebody else is a privilege.
+async fn may_define(server: &mut Server, database: &str, summary: &Summary) -> Result<()> {
+    let privileges = privileges::ask(server, database).await?;
+    if let Some(other) = summary.definers.iter().find(|d| **d != privileges.account)
+        && !privileges.may_set_definer()
+    {
+        let needed = match server.family {
+            Family::Mariadb => "SET USER (or SUPER)",
+            Family::Mysql => "SET_ANY_DEFINER (before 8.2 SET_USER_ID, before 8.0 SUPER)",
+        };
+        return Err(Error::new(
+            Kind::Denied,
+            format!(
+                "the dump has triggers, routines, events or views that run as {other}, and the account {} may not make them: \
+                 GRANT {needed} ON *.* to it",
+                privileges.account
+            ),
+        ));
+    }
+    let logs = server.variable("log_bin").await?.as_deref() == Some("ON");
+    let trusts = server.variable("log_bin_trust_function_creators").await?.as_deref() == Some("ON");
+    if logs && !trusts && summary.triggers + summary.routines > 0 && !privileges.is_super() {
+        return Err(Error::new(
+            Kind::Denied,
+            format!(
+                "the server writes a binary log and lets only SUPER make triggers and functions: grant it to {}, or \
+                 `SET GLOBAL log_bin_trust_function_creators = 1` for the load",
+                privileges.account
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What an operator should know although the load will work.
+pub(super) async fn notes(server: &mut Server, summary: &Summary) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for definer in &summary.definers {
+        let (user, host) = definer.rsplit_once('@').unwrap_or((definer.as_str(), ""));
+        let sql = format!("SELECT COUNT(*) FROM mysql.user WHERE user = {} AND host = {}", text(user), text(host));
+        match server.number("look for the accounts of definers", &sql).await {
+            Ok(0) => notes.push(format!(
+                "triggers, routines, events or views of the dump run as {definer}, an account that this server does not have: \
+                 until it is created, writing to their tables fails (error 1449)"
+            )),
+            Ok(_) => {}
+            Err(e) if e.kind() == Kind::Denied => {
+                notes.push("whether the accounts exist that triggers and routines run as could not be seen".to_owned());
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if summary.events > 0 {
+        let on = server.variable("event_scheduler").await?.as_deref() == Some("ON");
+        notes.push(format!(
+            "the dump has {} events, and the server's event scheduler is {}: they {} run once they are loaded",
+            summary.events,
+            if on { "on" } else { "off" },
+            if on { "will" } else { "will not" }
+        ));
+    }
+    Ok(notes)
+}

@@ -1,0 +1,68 @@
+//! Staging: the whole dump is read and the server asked whether it will take it. Nothing is changed.
+
+use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::record::Counts;
+
+use super::server::Server;
+use super::stream::{Reader, Summary};
+use super::{Mysql, artifact_name, preflight};
+use crate::engine::{Context, Source, StageReport};
+
+/// Reads and checks all of it.
+pub(super) async fn run(engine: &Mysql, from: &dyn Source, cx: &Context) -> Result<StageReport> {
+    let expected = one_artifact(from)?;
+    let mut server = Server::connect(&engine.address).await?;
+    let mut warnings = preflight::server(engine, &mut server, from.recorded()).await?;
+    drop(server);
+
+    cx.phase("checking", expected);
+    let mut artifact = from.open(&artifact_name()?).await?;
+    let mut reader = Reader::new();
+    while let Some(chunk) = artifact.read().await? {
+        reader.feed(&chunk).context("check the dump")?;
+        cx.advance(chunk.len() as u64);
+    }
+    let summary = reader.finish().context("check the dump")?;
+    as_recorded(from, &summary)?;
+
+    let mut server = Server::connect(&engine.address).await?;
+    warnings.extend(preflight::dump(engine, &mut server, &summary).await?);
+    Ok(StageReport { bytes: summary.bytes, counts: summary.counts(), warnings })
+}
+
+/// The length of the one artifact.
+fn one_artifact(from: &dyn Source) -> Result<u64> {
+    let name = artifact_name()?;
+    match from.artifacts().as_slice() {
+        [(only, length)] if *only == name => Ok(*length),
+        other => Err(Error::new(
+            Kind::Unsupported,
+            format!("a dump of MySQL is the one artifact {name}, and {} artifacts came", other.len()),
+        )),
+    }
+}
+
+/// Whether the dump holds what the record says.
+pub(super) fn as_recorded(from: &dyn Source, summary: &Summary) -> Result<()> {
+    from.recorded().map_or(Ok(()), |record| same(&record.counts, &summary.counts(), "the record", "the dump"))
+}
+
+/// Compares two counts and names the first differences.
+pub(super) fn same(expected: &Counts, found: &Counts, one: &str, other: &str) -> Result<()> {
+    let keys: std::collections::BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let differences: Vec<String> = keys
+        .into_iter()
+        .filter(|key| expected.get(*key) != found.get(*key))
+        .map(|key| {
+            let number = |counts: &Counts| counts.get(key).map_or_else(|| "none".to_owned(), u64::to_string);
+            format!("{key}: {one} {}, {other} {}", number(expected), number(found))
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let more = differences.len().saturating_sub(5);
+    let first = differences.into_iter().take(5).collect::<Vec<_>>().join("; ");
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Err(Error::new(Kind::Corrupt, format!("the counts differ ({first}{rest})")))
+}

@@ -1,0 +1,149 @@
+//! The dump tool and the client: which are here, of which family, and how they are called.
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::secret::Secret;
+
+use super::server::{Address, Family};
+use super::stderr;
+use crate::process::Tool;
+
+/// Names under which each family has its tools, the newer name first.
+const DUMP: [(&str, &str); 2] = [("mariadb-dump", "mysqldump"), ("mysqldump", "mariadb-dump")];
+const CLIENT: [(&str, &str); 2] = [("mariadb", "mysql"), ("mysql", "mariadb")];
+/// The largest that both families take.
+const MAX_PACKET: &str = "--max-allowed-packet=1073741824";
+
+/// A tool that was found and asked for its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The program.
+    pub(super) program: String,
+    /// Its version line.
+    pub(super) version: String,
+    /// Whose it is.
+    pub(super) family: Family,
+    /// Its help text, which tells what it can do.
+    help: String,
+}
+
+impl Found {
+    fn has(&self, option: &str) -> bool {
+        self.help.contains(option)
+    }
+}
+
+/// Finds the dump tool: the one asked for, or that of the server's family, or the other's.
+///
+/// # Errors
+/// `NotFound`, with what to install.
+pub(super) async fn dump_tool(asked: Option<&str>, server: Family) -> Result<Found> {
+    find("dump tool", "--mysql-dump-program", asked, names(DUMP, server)).await
+}
+
+/// Finds the client in the same way.
+///
+/// # Errors
+/// As [`dump_tool`].
+pub(super) async fn client(asked: Option<&str>, server: Family) -> Result<Found> {
+    find("client", "--mysql-program", asked, names(CLIENT, server)).await
+}
+
+fn names(pairs: [(&'static str, &'static str); 2], server: Family) -> (&'static str, &'static str) {
+    let [mariadb, mysql] = pairs;
+    if server == Family::Mariadb { mariadb } else { mysql }
+}
+
+async fn find(what: &str, flag: &str, asked: Option<&str>, names: (&str, &str)) -> Result<Found> {
+    let names = asked.map_or_else(|| vec![names.0, names.1], |one| vec![one]);
+    for program in &names {
+        match Tool::new(program).arg("--version").output().await {
+            Ok(version) => {
+                let help = Tool::new(program).args(["--no-defaults", "--help"]).output().await?;
+                let family = Family::of(&version);
+                let version = version.lines().next().unwrap_or_default().trim().to_owned();
+                return Ok(Found { program: (*program).to_owned(), version, family, help });
+            }
+            Err(e) if e.kind() == Kind::NotFound => {}
+            Err(e) => return Err(e.context(format!("ask the {what} {program} for its version"))),
+        }
+    }
+    Err(Error::new(
+        Kind::NotFound,
+        format!(
+            "the {what} ({}) is not in the agent's PATH: install it beside the agent or name it with {flag}",
+            names.join(" or ")
+        ),
+    ))
+}
+
+/// The dump tool with everything a whole dump needs.
+pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+    let mut tool = connected(found, address, password).args([
+        // One instant for all InnoDB tables, and no table in the tool's memory.
+        "--single-transaction",
+        "--quick",
+        // Without these three they are lost without a word.
+        "--routines",
+        "--triggers",
+        "--events",
+        // A narrower connection turns characters of four bytes into question marks.
+        "--default-character-set=utf8mb4",
+        "--hex-blob",
+        // Asks for no privilege on files.
+        "--no-tablespaces",
+        MAX_PACKET,
+    ]);
+    if found.has("--set-gtid-purged") {
+        tool = tool.arg("--set-gtid-purged=OFF");
+    }
+    if found.has("--column-statistics") {
+        // MariaDB has no table of them, and they are not data.
+        tool = tool.arg("--column-statistics=0");
+    }
+    tool.args(["--", &address.database]).read_stdout()
+}
+
+/// The client, reading statements and stopping at the first that fails.
+pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+    let mut tool = connected(found, address, password).args([
+        "--batch",
+        // No command of the client but DELIMITER works, and line ends and NUL are taken as they are.
+        "--binary-mode",
+        "--default-character-set=utf8mb4",
+        MAX_PACKET,
+        // A slow repository must not look like a dead client, nor a lock of somebody else's like a slow load.
+        "--init-command=SET SESSION wait_timeout = 86400, SESSION net_read_timeout = 3600, SESSION lock_wait_timeout = 60",
+    ]);
+    if found.has("--sandbox") {
+        tool = tool.arg("--sandbox");
+    }
+    tool.arg(format!("--database={}", address.database)).feed_stdin().stderr_filter(stderr::load)
+}
+
+fn connected(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+    // Nothing of the machine's option files: `[client] default-character-set = utf8` alone would spoil a dump.
+    let mut tool = Tool::new(&found.program).arg("--no-defaults").arg(format!("--user={}", address.user));
+    tool = match &address.socket {
+        Some(socket) => tool.arg("--protocol=SOCKET").arg(format!("--socket={}", socket.display())),
+        None => {
+            tool.arg("--protocol=TCP").arg(format!("--host={}", address.host)).arg(format!("--port={}", address.port))
+        }
+    };
+    if address.socket.is_none() {
+        tool = match (&address.ca_file, found.family) {
+            (Some(ca), Family::Mysql) => {
+                tool.arg(format!("--ssl-ca={}", ca.display())).arg("--ssl-mode=VERIFY_IDENTITY")
+            }
+            (Some(ca), Family::Mariadb) => {
+                tool.arg(format!("--ssl-ca={}", ca.display())).arg("--ssl-verify-server-cert")
+            }
+            // MySQL's tools try TLS and do not verify; MariaDB's verify by default since 11.4.
+            (None, Family::Mysql) => tool,
+            (None, Family::Mariadb) => tool.arg("--skip-ssl-verify-server-cert"),
+        };
+    }
+    match password {
+        Some(password) => tool.secret_env("MYSQL_PWD", password),
+        None => tool,
+    }
+}

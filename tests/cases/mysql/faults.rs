@@ -1,0 +1,1 @@
+//! What goes wrong is told, and leaves nothing behind.

@@ -1,0 +1,198 @@
+//! What was dumped is what comes back.
+
+use keepsake_agent::engine::Staged;
+use keepsake_agent::engine::registry::Settings as _;
+use keepsake_core::error::Kind;
+use keepsake_tests::servers::mysql::MysqlServer;
+use mysql_async::prelude::Queryable;
+
+use super::*;
+
+/// Everything that dumps are known to lose or break.
+const ODD: &[&str] = &[
+    "CREATE DATABASE system CHARACTER SET utf8mb3 COLLATE utf8mb3_bin",
+    "USE system",
+    "SET NAMES utf8mb4",
+    "SET SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION'",
+    "CREATE USER 'o`wner'@'10.%'",
+    // Alphabetically before what it points at.
+    "CREATE TABLE zz_parent (id bigint PRIMARY KEY AUTO_INCREMENT) AUTO_INCREMENT = 4000000000000",
+    "CREATE TABLE a_child (id int PRIMARY KEY, parent bigint, next int, CONSTRAINT up FOREIGN KEY (parent) REFERENCES zz_parent (id), \
+     CONSTRAINT self FOREIGN KEY (next) REFERENCES a_child (id))",
+    "INSERT INTO zz_parent VALUES (1), (9000000000)",
+    "INSERT INTO a_child VALUES (1, 1, NULL), (2, 9000000000, 1)",
+    "CREATE TABLE `we``ird name.with ünï; -- 日本` (`co``l (VALUES)` varchar(20), `sum` int AS (`n` + 1) STORED, n int, v int AS (n * 2) VIRTUAL)",
+    r"INSERT INTO `we``ird name.with ünï; -- 日本` (`co``l (VALUES)`, n) VALUES ('a),(b', 1), ('\'', 2), ('\\', 3)",
+    "CREATE TABLE emoji (id int PRIMARY KEY, t text) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "INSERT INTO emoji VALUES (1, '😀 𝔘𝔫𝔦 日本 é'), (2, REPEAT('🎉', 20000))",
+    "CREATE TABLE odd (id int AUTO_INCREMENT PRIMARY KEY, t longtext, b longblob, d datetime, day date, f double, n decimal(65,30), x bit(9), j json, s set('a','b'))",
+    "INSERT INTO odd (t, d, day) VALUES ('it''s \\\\ \"q\" `b` \\0 \\n \\r\\n \\Z ;', '0000-00-00 00:00:00', '2026-00-00')",
+    "INSERT INTO odd (t) VALUES ('\n-- Dump completed on 2026-11-22 15:01:02\n'), ('/* not a comment'), ('DELIMITER ;;'), (''), (NULL)",
+    "INSERT INTO odd (f, n, x, j, s) VALUES (1e-300, 12345678901234567890.123456789, b'101010101', '{\"a\": \"\\\\u00e9\"}', 'a,b')",
+    "INSERT INTO odd (b) VALUES (''), (0x00), (0x27225C601A0D0A00FFFE)",
+    "CREATE VIEW v AS SELECT e.id, o.t FROM emoji e JOIN odd o ON o.id = e.id",
+    "CREATE DEFINER = 'o`wner'@'10.%' SQL SECURITY INVOKER VIEW a_view AS SELECT * FROM v",
+    "CREATE TABLE log (n int)",
+    "SET NAMES latin1 COLLATE latin1_german1_ci",
+    "CREATE DEFINER = 'o`wner'@'10.%' TRIGGER odd_log BEFORE INSERT ON odd FOR EACH ROW BEGIN\r\n  -- it's\r\n  INSERT INTO log VALUES (1); /* ; */\r\nEND",
+    "SET NAMES utf8mb4",
+    "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES,NO_ENGINE_SUBSTITUTION'",
+    r#"CREATE TRIGGER a_nbe AFTER DELETE ON "odd" FOR EACH ROW SET @a = '\', @b = 'x;y'"#,
+    "SET SESSION sql_mode = ''",
+    "CREATE PROCEDURE `p``1`(IN a int) COMMENT 'what; it''s' BEGIN SELECT a; SELECT 'x;;y'; END",
+    "CREATE FUNCTION f(a int) RETURNS varchar(10) CHARACTER SET utf8mb4 DETERMINISTIC RETURN CONCAT(a, '🎉')",
+    "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' ON COMPLETION PRESERVE DISABLE DO INSERT INTO log VALUES (2)",
+    "CREATE TABLE isam (id int) ENGINE = MyISAM",
+    "INSERT INTO isam VALUES (1), (2)",
+];
+
+async fn odd_server() -> MysqlServer {
+    let server = MysqlServer::start().await;
+    server.run(ODD).await;
+    let mut conn = server.conn().await;
+    let every_byte: Vec<u8> = (0..=255_u8).cycle().take(100_000).collect();
+    conn.exec_drop("INSERT INTO system.odd (b) VALUES (?)", (every_byte,)).await.unwrap();
+    if server.value("SELECT VERSION()").await.unwrap().contains("MariaDB") {
+        conn.query_drop("CREATE SEQUENCE system.seq START WITH 77").await.unwrap();
+        conn.query_drop("SELECT NEXT VALUE FOR system.seq").await.unwrap();
+    }
+    server
+}
+
+#[tokio::test]
+async fn odd_data_comes_back_as_it_was() {
+    let server = odd_server().await;
+    let engine = server.engine();
+    let (sums, schema) = (server.checksums("system").await, server.schema_digest("system").await);
+    let (bytes, report) = dump(&engine).await;
+    assert_eq!(report.counts["rows:odd"], 11);
+    assert_eq!(report.counts["rows:we`ird name.with ünï; -- 日本"], 3);
+    assert_eq!(report.counts["rows:log"], 0, "{:?}", report.counts);
+    assert_eq!(["tables", "views", "triggers", "routines", "events"].map(|k| report.counts[k]), [8, 2, 2, 2, 1]);
+    assert!(report.warnings.iter().any(|w| w.contains("isam (MyISAM)")), "{:?}", report.warnings);
+    assert_eq!(report.facts["definers"], "o`wner@10.%,root@%");
+    assert_eq!(report.facts["database_collation"], "utf8mb3_bin");
+    assert_eq!(report.tools[0].exit_status, 0);
+
+    // Back over a database with other things and other defaults.
+    server
+        .run(&[
+            "ALTER DATABASE system CHARACTER SET latin1",
+            "DROP TABLE system.odd, system.emoji",
+            "CREATE TABLE system.extra (id int)",
+            "CREATE PROCEDURE system.extra() SELECT 1",
+            "INSERT INTO system.isam VALUES (3)",
+        ])
+        .await;
+    let loaded = load(&engine, source(&bytes, Some(&report))).await.unwrap();
+    assert!(loaded.warnings.iter().any(|w| w.contains("1 events")), "{:?}", loaded.warnings);
+    assert_eq!(server.checksums("system").await, sums);
+    assert_eq!(server.schema_digest("system").await, schema);
+    let (again, second) = dump(&engine).await;
+    assert_eq!(second.counts, report.counts);
+    assert_eq!(lines(&again), lines(&bytes), "the dump of the restored database is another");
+}
+
+/// The lines that do not tell the time.
+fn lines(dump: &[u8]) -> Vec<&[u8]> {
+    dump.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"-- Dump completed")).collect()
+}
+
+#[tokio::test]
+async fn what_it_is_and_an_empty_database() {
+    let server = MysqlServer::with(&["--log-bin=bin", "--server-id=1"]).await;
+    let engine = server.engine();
+    let found = engine.describe().await.unwrap();
+    assert!(found.problems.iter().any(|p| p.contains("no database system")), "{:?}", found.problems);
+    let error = engine.dump(None, &MemorySink::default(), &context().0).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+
+    server.run(&["CREATE DATABASE system CHARACTER SET utf8mb3 COLLATE utf8mb3_bin"]).await;
+    let found = engine.describe().await.unwrap();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    assert!(found.server.starts_with("MariaDB 1") || found.server.starts_with("MySQL "), "{}", found.server);
+    assert_eq!(found.tools.len(), 2);
+    assert!(found.position.is_some());
+    assert!(found.undo.is_err() && found.hold.is_err());
+    for fact in ["family", "sql_mode", "lower_case_table_names", "max_allowed_packet", "collation_server"] {
+        assert!(found.facts.contains_key(fact), "{fact} of {:?}", found.facts);
+    }
+
+    let (bytes, report) = dump(&engine).await;
+    assert_eq!(report.counts["tables"], 0);
+    assert_eq!(report.position, found.position);
+    server.run(&["CREATE TABLE system.extra (id int)"]).await;
+    let (key, (cx, _)) = (key(), context());
+    let source = source(&bytes, Some(&report));
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Absent);
+    assert_eq!(engine.commit(&key, &cx).await.unwrap_err().kind(), Kind::Conflict);
+    engine.stage(&key, source.clone(), &cx).await.unwrap();
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Staged);
+    engine.rollback(&key, &cx).await.unwrap();
+    engine.stage(&key, source, &cx).await.unwrap();
+    engine.commit(&key, &cx).await.unwrap();
+    assert!(server.tables("system").await.is_empty());
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Committed);
+    engine.commit(&key, &cx).await.unwrap();
+    assert_eq!(engine.rollback(&key, &cx).await.unwrap_err().kind(), Kind::Unsupported);
+    engine.finalize(&key, &cx).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dump_without_a_record_through_the_socket() {
+    let server = MysqlServer::start().await;
+    server
+        .run(&["CREATE DATABASE other", "CREATE TABLE other.t (id int)", "INSERT INTO other.t VALUES (1), (2)"])
+        .await;
+    let settings = || {
+        let mut settings = server.settings();
+        settings.mysql_socket = Some(server.socket());
+        settings.mysql_database = "other".to_owned();
+        settings
+    };
+    let engine = settings().open(server.scratch().to_owned()).unwrap();
+    let (bytes, _) = dump(&engine).await;
+    server.run(&["DELETE FROM other.t"]).await;
+    let (key, (cx, _)) = (key(), context());
+    let staged = engine.stage(&key, source(&bytes, None), &cx).await.unwrap();
+    assert!(staged.warnings.iter().any(|w| w.contains("without a record")), "{:?}", staged.warnings);
+    assert_eq!(engine.commit(&key, &cx).await.unwrap().counts["rows:t"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_under_writes_is_of_one_instant() {
+    let server = MysqlServer::start().await;
+    server
+        .run(&[
+            "CREATE DATABASE system",
+            "CREATE TABLE system.a (id bigint PRIMARY KEY AUTO_INCREMENT, pad varchar(2000))",
+            "CREATE TABLE system.m (id bigint PRIMARY KEY AUTO_INCREMENT, pad varchar(2000))",
+            "CREATE TABLE system.z (id bigint PRIMARY KEY AUTO_INCREMENT)",
+            "INSERT INTO system.m (pad) SELECT REPEAT('x', 2000) FROM information_schema.columns LIMIT 1500",
+        ])
+        .await;
+    let stop = CancellationToken::new();
+    let (mut conn, stopped) = (server.conn().await, stop.clone());
+    let writer = tokio::spawn(async move {
+        let mut written = 0_u64;
+        while !stopped.is_cancelled() {
+            for sql in ["BEGIN", "INSERT INTO system.a (pad) VALUES ('')", "INSERT INTO system.z VALUES ()", "COMMIT"] {
+                conn.query_drop(sql).await.unwrap();
+            }
+            written += 1;
+        }
+        written
+    });
+    let engine = server.engine();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let (bytes, report) = dump(&engine).await;
+        assert_eq!(report.counts["rows:a"], report.counts["rows:z"]);
+        seen.push((bytes, report));
+    }
+    stop.cancel();
+    assert!(writer.await.unwrap() > 0);
+    let (bytes, report) = seen.pop().unwrap();
+    assert!(report.counts["rows:a"] > 0, "nothing was written before the last dump");
+    load(&engine, source(&bytes, Some(&report))).await.unwrap();
+}
