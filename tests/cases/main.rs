@@ -1,6 +1,7 @@
 //! All cases in one binary, so that it links once.
 
 mod files;
+mod installation;
 mod mysql;
 mod postgres;
 mod redis;

@@ -54,7 +54,11 @@ pub fn programs() -> PathBuf {
         return PathBuf::from(folder);
     }
     let exe = std::env::current_exe().expect("the test's own path");
-    let folder = exe.ancestors().find(|p| p.ends_with("debug") || p.ends_with("release")).expect("a target folder").to_path_buf();
+    let folder = exe
+        .ancestors()
+        .find(|p| p.ends_with("debug") || p.ends_with("release"))
+        .expect("a target folder")
+        .to_path_buf();
     assert!(
         folder.join("keepsake").is_file() && folder.join("keepsake-agent").is_file(),
         "the programs are not in {}: build them with `cargo build --bins` (make test does)",
@@ -70,8 +74,24 @@ impl House {
         let mut house = Self { installations: Vec::new(), scratch };
         house.scratch.folder("repository", 0o700);
         house.must(&["pki", "ca", "--out", &house.path("ca")]);
-        house.must(&["pki", "issue", "--ca", &house.path("ca"), "--name", COORDINATOR, "--out", &house.path("coordinator")]);
-        let generate = |n: u32| vec!["keys".to_owned(), "generate".to_owned(), "--identity".to_owned(), house.path(&format!("identity-{n}"))];
+        house.must(&[
+            "pki",
+            "issue",
+            "--ca",
+            &house.path("ca"),
+            "--name",
+            COORDINATOR,
+            "--out",
+            &house.path("coordinator"),
+        ]);
+        let generate = |n: u32| {
+            vec![
+                "keys".to_owned(),
+                "generate".to_owned(),
+                "--identity".to_owned(),
+                house.path(&format!("identity-{n}")),
+            ]
+        };
         let first = house.must_json(&generate(1));
         let second = house.must_json(&generate(2));
         house.must(&["keys", "generate", "--signing-key", &house.path("signing.pem")]);
@@ -105,7 +125,12 @@ impl House {
         for installation in &self.installations {
             yaml.push_str(&format!("  - name: {}\n    consistency: none\n    components:\n", installation.name));
             for agent in &installation.agents {
-                yaml.push_str(&format!("      - {{ name: {}, engine: {}, agent: 'https://{}' }}\n", agent.component, agent.engine, agent.address()));
+                yaml.push_str(&format!(
+                    "      - {{ name: {}, engine: {}, agent: 'https://{}' }}\n",
+                    agent.component,
+                    agent.engine,
+                    agent.address()
+                ));
             }
         }
         std::fs::write(self.scratch.path().join("keepsake.yaml"), yaml).expect("write the topology");
@@ -152,7 +177,8 @@ impl Installation {
             PostgresServer::start()
         );
         let storage = house.scratch.folder(&format!("{name}/storage"), 0o755);
-        let mut installation = Self { name: name.to_owned(), mysql, backend, system_redis, zync, storage, agents: Vec::new() };
+        let mut installation =
+            Self { name: name.to_owned(), mysql, backend, system_redis, zync, storage, agents: Vec::new() };
         installation.fill(seed, size).await;
         installation.agents = COMPONENTS.iter().map(|c| Agent::start(house, &installation, c)).collect();
         installation

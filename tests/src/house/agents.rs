@@ -82,7 +82,11 @@ fn launch(component: &str, arguments: &[String]) -> (Process, String) {
             return (process, address);
         }
         let ended = process.ended();
-        assert!(ended.is_none() && Instant::now() < end, "the agent of {component} does not listen ({ended:?}): {:#?}", process.output());
+        assert!(
+            ended.is_none() && Instant::now() < end,
+            "the agent of {component} does not listen ({ended:?}): {:#?}",
+            process.output()
+        );
         std::thread::yield_now();
     }
 }

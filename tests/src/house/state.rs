@@ -26,11 +26,18 @@ impl State {
         for db in 0..16 {
             // Counters that must only rise are no part of what is compared, nor is the operator's probe.
             let noise = ["events/id", "alerts/current_id", "liveness-probe"];
-            let named = |all: BTreeMap<Vec<u8>, String>| all.into_iter().map(move |(key, d)| (format!("{db} {}", key.escape_ascii()), d));
+            let named = |all: BTreeMap<Vec<u8>, String>| {
+                all.into_iter().map(move |(key, d)| (format!("{db} {}", key.escape_ascii()), d))
+            };
             backend.extend(named(installation.backend.digests(db, &noise).await));
             system_redis.extend(named(installation.system_redis.digests(db, &noise).await));
         }
-        let stores = [("system-mysql", mysql), ("backend-redis", backend), ("system-redis", system_redis), ("zync-database", zync)];
+        let stores = [
+            ("system-mysql", mysql),
+            ("backend-redis", backend),
+            ("system-redis", system_redis),
+            ("zync-database", zync),
+        ];
         Self { stores: stores.into(), files: Manifest::of(&installation.storage) }
     }
 

@@ -1,0 +1,203 @@
+//! Whole installations: real servers, real agents over mutual TLS, the real command line.
+
+use keepsake_tests::house::{COMPONENTS, House, State, files_below};
+use keepsake_tests::threescale::Size;
+
+/// Words that may appear nowhere outside the files that hold them.
+const CANARIES: [&str; 4] = ["canary-redis-password", "canary-postgres-password", "canary-pw", "AGE-SECRET-KEY-1"];
+
+/// Everything that was said or stored is looked through for secrets.
+fn assert_no_secret(house: &House, said: &[String]) {
+    for text in said {
+        for canary in CANARIES {
+            assert!(!text.contains(canary), "{canary} was said: {text}");
+        }
+    }
+    for installation in &house.installations {
+        for agent in &installation.agents {
+            for line in agent.process().output() {
+                for canary in CANARIES {
+                    assert!(!line.contains(canary), "{canary} is in the log of {}: {line}", agent.component);
+                }
+            }
+            let argv =
+                std::fs::read(format!("/proc/{}/cmdline", agent.process().pid())).expect("the agent's arguments");
+            assert!(
+                !String::from_utf8_lossy(&argv).contains("canary"),
+                "a secret is in the arguments of {}",
+                agent.component
+            );
+        }
+    }
+    for path in files_below(&house.repository()) {
+        let bytes = std::fs::read(&path).expect("a stored object");
+        for canary in CANARIES {
+            let found = bytes.windows(canary.len()).any(|w| w == canary.as_bytes());
+            assert!(!found, "{canary} is in {}", path.display());
+        }
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).expect("its mode").permissions());
+        assert_eq!(mode & 0o077, 0, "others may read {}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn installation_is_backed_up_wrecked_and_restored() {
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    let mut said = Vec::new();
+    let before = State::of(&house.installations[0]).await;
+
+    let doctor = house.must(&["doctor"]);
+    assert!(doctor.contains("create-only") && !doctor.contains("BAD"), "{doctor}");
+    said.push(doctor);
+    said.push(house.must(&["plan", "backup"]));
+    let done = house.must_json(&["backup", "--all"]);
+    assert_eq!(done[0]["outcome"], "completed", "{done:#}");
+    let sets = house.must_json(&["sets"]);
+    assert_eq!((sets[0]["status"].as_str(), sets[0]["latest"].as_bool()), (Some("complete"), Some(true)), "{sets:#}");
+    said.extend([
+        house.must(&["show"]),
+        house.must(&["verify"]),
+        house.must(&["runs"]),
+        house.must(&["runs", "1"]),
+        house.must(&["keys", "list"]),
+    ]);
+    house.must(&["keys", "test", "--identity", &house.path("identity-2")]);
+
+    house.installations[0].wreck().await;
+    let wrecked = State::of(&house.installations[0]).await;
+    for component in COMPONENTS {
+        assert!(!wrecked.differences(&before, component).is_empty(), "{component} was not wrecked");
+    }
+
+    // Without an identity, or without the name of what is overwritten, nothing is done.
+    let refused = house.keepsake(&["restore", "--yes", "prod"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    let refused = house.keepsake(&["restore", "--identity", &house.path("identity-1")]);
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after what was refused");
+
+    let plan = house.must(&["plan", "restore"]);
+    assert!(plan.contains("cannot be undone"), "{plan}");
+    said.push(plan);
+    // One component first: the others stay as they are.
+    house.must(&["restore", "--yes", "prod", "--component", "zync-database", "--identity", &house.path("identity-1")]);
+    let now = State::of(&house.installations[0]).await;
+    assert_eq!(now.differences(&before, "zync-database"), Vec::<String>::new());
+    assert!(!now.differences(&before, "system-mysql").is_empty());
+    said.push(house.must(&["restore", "--yes", "prod", "--identity", &house.path("identity-1")]));
+    State::of(&house.installations[0]).await.assert_is(&before, "after the restore");
+
+    // A store whose agent is gone makes the set partial: exit status 4, and never the latest.
+    let latest = sets[0]["set"].clone();
+    house.installations[0].agent("system-redis").kill9();
+    let partial = house.keepsake(&["--output", "json", "backup"]);
+    assert_eq!(partial.status.code(), Some(4), "{}", String::from_utf8_lossy(&partial.stderr));
+    let sets = house.must_json(&["sets"]);
+    assert_eq!(sets[1]["status"], "partial", "{sets:#}");
+    assert_eq!(sets.as_array().unwrap().iter().find(|s| s["latest"] == true).unwrap()["set"], latest);
+    house.installations[0].agent("system-redis").restart();
+    house.write_topology();
+    house.must(&["backup"]);
+    assert_no_secret(&house, &said);
+}
+
+#[tokio::test]
+async fn installation_survives_kills_of_coordinator_and_agents() {
+    use std::io::{BufRead, BufReader};
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    house.must(&["backup"]);
+    let before = State::of(&house.installations[0]).await;
+
+    // The coordinator is killed at every event that it prints; the next backup works, and no record lacks its data.
+    let mut events = 0;
+    loop {
+        let mut command = house.command();
+        command.args(["backup"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+        let mut child = command.spawn().expect("start keepsake");
+        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let mut seen = 0;
+        for line in lines.map_while(Result::ok) {
+            if line.starts_with("prod: ") {
+                seen += 1;
+                if seen > events {
+                    rustix::process::kill_process(
+                        rustix::process::Pid::from_child(&child),
+                        rustix::process::Signal::KILL,
+                    )
+                    .expect("kill");
+                    break;
+                }
+            }
+        }
+        let status = child.wait().expect("wait");
+        if status.success() {
+            break;
+        }
+        events += 1;
+        for set in house.must_json(&["sets"]).as_array().unwrap() {
+            if set["status"] == "complete" {
+                house.must(&["verify", set["set"].as_str().unwrap()]);
+            }
+        }
+        // The run is unfinished, or it was killed after its last word was durable.
+        let ended = house.keepsake(&["cancel", "--coordinator-is-gone"]);
+        assert!(matches!(ended.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&ended.stderr));
+        house.must(&["backup"]);
+    }
+    assert!(events >= 10, "only {events} events were seen");
+
+    // An agent is killed while the others go on: that component fails, and after a restart all is well.
+    for component in COMPONENTS {
+        house.installations[0].agent(component).kill9();
+        let done = house.keepsake(&["backup"]);
+        assert_eq!(done.status.code(), Some(4), "{component}: {}", String::from_utf8_lossy(&done.stderr));
+        house.installations[0].agent(component).restart();
+        house.write_topology();
+    }
+    house.must(&["backup"]);
+    house.installations[0].wreck().await;
+    house.must(&["restore", "--yes", "prod", "--identity", &house.path("identity-1")]);
+    State::of(&house.installations[0]).await.assert_is(&before, "after all the kills");
+}
+
+#[tokio::test]
+async fn installation_that_is_damaged_in_the_repository_is_refused_before_a_store_is_touched() {
+    let house = House::new(&["prod"], Size::TINY).await;
+    house.must(&["backup"]);
+    house.installations[0].wreck().await;
+    let wrecked = State::of(&house.installations[0]).await;
+    let segments: Vec<_> = files_below(&house.repository())
+        .into_iter()
+        .filter(|p| p.display().to_string().contains("/segments/"))
+        .collect();
+    assert!(segments.len() >= 5);
+    let restore = || house.keepsake(&["restore", "--yes", "prod", "--identity", &house.path("identity-1")]);
+    for path in &segments {
+        let good = std::fs::read(path).expect("a segment");
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        for damaged in [Some(bad), Some(good[..good.len() - 1].to_vec()), None] {
+            std::fs::remove_file(path).expect("take a segment away");
+            if let Some(bytes) = &damaged {
+                std::fs::write(path, bytes).expect("put a damaged one there");
+            }
+            let verified = house.keepsake(&["verify"]);
+            assert_eq!(verified.status.code(), Some(5), "{}", String::from_utf8_lossy(&verified.stdout));
+            let refused = restore();
+            let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{told}");
+            let component = COMPONENTS.iter().find(|c| path.display().to_string().contains(&format!("/{c}/"))).unwrap();
+            assert!(told.contains(component) && told.contains("segment 0"), "{told}");
+            std::fs::write(path, &good).expect("put the good one back");
+        }
+    }
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after every damage");
+    let record = files_below(&house.repository()).into_iter().find(|p| p.ends_with("record.json")).expect("a record");
+    let text = std::fs::read_to_string(&record).expect("the record");
+    std::fs::write(&record, text.replace("\"complete\"", "\"partial\"")).expect("forge the record");
+    assert_ne!(restore().status.code(), Some(0));
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after a forged record");
+    std::fs::write(&record, text).expect("put the record back");
+    assert_eq!(restore().status.code(), Some(0), "{}", String::from_utf8_lossy(&restore().stderr));
+}
