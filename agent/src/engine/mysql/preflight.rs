@@ -7,6 +7,9 @@ use super::server::{Family, Server, text};
 use super::stream::Summary;
 use super::{Mysql, facts, privileges, tools};
 
+/// What a packet has beside the statement: the command's byte, and comments that the client sends along.
+pub(super) const PACKET_ROOM: u64 = 1024;
+
 /// Compares the recorded server with this one; returns what an operator should know.
 ///
 /// # Errors
@@ -118,9 +121,8 @@ pub(super) async fn dump(engine: &Mysql, server: &mut Server, summary: &Summary)
         ));
     }
     let limit: u64 = server.variable("max_allowed_packet").await?.and_then(|v| v.parse().ok()).unwrap_or(0);
-    // One byte of the packet says that it is a query.
-    if summary.longest_statement >= limit {
-        let needed = (summary.longest_statement / (1 << 20) + 1) << 20;
+    if summary.longest_statement.saturating_add(PACKET_ROOM) > limit {
+        let needed = (summary.longest_statement.saturating_add(PACKET_ROOM) / (1 << 20) + 1) << 20;
         return Err(Error::new(
             Kind::Unsupported,
             format!(
