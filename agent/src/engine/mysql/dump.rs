@@ -41,6 +41,7 @@ pub(super) async fn run(engine: &Mysql, out: &dyn Sink, cx: &Context) -> Result<
     }
     let position = facts::position(&mut server).await;
     let before = fingerprint::take(&mut server, database).await?;
+    drop(server);
 
     cx.phase("dumping", size);
     let mut artifact = out.artifact(&artifact_name()?).await?;

@@ -21,6 +21,13 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
     if let Some(missing) = privileges::ask(server, database).await?.missing_for_load() {
         return Err(Error::new(Kind::Denied, missing));
     }
+    // An account with SUPER could write all the same, and the replica would no longer be one.
+    if server.variable("read_only").await?.is_some_and(|v| v != "OFF" && v != "0") {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the server is read only, as replicas are: load into its primary, or `SET GLOBAL read_only = 0` if it is none",
+        ));
+    }
     let Some(recorded) = recorded else {
         if facts::defaults(server, database).await?.is_none() {
             return Err(facts::no_database(database).context(
