@@ -292,7 +292,7 @@ fn template() -> PathBuf {
     std::fs::create_dir_all(&folder).expect("make the folder for templates");
     let lock = std::fs::File::create(folder.join("mysql-template.lock")).expect("make the template's lock");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock the template");
-    let template = folder.join("mysql-template-1");
+    let template = folder.join("mysql-template-2");
     if template.is_dir() {
         return template;
     }
@@ -308,7 +308,7 @@ fn template() -> PathBuf {
         &users,
         format!(
             "FLUSH PRIVILEGES;\nALTER USER root@localhost IDENTIFIED BY '{password}';\n\
-             CREATE USER root@'%' IDENTIFIED BY '{password}';\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
+             DROP USER IF EXISTS root@'127.0.0.1', root@'::1';\nCREATE USER root@'%' IDENTIFIED BY '{password}';\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
         ),
     )
     .expect("write the accounts");

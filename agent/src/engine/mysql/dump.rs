@@ -7,6 +7,7 @@ use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 
+use super::preflight::PACKET_ROOM;
 use super::server::Server;
 use super::stream::{Reader, Summary};
 use super::{Mysql, artifact_name, facts, fingerprint, privileges, tools};
@@ -40,6 +41,7 @@ pub(super) async fn run(engine: &Mysql, out: &dyn Sink, cx: &Context) -> Result<
     }
     let position = facts::position(&mut server).await;
     let before = fingerprint::take(&mut server, database).await?;
+    drop(server);
 
     cx.phase("dumping", size);
     let mut artifact = out.artifact(&artifact_name()?).await?;
@@ -157,9 +159,9 @@ pub(super) fn not_transactional_warning(tables: &[String]) -> Option<String> {
 
 fn packet_warning(summary: &Summary, limit: Option<&str>) -> Option<String> {
     let limit: u64 = limit?.parse().ok()?;
-    (summary.longest_statement >= limit).then(|| {
+    (summary.longest_statement.saturating_add(PACKET_ROOM) > limit).then(|| {
         format!(
-            "the longest statement has {} bytes, and this server takes less than max_allowed_packet = {limit}: \
+            "the longest statement has {} bytes, which does not fit into this server's max_allowed_packet of {limit}: \
              raise it before a restore",
             summary.longest_statement
         )

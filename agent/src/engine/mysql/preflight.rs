@@ -7,6 +7,9 @@ use super::server::{Family, Server, text};
 use super::stream::Summary;
 use super::{Mysql, facts, privileges, tools};
 
+/// What a packet has beside the statement: the command's byte, and comments that the client sends along.
+pub(super) const PACKET_ROOM: u64 = 1024;
+
 /// Compares the recorded server with this one; returns what an operator should know.
 ///
 /// # Errors
@@ -17,6 +20,13 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
     tools::client(engine.program.as_deref(), server.family).await?;
     if let Some(missing) = privileges::ask(server, database).await?.missing_for_load() {
         return Err(Error::new(Kind::Denied, missing));
+    }
+    // An account with SUPER could write all the same, and the replica would no longer be one.
+    if server.variable("read_only").await?.is_some_and(|v| v != "OFF" && v != "0") {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the server is read only, as replicas are: load into its primary, or `SET GLOBAL read_only = 0` if it is none",
+        ));
     }
     let Some(recorded) = recorded else {
         if facts::defaults(server, database).await?.is_none() {
@@ -118,9 +128,8 @@ pub(super) async fn dump(engine: &Mysql, server: &mut Server, summary: &Summary)
         ));
     }
     let limit: u64 = server.variable("max_allowed_packet").await?.and_then(|v| v.parse().ok()).unwrap_or(0);
-    // One byte of the packet says that it is a query.
-    if summary.longest_statement >= limit {
-        let needed = (summary.longest_statement / (1 << 20) + 1) << 20;
+    if summary.longest_statement.saturating_add(PACKET_ROOM) > limit {
+        let needed = (summary.longest_statement.saturating_add(PACKET_ROOM) / (1 << 20) + 1) << 20;
         return Err(Error::new(
             Kind::Unsupported,
             format!(

@@ -109,6 +109,8 @@ pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>) 
         "--batch",
         // No command of the client but DELIMITER works, and line ends and NUL are taken as they are.
         "--binary-mode",
+        // Else the bodies of triggers and routines lose theirs.
+        "--comments",
         "--default-character-set=utf8mb4",
         MAX_PACKET,
         // A slow repository must not look like a dead client, nor a lock of somebody else's like a slow load.

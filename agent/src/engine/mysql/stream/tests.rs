@@ -22,7 +22,7 @@ fn refused(text: &str) -> String {
     error.chain()
 }
 
-const DUMP: &str = r"/*M!999999\- enable the sandbox mode */ 
+const DUMP: &str = r#"/*M!999999\- enable the sandbox mode */ 
 -- MariaDB dump 10.19  Distrib 10.11.19-MariaDB, it's a comment; with `quotes
 --
 /*!40101 SET NAMES utf8mb4 */;
@@ -54,7 +54,7 @@ DELIMITER ;
 /*!50003 SET sql_mode              = @saved_sql_mode */ ;
 DELIMITER ;;
 CREATE DEFINER=`root`@`%` PROCEDURE `p`() BEGIN SELECT 1; SELECT '\';;'; END ;;
-CREATE DEFINER=`root`@`%` FUNCTION `f`() RETURNS int RETURN 1 ;;
+CREATE DEFINER="root"@"%" FUNCTION "f"() RETURNS int RETURN 1 ;;
 /*!50106 CREATE*/ /*!50117 DEFINER=`root`@`%`*/ /*!50106 EVENT `e` ON SCHEDULE EVERY 1 DAY DO SELECT 1 */ ;;
 DELIMITER ;
 /*!50001 CREATE VIEW `v` AS SELECT
@@ -65,7 +65,7 @@ DELIMITER ;
 /*!50001 VIEW `v` AS select 2*3 AS `a` */;
 CREATE SEQUENCE `s` start with 1;
 SELECT SETVAL(`s`, 1, 0);
-";
+"#;
 
 #[test]
 fn a_dump_is_counted_as_it_is() {

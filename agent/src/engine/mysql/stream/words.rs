@@ -65,7 +65,7 @@ pub(super) struct Found {
 enum Token {
     /// A bare word; a variable with its `@`.
     Word(String),
-    /// A name in backticks.
+    /// A name in backticks; or in double quotes, as objects made with ANSI_QUOTES have them.
     Name(String),
     /// A text in quotes, as it is written.
     Text(String),
@@ -92,7 +92,7 @@ fn tokens(bytes: &[u8]) -> Vec<Token> {
             b if b.is_ascii_whitespace() => after,
             quote @ (b'`' | b'\'' | b'"') => {
                 let Some((text, after)) = quoted(after, quote) else { break };
-                out.push(if quote == b'`' { Token::Name(text) } else { Token::Text(text) });
+                out.push(if quote == b'\'' { Token::Text(text) } else { Token::Name(text) });
                 after
             }
             b if is_word(b) => {
@@ -185,7 +185,7 @@ fn set(rest: &[Token]) -> Result<Statement, &'static str> {
             continue;
         }
         if let Some((Token::Mark(b'='), value)) = next.split_first() {
-            let holds = |t: &Token| matches!(t, Token::Text(modes) if modes.contains("NO_BACKSLASH_ESCAPES"));
+            let holds = |t: &Token| matches!(t, Token::Text(modes) | Token::Name(modes) if modes.contains("NO_BACKSLASH_ESCAPES"));
             statement = Statement::Mode { no_backslash_escapes: value.first().is_some_and(holds) };
         }
     }
