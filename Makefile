@@ -6,14 +6,15 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 .PHONY: demo test check lint setup-demo setup-test bench
 
-# Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand.
+# Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
+# optimised build takes longer than the demo saves.
 demo: setup-demo
-	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator -p keepsake-tests --bin keepsake-agent --bin keepsake --bin keepsake-demo
-	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" "$(TARGET_DIR)/release/keepsake-demo"
+	$(CARGO) build --locked --workspace --bins
+	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/debug" "$(TARGET_DIR)/debug/keepsake-demo"
 
 # Everything: unit, property, wire, every engine on its real server.
 test: setup-test
-	$(CARGO) build --locked -p keepsake-agent -p keepsake-coordinator --bins
+	$(CARGO) build --locked --workspace --bins
 ifeq ($(NEXTEST),yes)
 	KEEPSAKE_REQUIRE_SERVERS=1 $(CARGO) nextest run --locked --workspace --features keepsake-core/testing
 	$(CARGO) test --locked --workspace --doc

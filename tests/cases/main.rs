@@ -1,5 +1,6 @@
 //! All cases in one binary, so that it links once.
 
+mod by_hand;
 mod files;
 mod installation;
 mod mysql;

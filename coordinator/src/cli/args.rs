@@ -90,14 +90,14 @@ pub enum EncryptionArg {
     None,
 }
 
-/// Which installations.
+/// Which installations. Commands that only look take all unless one is named.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Which {
     /// The installation; may be left out if the topology has only one.
     #[arg(long, env = "KEEPSAKE_INSTALLATION", conflicts_with = "all")]
     pub installation: Option<Installation>,
     /// All installations of the topology.
-    #[arg(long)]
+    #[arg(long, env = "KEEPSAKE_ALL")]
     pub all: bool,
 }
 
@@ -114,7 +114,7 @@ pub struct Backup {
     #[arg(long, env = "KEEPSAKE_MAX_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_parallel: u16,
     /// Print the plan and do nothing.
-    #[arg(long)]
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
 }
 
@@ -125,7 +125,7 @@ pub struct Restore {
     #[arg(long, env = "KEEPSAKE_INSTALLATION")]
     pub installation: Option<Installation>,
     /// The set's id, or `latest`.
-    #[arg(long, default_value = "latest")]
+    #[arg(long, env = "KEEPSAKE_SET", default_value = "latest")]
     pub set: String,
     /// Only this component (may be repeated).
     #[arg(long = "component", env = "KEEPSAKE_COMPONENTS", value_delimiter = ',')]
@@ -134,7 +134,7 @@ pub struct Restore {
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
     /// Print the plan and do nothing.
-    #[arg(long)]
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
     /// Do not ask: the live data of this installation may be overwritten. The installation's name stands here so that nobody
     /// restores the wrong one by a copied command.
@@ -171,7 +171,7 @@ pub struct Runs {
     /// Tell the story of this run.
     pub epoch: Option<u64>,
     /// At most so many, the newest.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, env = "KEEPSAKE_LIMIT", default_value_t = 20)]
     pub limit: usize,
 }
 
@@ -185,6 +185,6 @@ pub struct Cancel {
     #[arg(long)]
     pub coordinator_is_gone: bool,
     /// Seconds to wait for a living coordinator to stop by itself.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, env = "KEEPSAKE_WAIT", default_value_t = 60)]
     pub wait: u64,
 }

@@ -42,6 +42,15 @@ pub(super) fn installations<'a>(topology: &'a Topology, which: &Which) -> Result
     topology.installation(which.installation.as_ref()).map(|i| vec![i])
 }
 
+/// The installations that a command only looks at: all, unless one is named.
+pub(super) fn looked_at<'a>(topology: &'a Topology, which: &Which) -> Result<Vec<&'a InstallationSettings>> {
+    if which.installation.is_some() {
+        installations(topology, which)
+    } else {
+        Ok(topology.installations.iter().collect())
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(args: &Args, app: &App, command: &Backup) -> Result<Exit> {
     let chosen = installations(&app.topology, &command.which)?;

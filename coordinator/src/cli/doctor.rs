@@ -3,7 +3,7 @@
 use keepsake_core::error::Result;
 
 use super::args::{Args, Which};
-use super::backup::installations;
+use super::backup::looked_at;
 use super::output;
 use crate::app::App;
 use crate::doctor;
@@ -12,7 +12,7 @@ use crate::exit::Exit;
 /// Looks at everything and tells.
 pub(super) async fn run(args: &Args, app: &App, command: &Which) -> Result<Exit> {
     let mut findings = doctor::repository(app).await;
-    for installation in installations(&app.topology, command)? {
+    for installation in looked_at(&app.topology, command)? {
         findings.extend(doctor::installation(app, installation).await);
     }
     output::result(args, &findings, || {

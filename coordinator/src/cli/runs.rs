@@ -9,7 +9,7 @@ use keepsake_core::repository::runs::Runs as Journal;
 use serde::Serialize;
 
 use super::args::{Args, Cancel, Runs};
-use super::backup::installations;
+use super::backup::looked_at;
 use super::output;
 use crate::app::App;
 use crate::exit::Exit;
@@ -44,7 +44,7 @@ pub(super) async fn list(args: &Args, app: &App, command: &Runs) -> Result<Exit>
         return Ok(Exit::Done);
     }
     let mut lines = Vec::new();
-    for installation in installations(&app.topology, &command.which)? {
+    for installation in looked_at(&app.topology, &command.which)? {
         let mut epochs = runs.epochs(&installation.name).await?;
         let keep = epochs.len().saturating_sub(command.limit);
         for epoch in epochs.split_off(keep) {

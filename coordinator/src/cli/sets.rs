@@ -5,7 +5,7 @@ use keepsake_core::record::{ComponentRecord, Record};
 use serde::Serialize;
 
 use super::args::{Args, OneSet, Which};
-use super::backup::installations;
+use super::backup::looked_at;
 use super::output;
 use crate::app::App;
 use crate::catalog;
@@ -15,7 +15,7 @@ use crate::exit::Exit;
 pub(super) async fn list(args: &Args, app: &App, command: &Which) -> Result<Exit> {
     let repository = app.repository().await?;
     let mut lines = Vec::new();
-    for installation in installations(&app.topology, command)? {
+    for installation in looked_at(&app.topology, command)? {
         lines.extend(catalog::sets(&repository, &installation.name).await?);
     }
     output::result(args, &lines, || {
@@ -28,7 +28,7 @@ pub(super) async fn list(args: &Args, app: &App, command: &Which) -> Result<Exit
                     l.epoch.map_or_else(dash, |e| e.to_string()),
                     l.set.clone(),
                     if l.latest { format!("{} (latest)", l.status) } else { l.status.to_owned() },
-                    l.finished.map_or_else(dash, |t| t.to_string()),
+                    l.finished.map_or_else(dash, |t| format!("{t:.0}")),
                     l.bytes.map_or_else(dash, output::bytes),
                     l.stored.map_or_else(dash, output::bytes),
                     l.note.clone(),

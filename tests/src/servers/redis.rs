@@ -47,6 +47,12 @@ impl RedisServer {
         server
     }
 
+    /// Starts it again with other options.
+    pub async fn restart_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|o| (*o).to_owned()).collect();
+        self.restart().await;
+    }
+
     /// Starts it again on the data it has; on another port if its own was taken meanwhile.
     pub async fn restart(&mut self) {
         drop(self.process.take());
