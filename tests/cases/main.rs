@@ -1,9 +1,11 @@
 //! All cases in one binary, so that it links once.
 
+mod architecture;
 mod by_hand;
 mod files;
 mod installation;
 mod mysql;
 mod postgres;
+mod python;
 mod redis;
 mod runs;
