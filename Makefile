@@ -31,6 +31,11 @@ lint:
 
 check: lint test
 
+# What a dump costs in time and memory; SIZES in MB. Optimised, so the first build takes its time.
+bench: setup-test
+	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator --bins
+	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p keepsake-tests --bench dump --profile dev -- $(SIZES)
+
 setup-demo:
 	@tests/install-packages demo
 

@@ -4,7 +4,6 @@ mod changing;
 mod evil;
 mod fixture;
 mod load;
-mod measure;
 mod mounts;
 mod round_trip;
 mod unprivileged;
