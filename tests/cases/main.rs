@@ -6,3 +6,5 @@ mod mysql;
 mod postgres;
 mod redis;
 mod runs;
+mod tls;
+mod wire;

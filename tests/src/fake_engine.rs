@@ -100,6 +100,11 @@ impl FakeEngine {
         self.live.lock().expect("data").clone()
     }
 
+    /// Replaces the data.
+    pub fn put(&self, data: Data) {
+        *self.live.lock().expect("data") = data;
+    }
+
     /// From now on this step waits at the gate.
     pub fn wait_at(&self, step: Step) -> Arc<Gate> {
         let gate = Gate::closed();

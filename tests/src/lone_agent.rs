@@ -67,8 +67,12 @@ impl LoneAgent {
 
     /// With this patience; with TLS for those who are allowed (`read=NAME`).
     pub async fn start_with(limits: Limits, tls: Option<(TlsFiles, &[&str])>) -> Self {
+        Self::start_on(FakeEngine::with(data()), limits, tls).await
+    }
+
+    /// As [`LoneAgent::start_with`], on an engine that was prepared.
+    pub async fn start_on(engine: Arc<FakeEngine>, limits: Limits, tls: Option<(TlsFiles, &[&str])>) -> Self {
         let scratch = Scratch::new();
-        let engine = FakeEngine::with(data());
         let repository = scratch.folder("repository", 0o700);
         let store = Store::open(&format!("file://{}", repository.display())).expect("a repository");
         let local = "127.0.0.1:0".parse().expect("an address");

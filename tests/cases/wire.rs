@@ -1,0 +1,8 @@
+//! The agent's service on a real socket.
+
+mod admin;
+mod keys;
+mod load;
+mod operations;
+mod streams;
+mod watching;
