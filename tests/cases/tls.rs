@@ -272,8 +272,8 @@ async fn new_files_that_cannot_be_used_keep_the_old_ones_and_say_so() {
     }
 }
 
-#[test]
-fn a_key_that_everybody_may_read_is_refused_with_the_remedy() {
+#[tokio::test]
+async fn a_key_that_everybody_may_read_is_refused_with_the_remedy() {
     let (scratch, authority) = (Scratch::new(), Authority::new("ca"));
     let files = authority.issue(scratch.path(), NAME);
     for (mode, good) in [(0o600, true), (0o640, true), (0o400, true), (0o644, false), (0o604, false), (0o602, false)] {

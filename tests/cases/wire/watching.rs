@@ -50,7 +50,8 @@ async fn a_start_whose_answer_was_lost_is_attached_to() {
     let gate = agent.engine.wait_at(Step::Dump);
     proxy.cut_after(1);
     let lost = client.start_dump(dump_request(&run, "dump", set)).await;
-    assert!(lost.is_err(), "{lost:?}");
+    let (kind, text) = told(&lost.expect_err("the answer was lost"));
+    assert!(kind.retry(), "{kind}: {text}");
     let again = client.start_dump(dump_request(&run, "dump", set)).await.unwrap().into_inner();
     gate.open();
     watch(&mut client, key(&run, "dump")).await;
@@ -77,6 +78,19 @@ async fn a_line_that_is_held_delays_and_loses_nothing() {
     proxy.hold(false);
     assert_eq!(watching.await.unwrap(), direct);
     assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_in_time_may_be_made_again() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    let mut client = client_at(proxy.address);
+    client.describe(v1::DescribeRequest::default()).await.unwrap();
+    proxy.hold(true);
+    let mut request = tonic::Request::new(v1::DescribeRequest::default());
+    request.set_timeout(std::time::Duration::from_millis(100));
+    let (kind, text) = told(&client.describe(request).await.unwrap_err());
+    assert_eq!(kind, Kind::Timeout, "{text}");
 }
 
 #[tokio::test]
