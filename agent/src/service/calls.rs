@@ -184,7 +184,13 @@ impl Inner {
         // On a task of its own: a caller that hangs up must not cut a load over live data in half.
         let task = self.tracker.spawn(async move {
             let _turn = turn;
-            engine.stage(&run, Arc::new(spool), &cx).await.context("check what came; nothing was touched")?;
+            if let Err(e) = engine.stage(&run, Arc::new(spool), &cx).await {
+                // Nobody else knows this run: what it staged beside the live data, and the spool, would stay.
+                if let Err(left) = engine.rollback(&run, &cx).await {
+                    tracing::warn!("drop what a refused load has staged: {}", left.chain());
+                }
+                return Err(e.context("check what came; nothing was touched"));
+            }
             let report = engine.commit(&run, &cx).await?;
             engine.finalize(&run, &cx).await?;
             Ok::<_, Error>(report)
