@@ -174,7 +174,7 @@ async fn each_role_may_do_its_own_and_a_refusal_is_in_the_audit_log() {
     let nobody = secured.client("nobody").describe(v1::DescribeRequest::default()).await.unwrap_err();
     denied(nobody, "nobody", "read", "Describe");
     gate.open();
-    watch(&mut backup, key(&run, "dump")).await;
+    watch(&mut secured.client("reader"), key(&run, "dump")).await;
     assert_eq!(secured.agent.engine.calls(Step::Dump), 1);
     assert_eq!(secured.agent.engine.calls(Step::Rollback) + secured.agent.engine.calls(Step::Commit), 0);
 }

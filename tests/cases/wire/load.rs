@@ -7,6 +7,8 @@ use keepsake_tests::fake_engine::{Data, Step};
 use keepsake_tests::lone_agent::{COMPONENT, LoneAgent, dump_request, failure, key, run, told, watch};
 use tonic::transport::Channel;
 
+/// Spoils a request.
+type Change = fn(&mut v1::StartLoadRequest);
 type Client = v1::agent_client::AgentClient<Channel>;
 
 /// Dumps, and gives the request that loads it again.
@@ -147,7 +149,7 @@ async fn a_load_that_cannot_be_understood_starts_nothing() {
     let agent = LoneAgent::start().await;
     let (mut client, first) = (agent.client(), run(1));
     let good = dumped(&mut client, &first, &first).await;
-    let changes: [(&str, fn(&mut v1::StartLoadRequest)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("report", |r| r.report = None),
         ("unsealing", |r| r.unsealing = None),
         ("add up", |r| r.artifacts[0].length += 1),
