@@ -1,6 +1,7 @@
 //! The agent's service on a real socket.
 
 mod admin;
+mod coordinator;
 mod keys;
 mod load;
 mod operations;
