@@ -33,7 +33,9 @@ async fn a_dump_whose_watch_is_cut_again_and_again_is_done_once() {
         let fleet = fleet(&proxy);
         async move {
             let key = OpKey { run: run(1), step: "dump-system-mysql".parse().unwrap() };
-            let progress = move |_| drop(heard.send(()));
+            let progress = move |_| {
+                let _nobody_listens = heard.send(());
+            };
             fleet.dump(&COMPONENT.parse().unwrap(), &key, SetId::generate(), &Sealing::None, &progress).await
         }
     });
