@@ -39,7 +39,7 @@ pub struct Running {
 /// Starts an agent.
 ///
 /// # Errors
-/// A port is taken, the certificates cannot be used.
+/// A port is taken, the certificates cannot be used, or there are none and not only loopback could call.
 pub async fn start(config: Config) -> Result<Running> {
     start_with(config, Limits::default()).await
 }
@@ -49,6 +49,12 @@ pub async fn start(config: Config) -> Result<Running> {
 /// # Errors
 /// As there.
 pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("{} is not on loopback: without TLS everybody could do everything there", config.listen),
+        ));
+    }
     let listener =
         TcpListener::bind(config.listen).await.map_err(|e| Error::io(format!("listen on {}", config.listen), e))?;
     let address = listener.local_addr().map_err(|e| Error::io("ask for the port", e))?;

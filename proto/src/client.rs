@@ -61,9 +61,8 @@ impl Dialer {
     /// # Errors
     /// The certificate files cannot be read or used.
     pub fn client(&self) -> Result<AgentClient<Channel>> {
-        Ok(AgentClient::new(self.channel()?)
-            .max_decoding_message_size(MESSAGE_BYTES)
-            .max_encoding_message_size(MESSAGE_BYTES))
+        // Too large a request is refused by the agent, which says so; refused here it would be a broken stream to the caller.
+        Ok(AgentClient::new(self.channel()?).max_decoding_message_size(MESSAGE_BYTES))
     }
 
     fn channel(&self) -> Result<Channel> {

@@ -9,3 +9,5 @@ mod postgres;
 mod python;
 mod redis;
 mod runs;
+mod tls;
+mod wire;

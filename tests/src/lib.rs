@@ -4,12 +4,17 @@
 //! killed. Nothing sleeps: [`poll::wait_for`] waits on a condition and names its last status when it gives up.
 
 pub mod by_hand;
+pub mod certs;
 pub mod child;
+pub mod fake_engine;
 pub mod fake_fleet;
 pub mod house;
+pub mod log;
+pub mod lone_agent;
 pub mod manifest;
 pub mod memory;
 pub mod poll;
+pub mod proxy;
 pub mod scratch;
 pub mod servers;
 pub mod template;

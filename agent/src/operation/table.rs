@@ -52,6 +52,43 @@ struct State {
     newest: Option<(Epoch, RunId)>,
 }
 
+impl State {
+    /// Remembers the highest run and refuses lower ones.
+    fn fence(&mut self, run: &RunKey) -> Result<()> {
+        match self.newest {
+            Some((epoch, _)) if run.epoch < epoch => Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "run {run} is fenced: run {epoch} came after it. (If the repository was made anew and its runs are counted from 1 again, restart the agent.)"
+                ),
+            )),
+            Some((epoch, id)) if run.epoch == epoch && run.run != id => Err(Error::new(
+                Kind::Conflict,
+                format!("another run has the number {epoch}: two repositories are in use for this installation"),
+            )),
+            _ => {
+                self.newest = Some((run.epoch, run.run));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Attaches to an operation, which must be the one that is asked for.
+fn attach(known: &Operation, what: &str) -> Result<bool> {
+    known.hear();
+    if known.what == what {
+        return Ok(true);
+    }
+    Err(Error::new(
+        Kind::Conflict,
+        format!(
+            "step {} of run {} was started as {:?}, now it is asked for as {what:?}",
+            known.step, known.run, known.what
+        ),
+    ))
+}
+
 /// The right to use the datastore; one at a time.
 #[derive(Debug)]
 pub struct Turn {
@@ -76,25 +113,16 @@ impl Table {
         F: Future<Output = Result<Done>> + Send + 'static,
     {
         let (run, step) = key;
-        self.fence(&run)?;
+        self.lock().fence(&run)?;
         if let Some(known) = self.find(&run, &step) {
-            known.hear();
-            if known.what != what {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!(
-                        "step {step} of run {run} was started as {:?}, now it is asked for as {what:?}",
-                        known.what
-                    ),
-                ));
-            }
-            return Ok(true);
+            return attach(&known, &what);
         }
         let turn = self.turn(Some(&run)).await?;
         let mut state = self.lock();
-        // Another call for the same step may have come in while this one waited.
-        if state.operations.iter().any(|o| o.run == run && o.step == step) {
-            return Ok(true);
+        // While this one waited, a higher run may have come, or another call for the same step.
+        state.fence(&run)?;
+        if let Some(known) = state.operations.iter().find(|o| o.run == run && o.step == step) {
+            return attach(known, &what);
         }
         let (operation, task) = self.operation(run, step, what, turn, work);
         state.operations.push_back(operation);
@@ -167,27 +195,6 @@ impl Table {
                     |o| format!("{} of run {}, step {}", o.what, o.run, o.step),
                 );
                 Err(Error::new(Kind::Busy, format!("the agent does one thing at a time and is busy with {what}")))
-            }
-        }
-    }
-
-    /// Remembers the highest run and refuses lower ones.
-    fn fence(&self, run: &RunKey) -> Result<()> {
-        let mut state = self.lock();
-        match state.newest {
-            Some((epoch, _)) if run.epoch < epoch => Err(Error::new(
-                Kind::Conflict,
-                format!(
-                    "run {run} is fenced: run {epoch} came after it. (If the repository was made anew and its runs are counted from 1 again, restart the agent.)"
-                ),
-            )),
-            Some((epoch, id)) if run.epoch == epoch && run.run != id => Err(Error::new(
-                Kind::Conflict,
-                format!("another run has the number {epoch}: two repositories are in use for this installation"),
-            )),
-            _ => {
-                state.newest = Some((run.epoch, run.run));
-                Ok(())
             }
         }
     }

@@ -1,8 +1,10 @@
 //! What each call does.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
@@ -154,11 +156,12 @@ impl Inner {
             let _turn = turn;
             let (cx, _progress) = Context::new(stop);
             let sink = WireSink::new(parts.clone(), only);
-            let dump = cx.unless_cancelled(engine.dump(None, &sink, &cx));
+            let dump = AssertUnwindSafe(cx.unless_cancelled(engine.dump(None, &sink, &cx))).catch_unwind();
             let done = tokio::select! {
                 // The caller hung up: the engine is dropped where it is, which kills its tools.
                 () = parts.closed() => return,
-                done = dump => done,
+                // A panic must be told: a stream that merely ends looks like success to tooling that knows only gRPC.
+                done = dump => done.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the engine panicked"))),
             };
             let last = match done {
                 Ok(report) => {
@@ -181,7 +184,13 @@ impl Inner {
         // On a task of its own: a caller that hangs up must not cut a load over live data in half.
         let task = self.tracker.spawn(async move {
             let _turn = turn;
-            engine.stage(&run, Arc::new(spool), &cx).await.context("check what came; nothing was touched")?;
+            if let Err(e) = engine.stage(&run, Arc::new(spool), &cx).await {
+                // Nobody else knows this run: what it staged beside the live data, and the spool, would stay.
+                if let Err(left) = engine.rollback(&run, &cx).await {
+                    tracing::warn!("drop what a refused load has staged: {}", left.chain());
+                }
+                return Err(e.context("check what came; nothing was touched"));
+            }
             let report = engine.commit(&run, &cx).await?;
             engine.finalize(&run, &cx).await?;
             Ok::<_, Error>(report)

@@ -1,0 +1,9 @@
+//! The agent's service on a real socket.
+
+mod admin;
+mod coordinator;
+mod keys;
+mod load;
+mod operations;
+mod streams;
+mod watching;

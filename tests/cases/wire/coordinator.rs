@@ -1,0 +1,67 @@
+//! The coordinator's own client over a line that is cut: a run does not fail for it.
+
+use keepsake_coordinator::fleet::grpc::GrpcFleet;
+use keepsake_coordinator::fleet::{Fleet, OpKey};
+use keepsake_coordinator::topology::{ComponentSettings, InstallationSettings};
+use keepsake_core::Kind;
+use keepsake_core::id::SetId;
+use keepsake_core::record::Sealing;
+use keepsake_tests::fake_engine::Step;
+use keepsake_tests::lone_agent::{COMPONENT, INSTALLATION, LoneAgent, run};
+use keepsake_tests::proxy::Proxy;
+
+/// A fleet of this one agent, dialled through the proxy.
+fn fleet(proxy: &Proxy) -> GrpcFleet {
+    let settings = InstallationSettings {
+        name: INSTALLATION.parse().unwrap(),
+        components: vec![ComponentSettings {
+            name: COMPONENT.parse().unwrap(),
+            engine: "mysql".parse().unwrap(),
+            agent: format!("http://{}", proxy.address),
+        }],
+    };
+    GrpcFleet::new(&settings, None).unwrap()
+}
+
+#[tokio::test]
+async fn a_dump_whose_watch_is_cut_again_and_again_is_done_once() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    let gate = agent.engine.wait_at(Step::Dump);
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let dumping = tokio::spawn({
+        let fleet = fleet(&proxy);
+        async move {
+            let key = OpKey { run: run(1), step: "dump-system-mysql".parse().unwrap() };
+            let progress = move |_| {
+                let _nobody_listens = heard.send(());
+            };
+            fleet.dump(&COMPONENT.parse().unwrap(), &key, SetId::generate(), &Sealing::None, &progress).await
+        }
+    });
+    gate.reached().await;
+    for _ in 0..3 {
+        hears.recv().await.expect("it is watched");
+        proxy.cut();
+        while hears.try_recv().is_ok() {}
+    }
+    gate.open();
+    let record = dumping.await.unwrap().expect("a cut line is no failure");
+    assert_eq!(record.report.counts["bytes:dump.sql"], 2_500_000);
+    assert_eq!(agent.engine.calls(Step::Dump), 1);
+    assert!(proxy.accepted() > 1, "nothing was cut");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_engine_is_not_tried_again() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    agent.engine.fail_at(Step::Dump, Kind::Unavailable);
+    let key = OpKey { run: run(1), step: "dump-system-mysql".parse().unwrap() };
+    let done = fleet(&proxy)
+        .dump(&COMPONENT.parse().unwrap(), &key, SetId::generate(), &Sealing::None, &|_| {})
+        .await
+        .unwrap_err();
+    assert_eq!(done.kind(), Kind::Unavailable);
+    assert_eq!(agent.engine.calls(Step::Dump), 1);
+}
