@@ -4,6 +4,7 @@
 //! `engine` is the seam to the datastores, `process` runs their tools.
 
 mod admin;
+pub mod allocator;
 pub mod app;
 mod audit;
 pub mod config;

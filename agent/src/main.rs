@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use keepsake_agent::{app, config};
+use keepsake_agent::{allocator, app, config};
 use keepsake_core::{Error, Kind, Result};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 
 fn main() -> ExitCode {
+    allocator::ensure_bounded();
     // Whatever this process creates is its user's alone; a set's identity passes through its memory, so no core dump.
     umask(Mode::RWXG | Mode::RWXO);
     let _lowering_is_always_allowed = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });

@@ -110,18 +110,39 @@ pub fn what_is_missing(record: &Record) -> String {
     notes.join(", ")
 }
 
+/// The newest complete set, unless one that came after it cannot be believed: whoever asks for the latest must not silently get an
+/// older one.
+async fn latest(repository: &Repository, installation: &Installation) -> Result<Record> {
+    let mut entries = repository.sets(installation).await?;
+    let newest = entries.iter().rposition(|e| matches!(&e.state, SetState::Recorded(r) if r.counts_as_backup()));
+    let chosen = newest.map(|at| entries.remove(at));
+    for entry in entries {
+        // The epoch of such a set is not known; ids are UUIDv7, which is good enough to be careful.
+        let later = chosen.as_ref().is_none_or(|c| entry.id.as_uuid() > c.id.as_uuid());
+        if let (true, SetState::Unbelievable(why)) = (later, entry.state) {
+            return Err(why.context(format!(
+                "set {} of {installation} came after the latest that can be believed. `keepsake sets` lists all; name the one you \
+                 want by its id",
+                entry.id
+            )));
+        }
+    }
+    match chosen.map(|c| c.state) {
+        Some(SetState::Recorded(record)) => Ok(*record),
+        _ => Err(Error::new(
+            Kind::NotFound,
+            format!("installation {installation} has no complete set in {}", repository.store().url()),
+        )),
+    }
+}
+
 /// The record of `latest` or of a set id.
 ///
 /// # Errors
 /// `NotFound` when there is no complete set, or no such set; what [`Repository::record`] finds.
 pub async fn find(repository: &Repository, installation: &Installation, which: &str) -> Result<Record> {
     if which == "latest" {
-        return repository.latest(installation).await?.ok_or_else(|| {
-            Error::new(
-                Kind::NotFound,
-                format!("installation {installation} has no complete set in {}", repository.store().url()),
-            )
-        });
+        return latest(repository, installation).await;
     }
     let id = which.parse().context("name a set by its id, as `keepsake sets` lists it, or say `latest`")?;
     repository.record(installation, id).await

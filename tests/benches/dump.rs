@@ -1,6 +1,7 @@
 //! What a dump costs: time against the bare tool to /dev/null as a ratio in one run, peak memory of the agent and of it with its tools.
 //!
-//! `make bench` runs it with optimised programs. Sizes in MB as arguments; without any, 64 and 1024.
+//! `make bench` runs it with optimised programs. Sizes in MB as arguments; without any, 64 and 1024. Components
+//! as arguments: only these.
 #![expect(clippy::print_stdout, reason = "a bench speaks")]
 
 use std::process::ExitCode;
@@ -22,17 +23,18 @@ const COMPONENTS: [&str; 4] = ["backend-redis", "system-mysql", "zync-database",
 fn main() -> ExitCode {
     let sizes: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let sizes = if sizes.is_empty() { vec![64, 1024] } else { sizes };
+    let named: Vec<String> = std::env::args().skip(1).filter(|a| COMPONENTS.contains(&a.as_str())).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     println!("engine  MB  dump s  (min..max)  tool s  ratio  MB/s  agent peak MiB  with tools MiB");
     for size in sizes {
-        runtime.block_on(measure(size));
+        runtime.block_on(measure(size, &named));
     }
     ExitCode::SUCCESS
 }
 
-async fn measure(megabytes: u64) {
+async fn measure(megabytes: u64, named: &[String]) {
     let mut house = House::new(&["bench"], Size::TINY).await;
-    for component in COMPONENTS {
+    for component in COMPONENTS.into_iter().filter(|c| named.is_empty() || named.iter().any(|n| n == c)) {
         fill(&house, component, megabytes).await;
         let mut ours = Vec::new();
         let mut bare = Vec::new();

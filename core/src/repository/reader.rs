@@ -111,15 +111,16 @@ impl Shared {
     }
 }
 
-/// The stored bytes of a segment, checked against the record. A short answer may be a connection that was cut, so a mismatch is
-/// believed only when it comes twice.
+/// The stored bytes of a segment, checked against the record. A mismatch may have happened on the way, so it is believed only
+/// when it comes twice.
 pub(super) async fn read_checked(store: &Store, expected: &SegmentRecord) -> Result<Bytes> {
-    let first = store.read(&expected.key).await.map_err(missing)?;
+    let read = || async { store.read_at_most(&expected.key, expected.stored).await.map_err(missing) };
+    let first = read().await?;
     if segment::check(&first, expected).is_ok() {
         return Ok(first);
     }
     drop(first);
-    let second = store.read(&expected.key).await.map_err(missing)?;
+    let second = read().await?;
     segment::check(&second, expected)?;
     Ok(second)
 }

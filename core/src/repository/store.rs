@@ -16,6 +16,9 @@ use crate::retry::Retry;
 /// How long one request may take before its outcome is called unknown.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// The largest document that is read whole: a record has about 250 bytes a segment, so this is enough for some terabytes.
+const DOCUMENT_BYTES: u64 = 256 << 20;
+
 /// Where a repository's objects are.
 #[derive(Clone)]
 pub struct Store {
@@ -57,7 +60,9 @@ impl Store {
         }
         let objects = LocalFileSystem::new_with_prefix(path)
             .map_err(|e| failed(&format!("open the folder {path}; it must exist: make it with mkdir -m 700"), e))?
-            .with_fsync(true);
+            .with_fsync(true)
+            // The folder of a probe goes with the probe.
+            .with_automatic_cleanup(true);
         Ok(Self::over(Arc::new(objects), url))
     }
 
@@ -108,7 +113,7 @@ impl Store {
             .run(|| async {
                 match self.create(key, bytes.clone()).await {
                     Err(e) if e.kind() == Kind::Exists => {
-                        if self.read_once(key).await? == *bytes {
+                        if self.read_once(key, DOCUMENT_BYTES.max(bytes.len() as u64)).await? == *bytes {
                             return Ok(());
                         }
                         Err(Error::new(Kind::Conflict, format!("{key} exists already with other bytes")))
@@ -119,12 +124,21 @@ impl Store {
             .await
     }
 
-    /// A whole object. Repeats what may work later.
+    /// A whole document. Repeats what may work later.
     ///
     /// # Errors
     /// `NotFound` when there is none.
     pub async fn read(&self, key: &str) -> Result<Bytes> {
-        self.retry.run(|| self.read_once(key)).await
+        self.read_at_most(key, DOCUMENT_BYTES).await
+    }
+
+    /// As [`Store::read`], an object that should have no more than so many bytes: whoever can write to the store must not be able to
+    /// fill the memory of whoever reads it.
+    ///
+    /// # Errors
+    /// `Corrupt` when it has more.
+    pub(super) async fn read_at_most(&self, key: &str, most: u64) -> Result<Bytes> {
+        self.retry.run(|| self.read_once(key, most)).await
     }
 
     /// A whole object, or `None` when there is none.
@@ -139,12 +153,26 @@ impl Store {
         }
     }
 
-    async fn read_once(&self, key: &str) -> Result<Bytes> {
+    async fn read_once(&self, key: &str, most: u64) -> Result<Bytes> {
         let path = path(key)?;
-        let read = async { self.objects.get(&path).await?.bytes().await };
+        let read = async {
+            let answer = self.objects.get(&path).await.map_err(|e| failed(&format!("read {key}"), e))?;
+            let size = answer.meta.size;
+            if size > most {
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    format!("{key} has {size} bytes where at most {most} are expected"),
+                ));
+            }
+            let bytes = answer.bytes().await.map_err(|e| failed(&format!("read {key}"), e))?;
+            if bytes.len() as u64 != size {
+                let told = format!("read {key}: {} of {size} bytes came, the connection was cut", bytes.len());
+                return Err(Error::new(Kind::Unavailable, told));
+            }
+            Ok(bytes)
+        };
         match tokio::time::timeout(self.deadline, read).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(e)) => Err(failed(&format!("read {key}"), e)),
+            Ok(done) => done,
             Err(e) => Err(Error::caused(Kind::Timeout, format!("read {key}: no answer in {:?}", self.deadline), e)),
         }
     }

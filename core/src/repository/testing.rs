@@ -75,6 +75,14 @@ impl Faults {
         self.lock().every_put = fault;
     }
 
+    /// Forgets every fault that did not happen yet.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.put_faults.clear();
+        state.get_faults.clear();
+        state.every_put = None;
+    }
+
     /// Puts so far.
     pub fn puts(&self) -> u64 {
         self.lock().puts
