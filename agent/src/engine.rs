@@ -89,6 +89,20 @@ pub trait Source: Send + Sync {
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>>;
 }
 
+/// The name and length of a source's only artifact, for engines whose dumps are one.
+///
+/// # Errors
+/// `Corrupt` when there are others, or it has another name.
+pub(crate) fn only_artifact(source: &dyn Source, expected: &str) -> Result<(ArtifactName, u64)> {
+    match source.artifacts().as_slice() {
+        [(name, length)] if name.as_str() == expected => Ok((name.clone(), *length)),
+        other => {
+            let names: Vec<_> = other.iter().map(|(n, _)| n.as_str()).collect();
+            Err(Error::new(Kind::Corrupt, format!("such a dump is one artifact {expected}; this one has {names:?}")))
+        }
+    }
+}
+
 /// One artifact being read.
 #[async_trait]
 pub trait ArtifactSource: Send {

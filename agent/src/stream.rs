@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -27,6 +28,10 @@ pub(crate) const SPOOL_PREFIX: &str = "keepsake-spool-";
 const CHUNK: usize = 256 << 10;
 /// What a peer may send in one chunk.
 const LARGEST_CHUNK: usize = 1 << 20;
+
+/// A caller that neither takes nor gives anything for so long is dropped: its stream keeps the datastore from everybody else. The same
+/// patience as with an operation that nobody asks about.
+const IDLE: Duration = Duration::from_mins(10);
 
 /// What goes into the response stream.
 pub(crate) type Parts = mpsc::Sender<std::result::Result<v1::DumpResponse, tonic::Status>>;
@@ -55,9 +60,9 @@ struct WireArtifact {
 }
 
 async fn send(parts: &Parts, part: dump_response::Part) -> Result<()> {
-    parts
-        .send(Ok(v1::DumpResponse { part: Some(part) }))
+    tokio::time::timeout(IDLE, parts.send(Ok(v1::DumpResponse { part: Some(part) })))
         .await
+        .or_kind(Kind::Timeout, format!("the caller took nothing for {IDLE:?}"))?
         .map_err(|_| Error::new(Kind::Cancelled, "the caller hung up"))
 }
 
@@ -116,9 +121,13 @@ pub(crate) async fn receive(mut stream: Streaming<v1::LoadRequest>, scratch: &Pa
     let mut spool = Spool { artifacts: BTreeMap::new(), report: None };
     let mut open: Option<Receiving> = None;
     let invalid = |text: &str| Err(Error::new(Kind::Invalid, text));
-    while let Some(message) =
-        stream.message().await.map_err(|s| keepsake_proto::status::from_status(&s)).context("receive")?
-    {
+    loop {
+        let next = tokio::time::timeout(IDLE, stream.message())
+            .await
+            .or_kind(Kind::Timeout, format!("the caller sent nothing for {IDLE:?}: nothing was touched"))?;
+        let Some(message) = next.map_err(|s| keepsake_proto::status::from_status(&s)).context("receive")? else {
+            break;
+        };
         match (message.part, &mut open) {
             (Some(load_request::Part::Report(report)), None) => {
                 spool.report = Some(convert::dump_report_from_wire(report)?);

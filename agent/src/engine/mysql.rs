@@ -30,6 +30,8 @@ use super::in_place::{CANNOT_BE_UNDONE, InPlace};
 use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
 use server::{Address, Server};
 
+/// The one artifact of a dump.
+const ARTIFACT: &str = "dump.sql";
 /// Why it cannot hold writes yet.
 const NO_HOLD: &str = "holding writes comes with the consistent cut";
 /// How long all questions of one description may take: some wait for locks.
@@ -151,7 +153,7 @@ struct Mysql {
 
 /// The one artifact.
 fn artifact_name() -> Result<ArtifactName> {
-    ArtifactName::new("dump.sql")
+    ArtifactName::new(ARTIFACT)
 }
 
 impl Mysql {

@@ -5,12 +5,12 @@ use keepsake_core::record::Counts;
 
 use super::server::Server;
 use super::stream::{Reader, Summary};
-use super::{Mysql, artifact_name, preflight};
-use crate::engine::{Context, Source, StageReport};
+use super::{ARTIFACT, Mysql, artifact_name, preflight};
+use crate::engine::{Context, Source, StageReport, only_artifact};
 
 /// Reads and checks all of it.
 pub(super) async fn run(engine: &Mysql, from: &dyn Source, cx: &Context) -> Result<StageReport> {
-    let expected = one_artifact(from)?;
+    let (_, expected) = only_artifact(from, ARTIFACT)?;
     let mut server = Server::connect(&engine.address).await?;
     let mut warnings = preflight::server(engine, &mut server, from.recorded()).await?;
     drop(server);
@@ -28,18 +28,6 @@ pub(super) async fn run(engine: &Mysql, from: &dyn Source, cx: &Context) -> Resu
     let mut server = Server::connect(&engine.address).await?;
     warnings.extend(preflight::dump(engine, &mut server, &summary).await?);
     Ok(StageReport { bytes: summary.bytes, counts: summary.counts(), warnings })
-}
-
-/// The length of the one artifact.
-fn one_artifact(from: &dyn Source) -> Result<u64> {
-    let name = artifact_name()?;
-    match from.artifacts().as_slice() {
-        [(only, length)] if *only == name => Ok(*length),
-        other => Err(Error::new(
-            Kind::Unsupported,
-            format!("a dump of MySQL is the one artifact {name}, and {} artifacts came", other.len()),
-        )),
-    }
 }
 
 /// Whether the dump holds what the record says.

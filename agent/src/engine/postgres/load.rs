@@ -10,7 +10,7 @@ use tokio::process::ChildStdin;
 
 use super::session::Session;
 use super::{ARTIFACT, Settings, dump, tools};
-use crate::engine::{CommitReport, Context, Source, StageReport};
+use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
 use crate::process::Running;
 
 /// Drops what the database has, whoever owns the schema `public`. What an extension brought along stays with it.
@@ -59,7 +59,7 @@ pub(super) async fn stage(settings: &Settings, source: &dyn Source, cx: &Context
         ));
     }
     compare(&session, source).await?;
-    let (name, length) = artifact(source)?;
+    let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("checking", length);
     let mut owners = Owners::default();
     // pg_restore proves that it can read the archive to its end; what it would run tells whose roles it needs.
@@ -105,19 +105,6 @@ async fn compare(session: &Session, source: &dyn Source) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn artifact(source: &dyn Source) -> Result<(ArtifactName, u64)> {
-    match source.artifacts().as_slice() {
-        [(name, length)] if name.as_str() == ARTIFACT => Ok((name.clone(), *length)),
-        other => {
-            let names: Vec<_> = other.iter().map(|(n, _)| n.as_str()).collect();
-            Err(Error::new(
-                Kind::Corrupt,
-                format!("a dump of PostgreSQL is one artifact {ARTIFACT}; this one has {names:?}"),
-            ))
-        }
-    }
 }
 
 /// Who takes the SQL that pg_restore prints.
@@ -222,7 +209,7 @@ pub(super) async fn commit(
 }
 
 async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touching: impl Fn()) -> Result<()> {
-    let (name, length) = artifact(source)?;
+    let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("loading", length);
     let psql = tools::tool(settings, "psql")?
         .args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
-use keepsake_core::id::ArtifactName;
 use keepsake_core::record::{Counts, DumpReport};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -17,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connection::Server;
 use super::rdb::{NOISE, Walked, walk};
 use super::{ARTIFACT, Settings, master, preflight};
-use crate::engine::{CommitReport, Context, Source, StageReport};
+use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
 
 /// The server must begin to fetch within so long.
 const FETCH: Duration = Duration::from_secs(30);
@@ -33,7 +32,7 @@ pub(super) async fn stage(server: &Server, source: &dyn Source, cx: &Context) ->
 
 /// Walks the artifact and compares its counts with the record's.
 async fn check(source: &dyn Source, cx: &Context) -> Result<Walked> {
-    let (name, length) = artifact(source)?;
+    let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("checking", length);
     let mut reader = source.open(&name).await?;
     let (sender, chunks) = mpsc::channel(1);
@@ -51,19 +50,6 @@ async fn check(source: &dyn Source, cx: &Context) -> Result<Walked> {
         compare(&walked.counts(), recorded)?;
     }
     Ok(walked)
-}
-
-fn artifact(source: &dyn Source) -> Result<(ArtifactName, u64)> {
-    match source.artifacts().as_slice() {
-        [(name, length)] if name.as_str() == ARTIFACT => Ok((name.clone(), *length)),
-        other => {
-            let names: Vec<_> = other.iter().map(|(n, _)| n.as_str()).collect();
-            Err(Error::new(
-                Kind::Corrupt,
-                format!("a dump of Redis is one artifact {ARTIFACT}; this one has {names:?}"),
-            ))
-        }
-    }
 }
 
 fn compare(found: &Counts, recorded: &DumpReport) -> Result<()> {
@@ -88,7 +74,7 @@ pub(super) async fn commit(
     // Once more, because the server may be another one than when it was staged.
     let walked = check(source, cx).await?;
     let warnings = preflight::check_load(server, &walked, source.recorded()).await?;
-    let (name, length) = artifact(source)?;
+    let (name, length) = only_artifact(source, ARTIFACT)?;
 
     let listener = TcpListener::bind((settings.redis_replication_host, 0)).await.map_err(|e| {
         Error::io(format!("listen on {} (--redis-replication-host)", settings.redis_replication_host), e)
