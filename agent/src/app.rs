@@ -74,7 +74,7 @@ pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
         engine: config.engine,
         gate: Gate::new(config.allow, tls.is_none()),
         table,
-        store: config.store,
+        stores: config.stores,
         budget: config.budget,
         scratch: config.scratch,
         tracker: tracker.clone(),

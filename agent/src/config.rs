@@ -8,12 +8,15 @@ use std::sync::Arc;
 use clap::{ArgMatches, Command, FromArgMatches};
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Component, Installation};
-use keepsake_core::repository::{Budget, Store};
+use keepsake_core::repository::Budget;
 use keepsake_core::telemetry::LogFormat;
 use keepsake_proto::tls::TlsFiles;
 
 use crate::engine::Engine;
 use crate::engine::registry::ENGINES;
+
+mod repository;
+pub use repository::{RepositoryArgs, Stores};
 
 /// What every engine's agent has.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,9 +49,9 @@ pub struct Global {
     /// include `read`.
     #[arg(long = "allow", env = "KEEPSAKE_ALLOW", value_delimiter = ',', global = true)]
     pub allow: Vec<Allow>,
-    /// The repository: `file:///path`.
-    #[arg(long, env = "KEEPSAKE_REPOSITORY", global = true)]
-    pub repository: Option<String>,
+    /// Where dumps go and loads come from.
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
     /// A folder for files that live no longer than an operation.
     #[arg(long, env = "KEEPSAKE_SCRATCH", default_value = "/tmp/keepsake-agent", global = true)]
     pub scratch: PathBuf,
@@ -160,8 +163,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Who may do what.
     pub allow: Vec<Allow>,
-    /// Where dumps go.
-    pub store: Option<Store>,
+    /// Where dumps go and loads come from.
+    pub stores: Option<Stores>,
     /// Bytes in memory.
     pub budget: Budget,
     /// For files that live no longer than an operation.
@@ -223,7 +226,7 @@ impl Config {
             .find(|e| e.name == name)
             .ok_or_else(|| Error::new(Kind::Invalid, format!("there is no engine {name}")))?;
         let engine = (registration.open)(matches, global.scratch.clone()).with_context(|| format!("engine {name}"))?;
-        let store = global.repository.as_deref().map(Store::open).transpose().context("--repository")?;
+        let stores = global.repository.open()?;
         Ok(Self {
             installation,
             component,
@@ -233,7 +236,7 @@ impl Config {
             admin: global.admin,
             tls,
             allow: global.allow,
-            store,
+            stores,
             budget: Budget::new(global.memory_budget),
             scratch: global.scratch,
         })

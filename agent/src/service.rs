@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Installation, RunKey, StepId};
-use keepsake_core::repository::{Budget, Store};
+use keepsake_core::repository::Budget;
 use keepsake_proto::status::to_status;
 use keepsake_proto::{convert, v1};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::audit::Gate;
-use crate::config::Role;
+use crate::config::{Role, Stores};
 use crate::engine::Engine;
 use crate::operation::Table;
 
@@ -32,7 +32,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) gate: Gate,
     pub(crate) table: Arc<Table>,
-    pub(crate) store: Option<Store>,
+    pub(crate) stores: Option<Stores>,
     pub(crate) budget: Budget,
     pub(crate) scratch: PathBuf,
     pub(crate) tracker: TaskTracker,
@@ -66,8 +66,8 @@ impl Inner {
         ))
     }
 
-    fn store(&self) -> Result<Store> {
-        self.store
+    fn stores(&self) -> Result<Stores> {
+        self.stores
             .clone()
             .ok_or_else(|| Error::new(Kind::Invalid, "this agent has no repository: start it with --repository"))
     }

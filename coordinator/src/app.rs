@@ -36,7 +36,7 @@ impl App {
     /// # Errors
     /// It cannot be opened.
     pub fn store(&self) -> Result<Store> {
-        Store::open(&self.topology.repository.url)
+        Store::open_with(&self.topology.repository.url, &self.topology.repository.s3)
     }
 
     /// The repository, compared with what is trusted. At first use, what it says is pinned and told.
@@ -103,8 +103,9 @@ impl App {
     /// # Errors
     /// The store cannot be opened.
     pub fn runs(&self) -> Result<Runs> {
-        let url = self.topology.repository.state.as_ref().unwrap_or(&self.topology.repository.url);
-        Ok(Runs::new(Store::open(url)?))
+        let settings = &self.topology.repository;
+        let url = settings.state.as_ref().unwrap_or(&settings.url);
+        Ok(Runs::new(Store::open_with(url, &settings.s3)?))
     }
 
     /// The agents of an installation.

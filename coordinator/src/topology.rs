@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use keepsake_core::error::{Context, Error, Kind, Result, ResultExt};
 use keepsake_core::id::{Component, EngineName, Installation};
+use keepsake_core::repository::S3Settings;
 use keepsake_core::repository::trust::Trust;
 use serde::Deserialize;
 
@@ -26,8 +27,11 @@ pub struct Topology {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositorySettings {
-    /// `file:///path`.
+    /// `file:///path` or `s3://bucket/prefix`.
     pub url: String,
+    /// How an S3 repository is reached.
+    #[serde(default)]
+    pub s3: S3Settings,
     /// Where runs are journalled; the repository itself if absent.
     #[serde(default)]
     pub state: Option<String>,
@@ -114,6 +118,7 @@ impl Topology {
         if let Some(key) = &mut repository.signing_key {
             *key = folder.join(&*key);
         }
+        repository.s3.relative_to(folder);
         let tls =
             file.tls.map(|t| TlsFiles { ca: folder.join(t.ca), cert: folder.join(t.cert), key: folder.join(t.key) });
         let mut names = BTreeSet::new();

@@ -9,5 +9,6 @@ mod postgres;
 mod python;
 mod redis;
 mod runs;
+mod s3;
 mod tls;
 mod wire;

@@ -39,9 +39,22 @@ pub struct Installation {
     pub agents: Vec<Agent>,
 }
 
+/// Where a house keeps its backups.
+#[derive(Debug, Clone)]
+pub struct RepositoryAt {
+    /// Its URL.
+    pub url: String,
+    /// What the topology says of it beside the URL: lines below `repository:`.
+    pub topology: String,
+    /// What every agent is told beside the URL.
+    pub agents: Vec<String>,
+}
+
 /// Everything.
 #[derive(Debug)]
 pub struct House {
+    /// Where backups are.
+    pub at: RepositoryAt,
     /// The installations.
     pub installations: Vec<Installation>,
     /// Where everything is.
@@ -68,11 +81,16 @@ pub fn programs() -> PathBuf {
 }
 
 impl House {
-    /// Starts and fills installations of these names, with agents, certificates, keys and a repository.
+    /// Starts and fills installations of these names, with agents, certificates, keys and a repository in a folder.
     pub async fn new(names: &[&str], size: Size) -> Self {
         let scratch = Scratch::new();
-        let mut house = Self { installations: Vec::new(), scratch };
-        house.scratch.folder("repository", 0o700);
+        let url = format!("file://{}", scratch.folder("repository", 0o700).display());
+        Self::with(names, size, scratch, RepositoryAt { url, topology: String::new(), agents: Vec::new() }).await
+    }
+
+    /// As [`House::new`], with a repository anywhere.
+    pub async fn with(names: &[&str], size: Size, scratch: Scratch, at: RepositoryAt) -> Self {
+        let mut house = Self { at, installations: Vec::new(), scratch };
         house.must(&["pki", "ca", "--out", &house.path("ca")]);
         house.must(&[
             "pki",
@@ -118,9 +136,9 @@ impl House {
     /// Writes the topology for the agents that run now.
     pub fn write_topology(&self) {
         let mut yaml = format!(
-            "repository:\n  url: file://{}\n  signing_key: signing.pem\ntls: {{ ca: coordinator/ca.crt, cert: coordinator/tls.crt, key: coordinator/tls.key }}\n\
+            "repository:\n  url: {}\n  signing_key: signing.pem\n{}tls: {{ ca: coordinator/ca.crt, cert: coordinator/tls.crt, key: coordinator/tls.key }}\n\
              installations:\n",
-            self.repository().display()
+            self.at.url, self.at.topology
         );
         for installation in &self.installations {
             yaml.push_str(&format!("  - name: {}\n    consistency: none\n    components:\n", installation.name));

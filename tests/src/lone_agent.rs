@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepsake_agent::app::{Running, start_with};
-use keepsake_agent::config::{Allow, Config};
+use keepsake_agent::config::{Allow, Config, Stores};
 use keepsake_agent::operation::Limits;
 use keepsake_core::id::RunKey;
 use keepsake_core::id::{ArtifactName, Epoch, RunId, SetId, StepId};
@@ -86,7 +86,7 @@ impl LoneAgent {
             admin: local,
             tls,
             allow: allow.iter().map(|a| a.parse::<Allow>().expect("ROLE=NAME")).collect(),
-            store: Some(store.clone()),
+            stores: Some(Stores { put: store.clone(), read: store.clone() }),
             budget: Budget::default(),
             scratch: scratch.folder("agent", 0o700),
         };

@@ -54,7 +54,7 @@ impl Inner {
             Err(_) => response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}")),
         }
         if request.probe_repository {
-            let probe = async { probe_put(&self.store()?, &self.installation, &self.component).await };
+            let probe = async { probe_put(&self.stores()?.put, &self.installation, &self.component).await };
             response.cannot_store = probe.await.err().map(|e| e.chain()).unwrap_or_default();
         }
         response
@@ -65,7 +65,7 @@ impl Inner {
         self.own(&request.component)?;
         let place = self.place(&request.set)?;
         let sealer = convert::sealer_from_wire(request.sealing)?;
-        let (store, engine, budget) = (self.store()?, self.engine.clone(), self.budget.clone());
+        let (store, engine, budget) = (self.stores()?.put, self.engine.clone(), self.budget.clone());
         let what = format!("dump into set {}", place.set);
         let work = move |cx: Context| async move {
             let sink = RepositorySink::new(store, budget, sealer, place.clone());
@@ -93,7 +93,8 @@ impl Inner {
             .collect::<Result<Vec<_>>>()
             .context("field `artifacts`")?;
         let what = format!("stage of set {}", place.set);
-        let source = RepositorySource::new(self.store()?, self.budget.clone(), unsealer, place, report, artifacts);
+        let source =
+            RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts);
         let (engine, run) = (self.engine.clone(), key.0.clone());
         let work = move |cx: Context| async move {
             let stage = engine.stage(&run, Arc::new(source), &cx);

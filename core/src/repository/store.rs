@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::s3::S3Settings;
 use crate::error::{Error, Kind, Result};
 use crate::retry::Retry;
 
@@ -35,21 +36,27 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the folder of a `file:///path` URL, which must exist.
+    /// Opens the folder of a `file:///path` URL, which must exist, or the bucket of `s3://bucket/prefix`, with the credentials that the
+    /// environment names.
     ///
     /// # Errors
-    /// `Unsupported` for another scheme, `Invalid` for something that is not such a URL, `NotFound` when there is no such folder.
+    /// `Invalid` for something that is not such a URL or an S3 URL without credentials, `NotFound` when there is no such folder.
     pub fn open(url: &str) -> Result<Self> {
+        Self::open_with(url, &S3Settings::default())
+    }
+
+    /// As [`Store::open`]; the settings count for an `s3://` URL.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(url: &str, s3: &S3Settings) -> Result<Self> {
+        if url.starts_with("s3://") {
+            return Ok(Self::over(s3.open(url)?, url));
+        }
         let Some(path) = url.strip_prefix("file://") else {
-            if url.starts_with("s3://") {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!("{url}: S3 repositories are not served yet; use file:///path"),
-                ));
-            }
             return Err(Error::new(
                 Kind::Invalid,
-                format!("the repository {url:?} is not a URL of the form file:///path"),
+                format!("the repository {url:?} is not a URL of the form file:///path or s3://bucket/prefix"),
             ));
         };
         if !path.starts_with('/') {
@@ -113,8 +120,18 @@ impl Store {
             .run(|| async {
                 match self.create(key, bytes.clone()).await {
                     Err(e) if e.kind() == Kind::Exists => {
-                        if self.read_once(key, DOCUMENT_BYTES.max(bytes.len() as u64)).await? == *bytes {
-                            return Ok(());
+                        match self.read_once(key, DOCUMENT_BYTES.max(bytes.len() as u64)).await {
+                            Ok(found) if found == *bytes => return Ok(()),
+                            // A create that met another one is answered before either is there.
+                            Err(e) if e.kind() == Kind::NotFound => {
+                                return Err(Error::caused(
+                                    Kind::Unavailable,
+                                    format!("create {key}: it is neither there nor free"),
+                                    e,
+                                ));
+                            }
+                            Err(e) => return Err(e),
+                            Ok(_) => {}
                         }
                         Err(Error::new(Kind::Conflict, format!("{key} exists already with other bytes")))
                     }
@@ -223,19 +240,32 @@ impl Store {
         let prefix = path(folder)?;
         self.retry
             .run(|| async {
-                self.objects
-                    .list(Some(&prefix))
-                    .map_ok(|o| (o.location.to_string(), o.size))
-                    .try_collect()
-                    .await
-                    .map_err(|e| failed(&format!("list {folder}"), e))
+                let what = || format!("list {folder}");
+                let mut found = Vec::new();
+                let mut list = self.objects.list(Some(&prefix));
+                // The deadline is for each page: a long list is no reason to give up, a store that says nothing is.
+                loop {
+                    match tokio::time::timeout(self.deadline, list.try_next()).await {
+                        Ok(Ok(Some(object))) => found.push((object.location.to_string(), object.size)),
+                        Ok(Ok(None)) => return Ok(found),
+                        Ok(Err(e)) => return Err(failed(&what(), e)),
+                        Err(e) => {
+                            let told = format!("{}: no answer in {:?}", what(), self.deadline);
+                            return Err(Error::caused(Kind::Timeout, told, e));
+                        }
+                    }
+                }
             })
             .await
     }
 
     /// Removes what a probe made. Only for probes: nothing of a backup is ever removed by this.
     pub(super) async fn remove_probe(&self, key: &str) -> Result<()> {
-        self.objects.delete(&path(key)?).await.map_err(|e| failed(&format!("remove {key}"), e))
+        let path = path(key)?;
+        match tokio::time::timeout(self.deadline, self.objects.delete(&path)).await {
+            Ok(done) => done.map_err(|e| failed(&format!("remove {key}"), e)),
+            Err(e) => Err(Error::caused(Kind::Timeout, format!("remove {key}: no answer in {:?}", self.deadline), e)),
+        }
     }
 }
 
@@ -256,7 +286,8 @@ fn failed(what: &str, error: object_store::Error) -> Error {
         // `Generic` holds the operating system's or the network's answer somewhere below.
         _ => io_cause(&error).map_or(Kind::Unavailable, |io| {
             match Error::io("", std::io::Error::from(io.kind())).kind() {
-                Kind::Internal => Kind::Unavailable,
+                // An answer that ends early says something of the connection, nothing of what is stored.
+                Kind::Internal | Kind::Corrupt => Kind::Unavailable,
                 kind => kind,
             }
         }),

@@ -33,13 +33,14 @@ impl Agent {
             ("--tls-cert", &format!("{folder}/tls.crt")),
             ("--tls-key", &format!("{folder}/tls.key")),
             ("--allow", &format!("backup={COORDINATOR},restore={COORDINATOR}")),
-            ("--repository", &format!("file://{}", house.repository().display())),
+            ("--repository", &house.at.url),
             ("--scratch", &format!("{folder}/scratch")),
             ("--log-format", "json"),
         ]
         .iter()
         .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
         .collect();
+        arguments.extend(house.at.agents.iter().cloned());
         arguments.push(engine.to_owned());
         arguments.extend(own);
         let (process, address) = launch(component, &arguments);
