@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod doctor;
+mod inspect;
 mod keys;
 mod output;
 mod pki;
@@ -65,6 +66,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Sets(command) => sets::list(args, &app, command).await,
         Command::Show(command) => sets::show(args, &app, command).await,
         Command::Verify(command) => sets::verify(args, &app, command).await,
+        Command::Inspect(command) => inspect::run(args, &app, command).await,
         Command::Runs(command) => runs::list(args, &app, command).await,
         Command::Cancel(command) => runs::cancel(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,

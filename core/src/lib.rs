@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod format;
 pub mod id;
 pub mod record;
 pub mod repository;

@@ -7,6 +7,7 @@
 //! against what the administrator trusts, before it writes a set or believes a record.
 
 mod budget;
+pub mod inspect;
 pub mod keys;
 pub mod layout;
 mod open;

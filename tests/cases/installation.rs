@@ -59,6 +59,7 @@ async fn installation_is_backed_up_wrecked_and_restored() {
     said.extend([
         house.must(&["show"]),
         house.must(&["verify"]),
+        house.must(&["inspect", "--all", "--identity", &house.path("identity-1")]),
         house.must(&["runs"]),
         house.must(&["runs", "1"]),
         house.must(&["keys", "list"]),
@@ -202,4 +203,29 @@ async fn installation_that_is_damaged_in_the_repository_is_refused_before_a_stor
     State::of(&house.installations[0]).await.assert_is(&wrecked, "after a forged record");
     std::fs::write(&record, text).expect("put the record back");
     assert_eq!(restore().status.code(), Some(0), "{}", String::from_utf8_lossy(&restore().stderr));
+}
+
+#[tokio::test]
+async fn installation_is_inspected_to_the_end_of_every_dump() {
+    let house = House::new(&["prod"], Size::TINY).await;
+    house.must(&["backup"]);
+    let identity = house.path("identity-2");
+    let inspected = house.must_json(&["inspect", "--identity", &identity]);
+    let artifacts = inspected[0]["artifacts"].as_array().expect("artifacts");
+    assert_eq!(artifacts.len(), 5, "{inspected:#}");
+    assert!(artifacts.iter().all(|a| a["failure"].is_null() && a["bytes"].as_u64() > Some(1000)), "{inspected:#}");
+
+    let closed = house.keepsake(&["inspect"]);
+    assert_eq!(closed.status.code(), Some(1), "{}", String::from_utf8_lossy(&closed.stderr));
+
+    // What is gone from the repository is found, by name, and the others are inspected all the same.
+    let lost = files_below(&house.repository())
+        .into_iter()
+        .find(|p| p.display().to_string().contains("/segments/zync-database/"))
+        .expect("a segment");
+    std::fs::remove_file(lost).expect("lose a segment");
+    let bad = house.keepsake(&["inspect", "--identity", &identity]);
+    let told = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert_eq!(bad.status.code(), Some(5), "{told}");
+    assert!(told.contains("BAD  zync-database/dump.pgc") && told.matches("good ").count() == 4, "{told}");
 }

@@ -7,6 +7,7 @@ use keepsake_agent::engine::postgres::Settings;
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_agent::engine::{Context, Engine};
 use keepsake_core::Kind;
+use keepsake_core::format::pgc;
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey};
 use keepsake_core::record::DumpReport;
 use keepsake_tests::memory::{MemorySink, MemorySource};
@@ -292,4 +293,36 @@ async fn the_fixture_comes_back_as_it_was() {
     restore(&engine, source(report, archive)).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     assert_eq!(server.digests(DATABASE).await, rows);
     assert_eq!(server.schema(DATABASE), schema);
+}
+
+#[tokio::test]
+async fn postgres_archive_that_is_cut_or_changed_in_its_structure_is_found() {
+    let server = zync_server().await;
+    server.run_as("zync", DATABASE, &oddities()).await;
+    let (report, archive) = dump(&engine(&server, "zync")).await;
+    let walked = pgc::walk(archive.as_slice()).unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert_eq!(walked.length, archive.len() as u64);
+    assert!(walked.owners.contains("zync") && walked.entries["TABLE DATA"] as usize == walked.rows.len(), "{walked:?}");
+    for (table, rows) in walked.counts() {
+        assert_eq!(report.counts.get(&table), Some(&rows), "{table}");
+    }
+    // Cut anywhere: at every byte of the end, at many of the rest.
+    for length in (0..archive.len()).step_by(61).chain(archive.len().saturating_sub(400)..archive.len()) {
+        let error = pgc::walk(&archive[..length]).expect_err("a cut archive");
+        assert_eq!(error.kind(), Kind::Corrupt, "{length}: {}", error.chain());
+    }
+    let mut longer = archive.clone();
+    longer.push(0);
+    assert_eq!(pgc::walk(longer.as_slice()).expect_err("bytes after the end").kind(), Kind::Corrupt);
+    // A row without its end is not taken for two, nor its table for whole. The end mark has a chunk of its own, with a length of five bytes.
+    let mark = archive.windows(5).rposition(|w| w == b"\\.\n\n\n").expect("the end of a table");
+    let end = (0..mark).rev().find(|at| archive[*at] == b'\n' && archive[at + 1..mark].len() == 5);
+    if let Some(end) = end {
+        let mut other = archive.clone();
+        other[end] = b'x';
+        assert_eq!(pgc::walk(other.as_slice()).expect_err("a row without its end").kind(), Kind::Corrupt);
+    }
+    let mut other = archive.clone();
+    other[mark] = b'x';
+    assert_eq!(pgc::walk(other.as_slice()).expect_err("a table without its end").kind(), Kind::Corrupt);
 }

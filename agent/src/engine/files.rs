@@ -11,19 +11,12 @@
 //! The archive format is written and read by code of our own: it must keep any bytes in names, times before 1970 and holes
 //! in a form that GNU tar reads, and refuse hostile archives in bounded memory before anything is written.
 
-#[cfg(test)]
-mod archives;
-mod decode;
 mod dump;
-mod encode;
-mod entry;
 mod extract;
 mod load;
 mod mounts;
 mod pipe;
-mod reader;
 mod remove;
-mod rules;
 mod sparse;
 mod staging;
 mod swap;
@@ -36,6 +29,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
+use keepsake_core::format::tar::shown;
 use keepsake_core::id::{ArtifactName, RunKey};
 use keepsake_core::record::{DumpReport, Facts};
 use rustix::fs::Access;
@@ -287,7 +281,7 @@ fn describe(path: &std::path::Path, loading: bool) -> Description {
     if let Some(mount) = root.mounts.deeper() {
         description.problems.push(format!(
             "another filesystem is mounted at {}: it is not dumped, and must be unmounted before a load",
-            entry::shown(mount)
+            shown(mount)
         ));
     }
     match staging::leftover_problems(&root) {

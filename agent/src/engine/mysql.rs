@@ -14,7 +14,6 @@ mod privileges;
 mod server;
 mod stage;
 mod stderr;
-pub mod stream;
 mod tools;
 
 use std::path::PathBuf;

@@ -7,7 +7,6 @@ mod dump;
 mod load;
 mod master;
 mod preflight;
-mod rdb;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,8 +22,6 @@ use tokio::sync::Mutex;
 use self::connection::Server;
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
 use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
-
-pub use self::rdb::{Keys, Walked, walk};
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.rdb";

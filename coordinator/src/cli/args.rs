@@ -53,6 +53,8 @@ pub enum Command {
     Show(OneSet),
     /// Read every stored byte of a set and compare it with the record. Needs no key.
     Verify(OneSet),
+    /// Unseal, decompress and read every dump to the end of its own format, and compare it with what was dumped.
+    Inspect(Inspect),
     /// List runs, or tell the story of one.
     Runs(Runs),
     /// Stop a run, or end one whose coordinator is gone.
@@ -160,6 +162,20 @@ pub struct OneSet {
     /// The set's id, or `latest`.
     #[arg(default_value = "latest")]
     pub set: String,
+}
+
+/// `inspect`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Inspect {
+    /// Which installations; the newest complete set of each.
+    #[command(flatten)]
+    pub which: Which,
+    /// The set's id, or `latest`.
+    #[arg(default_value = "latest", conflicts_with = "all")]
+    pub set: String,
+    /// A file with an age identity that opens the sets.
+    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
+    pub identities: Vec<PathBuf>,
 }
 
 /// `runs`

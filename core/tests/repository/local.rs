@@ -123,7 +123,7 @@ async fn files_are_their_owners_alone_and_leftovers_of_killed_writers_are_no_obj
 #[test]
 fn urls_that_are_not_served_are_told() {
     for (url, kind) in [
-        ("s3://bucket/prefix", Kind::Unsupported),
+        ("gs://bucket/prefix", Kind::Invalid),
         ("/backups", Kind::Invalid),
         ("file://relative", Kind::Invalid),
         ("file:///does/not/exist/here", Kind::NotFound),

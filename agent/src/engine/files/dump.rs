@@ -8,11 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use keepsake_core::error::Result;
+use keepsake_core::format::tar::{Body, END, Entry, Extent, File, Tally, encode, padding, shown};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::encode::{END, encode, padding};
-use super::entry::{Body, Entry, Extent, File, Tally, shown};
 use super::pipe::Outlet;
 use super::sparse::extents;
 use super::tree::{Node, OWN_PREFIX, Root, failed, is_gone};

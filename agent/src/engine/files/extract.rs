@@ -6,11 +6,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::{Body, Entry, File, Input, Meta, Reader, Stamp, shown, split};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use super::entry::{Body, Entry, File, Meta, Stamp, shown, split};
-use super::reader::{Input, Reader};
 use super::tree::{Node, c_name, failed, open_folder};
 
 /// Makes the entries of one archive in turn; they must have been admitted by the rules.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::format::tar::{Input, Meta, Reader, Rules, Tally, shown};
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 use rustix::fs::Mode;
@@ -12,12 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::in_place::InPlace;
 use super::super::{CommitReport, Source};
-use super::entry::{Meta, Tally, shown};
 use super::extract::{Extractor, settle};
 use super::pipe::stopped;
-use super::reader::{Input, Reader};
 use super::remove::remove_tree;
-use super::rules::Rules;
 use super::staging::{GONE, OLD, Staging, ensure_no_leftovers};
 use super::swap::{Failure, Swap};
 use super::tree::{Root, failed, open_folder};

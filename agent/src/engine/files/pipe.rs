@@ -5,10 +5,9 @@
 
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::Input;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-use super::reader::Input;
 
 /// Bytes that are sent together.
 const CHUNK: usize = 256 * 1024;

@@ -4,10 +4,10 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::shown;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::entry::shown;
 use super::tree::{Listing, Node, failed, open_folder};
 
 struct Level {

@@ -2,10 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
+use keepsake_core::format::tar::Extent;
+
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::entry::Extent;
 use super::tree::Node;
 
 /// How many pieces are told apart; with more, the smallest holes are stored as zeros.

@@ -8,11 +8,11 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::shown;
 use keepsake_core::id::RunKey;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, flock};
 use rustix::io::Errno;
 
-use super::entry::shown;
 use super::remove::remove_tree;
 use super::tree::{Listing, Node, OWN_PREFIX, Root, c_name, failed, open_folder};
 

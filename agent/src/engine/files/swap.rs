@@ -6,10 +6,10 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use keepsake_core::error::{Error, Result};
+use keepsake_core::format::tar::Meta;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::entry::Meta;
 use super::extract::settle;
 use super::tree::{Listing, Node, Root, failed, open_folder};
 

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::{Meta, Stamp, shown};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Stamp, shown};
 use super::mounts::Mounts;
 
 /// What the names of folders begin with that a load makes below the root.

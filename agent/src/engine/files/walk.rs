@@ -5,10 +5,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::{Body, File, MAX_DEPTH, Tally, shown};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::entry::{Body, File, MAX_DEPTH, Tally, shown};
 use super::mounts::Mounts;
 use super::tree::{Listing, Node, Root, failed, is_gone, open_folder};
 

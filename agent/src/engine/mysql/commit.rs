@@ -7,10 +7,10 @@ use keepsake_core::record::Counts;
 use tokio::io::AsyncWriteExt;
 
 use super::server::{Server, name, text};
-use super::stream::{Reader, SANDBOX, Summary};
 use super::{Mysql, artifact_name, facts, preflight, stage, tools};
 use crate::engine::{CommitReport, Context, Source};
 use crate::process::Running;
+use keepsake_core::format::sql::{Reader, SANDBOX, Summary};
 
 /// How long other clients may keep a table from being dropped, seconds.
 const LOCK_WAIT: u32 = 5;

@@ -9,10 +9,10 @@ use tokio::process::ChildStdout;
 
 use super::preflight::PACKET_ROOM;
 use super::server::Server;
-use super::stream::{Reader, Summary};
 use super::{Mysql, artifact_name, facts, fingerprint, privileges, tools};
 use crate::engine::{ArtifactSink, Context, Sink};
 use crate::process::Running;
+use keepsake_core::format::sql::{Reader, Summary};
 
 /// What is handed to the sink at once, bytes.
 const CHUNK: usize = 128 * 1024;

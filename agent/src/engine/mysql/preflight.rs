@@ -4,8 +4,8 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::DumpReport;
 
 use super::server::{Family, Server, text};
-use super::stream::Summary;
 use super::{Mysql, facts, privileges, tools};
+use keepsake_core::format::sql::Summary;
 
 /// What a packet has beside the statement: the command's byte, and comments that the client sends along.
 pub(super) const PACKET_ROOM: u64 = 1024;

@@ -4,9 +4,9 @@ use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::record::Counts;
 
 use super::server::Server;
-use super::stream::{Reader, Summary};
 use super::{ARTIFACT, Mysql, artifact_name, preflight};
 use crate::engine::{Context, Source, StageReport, only_artifact};
+use keepsake_core::format::sql::{Reader, Summary};
 
 /// Reads and checks all of it.
 pub(super) async fn run(engine: &Mysql, from: &dyn Source, cx: &Context) -> Result<StageReport> {

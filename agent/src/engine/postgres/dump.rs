@@ -1,10 +1,12 @@
-//! The dump: one exported snapshot, in which the rows are counted and which pg_dump reads.
+//! The dump: one exported snapshot, in which the rows are counted and which pg_dump reads. The archive is read to its end as it passes.
 
 use bytes::BytesMut;
 use keepsake_core::clock;
-use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::format::background::Checking;
+use keepsake_core::format::pgc;
 use keepsake_core::id::ArtifactName;
-use keepsake_core::record::{DumpReport, ToolRecord};
+use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::io::AsyncReadExt;
 
 use super::session::Session;
@@ -51,7 +53,7 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
     let mut running = tool.start()?;
     let mut artifact = out.artifact(&ArtifactName::new(ARTIFACT)?).await?;
     let mut stdout = running.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "pg_dump has no stdout"))?;
-    let mut head = Vec::new();
+    let mut checking = Checking::start(pgc::walk);
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         // A pipe gives little at a time: fill the chunk, so that the sink is not called for every page.
@@ -63,26 +65,24 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
         if buffer.is_empty() {
             break;
         }
-        if head.len() < MAGIC.len() {
-            head.extend_from_slice(buffer.get(..MAGIC.len().min(buffer.len())).unwrap_or_default());
-        }
         cx.advance(buffer.len() as u64);
-        artifact.write(buffer.freeze()).await?;
+        let chunk = buffer.freeze();
+        checking.feed(chunk.clone()).await.context("read what pg_dump writes")?;
+        artifact.write(chunk).await?;
     }
     drop(stdout);
     running.finish().await?;
-    if head != MAGIC {
-        return Err(Error::new(Kind::Internal, "pg_dump wrote something else than an archive"));
-    }
+    let archive = checking.finish().await.context("read what pg_dump wrote")?;
     // Counted while the snapshot still is what pg_dump read.
     let counts = session.counts().await?;
     session.run("COMMIT").await?;
+    same_rows(&counts, &archive)?;
     artifact.finish().await?;
     let tool = ToolRecord {
         tool: "pg_dump".to_owned(),
         version,
         exit_status: 0,
-        end_marker: "exit status; the archive is read to its end when it is staged".to_owned(),
+        end_marker: "the archive was read to its end, with the rows of every table".to_owned(),
     };
     Ok(DumpReport {
         server: session.name(),
@@ -93,6 +93,23 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
         counts,
         warnings: Vec::new(),
     })
+}
+
+/// Whether the archive has the rows that its snapshot has. A table of an extension has its rows in the archive when they are the user's, and is not
+/// counted.
+fn same_rows(counts: &Counts, archive: &pgc::Walked) -> Result<()> {
+    let found = archive.counts();
+    for (name, rows) in counts.iter().filter(|(name, _)| name.starts_with("rows:")) {
+        let in_archive = found.get(name);
+        if in_archive != Some(rows) {
+            let told = in_archive.map_or_else(|| "does not have it".to_owned(), |n| format!("has {n}"));
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("the snapshot has {rows} {name}, what pg_dump wrote {told}: this dump is not whole"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A name as a pattern that matches only itself.

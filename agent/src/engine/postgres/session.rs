@@ -160,7 +160,7 @@ impl Session {
                 continue;
             }
             let sql: String = self
-                .row("SELECT format('SELECT count(*) FROM %I.%I', $1::text, $2::text)", &[&schema, &table])
+                .row("SELECT format('SELECT count(*) FROM ONLY %I.%I', $1::text, $2::text)", &[&schema, &table])
                 .await?
                 .get(0);
             let rows: i64 = self.row(&sql, &[]).await?.get(0);

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{Info, Server};
-use super::rdb::{Walked, walk};
 use super::{ARTIFACT, Settings, preflight};
 use crate::engine::{Context, Sink};
+use keepsake_core::format::rdb::{Walked, walk};
 
 /// Another child of the server is waited for so long.
 const OTHER_CHILD: Duration = Duration::from_mins(10);

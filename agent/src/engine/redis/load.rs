@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Server;
-use super::rdb::{NOISE, Walked, walk};
 use super::{ARTIFACT, Settings, master, preflight};
 use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
+use keepsake_core::format::rdb::{NOISE, Walked, walk};
 
 /// The server must begin to fetch within so long.
 const FETCH: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use keepsake_core::record::{DumpReport, Facts};
 
 use super::Settings;
 use super::connection::{Info, Server};
-use super::rdb::Walked;
+use keepsake_core::format::rdb::Walked;
 
 /// Settings that a restore compares or tells.
 const CONFIG: &[&str] = &["maxmemory", "maxmemory-policy", "appendonly", "databases"];

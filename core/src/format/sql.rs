@@ -12,7 +12,7 @@ mod statement;
 mod summary;
 mod words;
 
-use keepsake_core::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 use state::State;
 use statement::Current;

@@ -6,9 +6,9 @@
 use super::entry::{Body, Entry, Extent, File, Stamp};
 
 /// The unit of the format, bytes.
-pub(super) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 /// Two of them end an archive.
-pub(super) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// The largest number in a field of eleven octal digits.
 const OCTAL_11: u64 = 0o777_7777_7777;
@@ -16,7 +16,7 @@ const OCTAL_11: u64 = 0o777_7777_7777;
 const OCTAL_7: u32 = 0o777_7777;
 
 /// The blocks that stand before an entry's data: pax header if needed, header, map of the holes.
-pub(super) fn encode(entry: &Entry) -> Vec<u8> {
+pub fn encode(entry: &Entry) -> Vec<u8> {
     let mut records = Vec::new();
     let map = match &entry.body {
         Body::File(File { size, extents: Some(extents) }) => Some((*size, sparse_map(*size, extents))),
@@ -80,7 +80,7 @@ pub(super) fn encode(entry: &Entry) -> Vec<u8> {
 }
 
 /// How many zeros follow data of this length, so that the next header stands at a block.
-pub(super) fn padding(length: u64) -> usize {
+pub fn padding(length: u64) -> usize {
     let over = usize::try_from(length % 512).unwrap_or(0);
     if over == 0 { 0 } else { BLOCK - over }
 }

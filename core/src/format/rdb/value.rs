@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use keepsake_core::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 use super::Walker;
 

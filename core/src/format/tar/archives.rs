@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::error::{Kind, Result};
 use bytes::Bytes;
-use keepsake_core::error::{Kind, Result};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

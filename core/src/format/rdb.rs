@@ -11,13 +11,13 @@ mod value;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::record::Counts;
+use crate::error::{Error, Kind, Result};
+use crate::record::Counts;
 
 use self::input::Input;
 
 /// A probe of the operator writes this key into every Redis all the time; counting it would make no two copies equal.
-pub(super) const NOISE: &[u8] = b"liveness-probe";
+pub const NOISE: &[u8] = b"liveness-probe";
 
 /// What an RDB holds.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of the file, none is a state")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keepsake_core::record::Counts;
+use crate::record::Counts;
 
 use super::words::{Found, Statement};
 

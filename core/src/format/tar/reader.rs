@@ -2,8 +2,8 @@
 //!
 //! Any bytes may come in: the answer is entries or an error, never a panic and never more memory than the limits below.
 
+use crate::error::{Context, Error, Kind, Result};
 use bytes::Bytes;
-use keepsake_core::error::{Context, Error, Kind, Result};
 
 use super::decode::{self, Block, Extra, Head, Role};
 use super::encode::{BLOCK, padding};
@@ -15,14 +15,14 @@ const MOST_EXTRA: u64 = 64 * 1024;
 const MOST_EXTENTS: usize = 1 << 17;
 
 /// Where the bytes come from.
-pub(super) trait Input {
+pub trait Input {
     /// The next bytes; `None` at an end that was checked.
     fn next_chunk(&mut self) -> Result<Option<Bytes>>;
 }
 
 /// Reads entries one after the other.
 #[derive(Debug)]
-pub(super) struct Reader<I> {
+pub struct Reader<I> {
     blocks: Blocks<I>,
     /// The piece of the entry's data that is being read.
     now: Extent,
@@ -32,14 +32,15 @@ pub(super) struct Reader<I> {
 }
 
 impl<I: Input> Reader<I> {
-    pub(super) fn new(input: I) -> Self {
+    /// A reader at the beginning of the archive.
+    pub fn new(input: I) -> Self {
         let blocks = Blocks { input, chunk: Bytes::new() };
         Self { blocks, now: Extent { at: 0, len: 0 }, rest: Vec::new().into_iter(), pad: 0 }
     }
 
     /// The next entry; data of the last one that was not asked for is read and dropped. `None` once the end marker and
     /// nothing but zeros after it were seen.
-    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         while self.data()?.is_some() {}
         let mut extra: Option<Extra> = None;
         loop {
@@ -66,7 +67,7 @@ impl<I: Input> Reader<I> {
     }
 
     /// The next piece of the entry's data and where in the file it belongs.
-    pub(super) fn data(&mut self) -> Result<Option<(u64, Bytes)>> {
+    pub fn data(&mut self) -> Result<Option<(u64, Bytes)>> {
         while self.now.len == 0 {
             let Some(extent) = self.rest.next() else {
                 self.blocks.skip(std::mem::take(&mut self.pad))?;

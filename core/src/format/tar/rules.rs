@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use keepsake_core::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 use super::entry::{Body, Entry, Tally, shown, split};
 
@@ -17,7 +17,7 @@ const MOST_REMEMBERED: usize = 450_000;
 
 /// Admits the entries of one archive in turn.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub struct Rules {
     /// Names at the top that a load leaves alone.
     reserved: HashSet<Vec<u8>>,
     /// The entry before, and whether it was a folder.
@@ -31,12 +31,13 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(reserved: impl IntoIterator<Item = Vec<u8>>) -> Self {
+    /// Nothing admitted yet; these names at the top are refused.
+    pub fn new(reserved: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self { reserved: reserved.into_iter().collect(), ..Self::default() }
     }
 
     /// Checks an entry and counts it.
-    pub(super) fn admit(&mut self, entry: &Entry) -> Result<()> {
+    pub fn admit(&mut self, entry: &Entry) -> Result<()> {
         let refuse = |what: String| Err(Error::new(Kind::Corrupt, format!("the entry {} {what}", shown(&entry.path))));
         if let Err(what) = self.check_order(&entry.path) {
             return refuse(what);
@@ -68,12 +69,12 @@ impl Rules {
     }
 
     /// What was admitted.
-    pub(super) fn tally(&self) -> &Tally {
+    pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// About how many bytes it takes unpacked.
-    pub(super) fn space(&self) -> u64 {
+    pub fn space(&self) -> u64 {
         self.space
     }
 
@@ -121,7 +122,7 @@ fn strip_folder<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::files::entry::{File, Meta, Stamp};
+    use crate::format::tar::entry::{File, Meta, Stamp};
 
     fn entry(text: &str) -> Entry {
         let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: Stamp { seconds: 0, nanos: 0 } };

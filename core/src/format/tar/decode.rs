@@ -3,7 +3,7 @@
 //! Understood are ustar with pax records (ours, GNU tar's `--format=pax`, Python's), GNU's long names, and holes in GNU's
 //! pax format 1.0. Anything that would be lost in silence is refused by name.
 
-use keepsake_core::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 use super::encode::BLOCK;
 use super::entry::{Body, Entry, File, Meta, Stamp, check_plain, shown};

@@ -2,26 +2,31 @@
 //!
 //! Paths are bytes, relative to the root, without `.`, `..`, doubled or trailing slashes; the root itself is the empty path.
 
-use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::record::{Counts, DumpReport};
+use crate::error::{Error, Kind, Result};
+use crate::record::{Counts, DumpReport};
 
 /// How deep a tree may be. Each level costs an open folder while walking, and a process may have only so many.
-pub(super) const MAX_DEPTH: usize = 512;
+pub const MAX_DEPTH: usize = 512;
 /// The longest name of one entry, bytes: that of Linux.
-pub(super) const MAX_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) path: Vec<u8>,
-    pub(super) body: Body,
-    pub(super) meta: Meta,
+pub struct Entry {
+    /// Relative, without a slash at its end; empty for the root.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub body: Body,
+    /// What it carries besides.
+    pub meta: Meta,
 }
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Body {
+pub enum Body {
+    /// A folder.
     Directory,
+    /// A regular file.
     File(File),
     /// Any bytes but NUL; never followed by us.
     Symlink(Vec<u8>),
@@ -31,66 +36,74 @@ pub(super) enum Body {
 
 /// A regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct File {
+pub struct File {
     /// Apparent size, bytes.
-    pub(super) size: u64,
+    pub size: u64,
     /// Where it has data, ascending; `None` when it has no holes.
-    pub(super) extents: Option<Vec<Extent>>,
+    pub extents: Option<Vec<Extent>>,
 }
 
 impl File {
     /// Bytes that are stored of it.
-    pub(super) fn stored(&self) -> u64 {
+    pub fn stored(&self) -> u64 {
         self.extents.as_ref().map_or(self.size, |all| all.iter().fold(0, |sum, e| sum.saturating_add(e.len)))
     }
 }
 
 /// A piece of a file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Extent {
-    pub(super) at: u64,
-    pub(super) len: u64,
+pub struct Extent {
+    /// Where it begins, bytes.
+    pub at: u64,
+    /// Its length, bytes.
+    pub len: u64,
 }
 
 /// What an entry carries besides its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta {
+pub struct Meta {
     /// The lower twelve bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Stamp,
+    pub mode: u32,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// When the content was changed last.
+    pub mtime: Stamp,
 }
 
 /// A time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     /// Seconds since 1970, before it negative.
-    pub(super) seconds: i64,
+    pub seconds: i64,
     /// Always counted forward, also before 1970.
-    pub(super) nanos: u32,
+    pub nanos: u32,
 }
 
 /// What was counted; the root itself is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) files: u64,
-    pub(super) directories: u64,
-    pub(super) symlinks: u64,
+pub struct Tally {
+    /// Regular files.
+    pub files: u64,
+    /// Folders.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
     /// Second and further names of a file.
-    pub(super) hardlinks: u64,
+    pub hardlinks: u64,
     /// Apparent size of the files, each counted once.
-    pub(super) bytes: u64,
+    pub bytes: u64,
 }
 
 impl Tally {
     /// As named in records.
-    pub(super) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         self.named().into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
     }
 
     /// Entries of every kind.
-    pub(super) fn entries(&self) -> u64 {
+    pub fn entries(&self) -> u64 {
         self.files.saturating_add(self.directories).saturating_add(self.symlinks).saturating_add(self.hardlinks)
     }
 
@@ -105,7 +118,7 @@ impl Tally {
     }
 
     /// Counts one entry of an archive.
-    pub(super) fn add(&mut self, body: &Body) {
+    pub fn add(&mut self, body: &Body) {
         match body {
             Body::Directory => self.directories += 1,
             Body::Symlink(_) => self.symlinks += 1,
@@ -118,12 +131,12 @@ impl Tally {
     }
 
     /// What differs from another count, in words; `None` when nothing does.
-    pub(super) fn difference(&self, expected: &Self) -> Option<String> {
+    pub fn difference(&self, expected: &Self) -> Option<String> {
         describe_difference(self.named().into_iter().zip(expected.named()).map(|((n, a), (_, b))| (n, a, Some(b))))
     }
 
     /// Fails unless the record says the same; says nothing without a record.
-    pub(super) fn equals_record(&self, recorded: Option<&DumpReport>) -> Result<()> {
+    pub fn equals_record(&self, recorded: Option<&DumpReport>) -> Result<()> {
         let Some(report) = recorded else { return Ok(()) };
         let pairs = self.named().into_iter().map(|(name, n)| (name, n, report.counts.get(name).copied()));
         match describe_difference(pairs) {
@@ -145,7 +158,7 @@ fn describe_difference(pairs: impl Iterator<Item = (&'static str, u64, Option<u6
 }
 
 /// A path for people: what is not printable is escaped, and the middle of a long one is left out.
-pub(super) fn shown(path: &[u8]) -> String {
+pub fn shown(path: &[u8]) -> String {
     const MOST: usize = 160;
     if path.is_empty() {
         return "the root".to_owned();
@@ -163,7 +176,7 @@ pub(super) fn shown(path: &[u8]) -> String {
 }
 
 /// The folder that an entry is in, and its name there; `None` for the root.
-pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.is_empty() {
         return None;
     }
@@ -177,7 +190,7 @@ pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 ///
 /// # Errors
 /// `Corrupt`, saying what is wrong with it.
-pub(super) fn check_plain(path: &[u8]) -> std::result::Result<(), &'static str> {
+pub fn check_plain(path: &[u8]) -> std::result::Result<(), &'static str> {
     if path.starts_with(b"/") {
         return Err("is an absolute path");
     }

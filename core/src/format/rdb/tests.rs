@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use keepsake_core::Kind;
+use crate::Kind;
 use proptest::prelude::*;
 
 use super::crc64::crc64;
