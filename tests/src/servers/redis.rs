@@ -53,26 +53,39 @@ impl RedisServer {
         self.restart().await;
     }
 
-    /// Starts it again on the data it has; on another port if its own was taken meanwhile.
+    /// Starts it again on the data it has, at the same address, as whoever supervises it would.
+    pub async fn start_again(&mut self) {
+        drop(self.process.take());
+        assert!(self.start_on(self.port).await, "redis-server did not start again on its port {}", self.port);
+    }
+
+    /// Starts it again on the data it has; on another port.
     pub async fn restart(&mut self) {
         drop(self.process.take());
         for _ in 0..5 {
-            self.port = free_port();
-            let mut command = server_command("redis-server");
-            command
-                .arg(self.scratch.path().join("redis.conf"))
-                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-                .arg("--dir")
-                .arg(&self.data)
-                .args(["--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", "--save", ""])
-                .args(&self.options);
-            let mut process = Process::start("redis-server", command);
-            if self.answers(&mut process).await {
-                self.process = Some(process);
+            if self.start_on(free_port()).await {
                 return;
             }
         }
         panic!("redis-server did not start five times");
+    }
+
+    async fn start_on(&mut self, port: u16) -> bool {
+        self.port = port;
+        let mut command = server_command("redis-server");
+        command
+            .arg(self.scratch.path().join("redis.conf"))
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .arg("--dir")
+            .arg(&self.data)
+            .args(["--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", "--save", ""])
+            .args(&self.options);
+        let mut process = Process::start("redis-server", command);
+        let answers = self.answers(&mut process).await;
+        if answers {
+            self.process = Some(process);
+        }
+        answers
     }
 
     async fn answers(&self, process: &mut Process) -> bool {
@@ -115,6 +128,11 @@ impl RedisServer {
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the server runs")
+    }
+
+    /// Whether it was started and has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|p| p.ended().is_none())
     }
 
     /// Kills it at once, as a power cut would.

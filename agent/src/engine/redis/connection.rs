@@ -6,9 +6,10 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::secret::Secret;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo};
 
-use super::Settings;
+use super::settings::Settings;
+use super::tls;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,11 +27,13 @@ pub(super) struct Server {
 pub(super) struct Info(HashMap<String, String>);
 
 impl Server {
-    /// Checks the URL without connecting.
-    pub(super) fn check_url(url: &str) -> Result<ConnectionInfo> {
-        if url.starts_with("rediss://") {
-            return Err(Error::new(Kind::Unsupported, "--redis-url: rediss:// (TLS) is not served yet"));
-        }
+    /// Checks the address and the files of TLS without connecting.
+    pub(super) fn check(settings: &Settings) -> Result<()> {
+        Self::client(settings).map(|_| ())
+    }
+
+    fn client(settings: &Settings) -> Result<Client> {
+        let url = &settings.redis_url;
         // A password in the URL would be in the argument list, where everybody on the machine can read it; it is not repeated here.
         if url.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
             return Err(Error::new(
@@ -38,14 +41,9 @@ impl Server {
                 "--redis-url carries credentials: put the password into a file (--redis-password-file)",
             ));
         }
-        url.into_connection_info().map_err(|e| {
+        let mut info = url.as_str().into_connection_info().map_err(|e| {
             Error::caused(Kind::Invalid, format!("--redis-url {url:?} is not of the form redis://host:port"), e)
-        })
-    }
-
-    /// Connects; the password file is read now.
-    pub(super) async fn connect(settings: &Settings) -> Result<Self> {
-        let mut info = Self::check_url(&settings.redis_url)?;
+        })?;
         let mut redis = info.redis_settings().clone();
         if let Some(user) = &settings.redis_username {
             redis = redis.set_username(user);
@@ -54,10 +52,23 @@ impl Server {
             redis = redis.set_password(Secret::from_file(path)?.expose());
         }
         info = info.set_redis_settings(redis);
-        let client = Client::open(info).or_kind(Kind::Invalid, "--redis-url")?;
+        match tls::certificates(settings)? {
+            None => Client::open(info),
+            Some(certificates) => Client::build_with_tls(info, certificates),
+        }
+        .or_kind(Kind::Invalid, "--redis-url, --redis-ca, --redis-cert and --redis-key do not make a connection")
+    }
+
+    /// Connects; password and certificate files are read now.
+    pub(super) async fn connect(settings: &Settings) -> Result<Self> {
+        Self::connect_patiently(settings, ANSWER).await
+    }
+
+    /// As [`Server::connect`], for a question that may take so long to be answered.
+    pub(super) async fn connect_patiently(settings: &Settings, answer: Duration) -> Result<Self> {
         let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
-        let connection = client
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(answer));
+        let connection = Self::client(settings)?
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|e| failed(&format!("connect to {}", settings.redis_url), e))?;
@@ -109,14 +120,34 @@ impl Server {
         Ok(found.first().is_some_and(|f| !matches!(f, None | Some(redis::Value::Nil))))
     }
 
+    /// Changes a setting of the running server.
+    pub(super) async fn set_config(&self, name: &str, value: &str) -> Result<()> {
+        self.ask::<()>(&["CONFIG", "SET", name, value]).await
+    }
+
+    /// The command that makes a server follow another one: REPLICAOF since 5.0, SLAVEOF before; `None` when both were renamed away.
+    pub(super) async fn follow_command(&self) -> Result<Option<&'static str>> {
+        for name in ["REPLICAOF", "SLAVEOF"] {
+            if self.has_command(name).await? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the server a master; tried for a while, because a server left as a replica refuses writes.
-    pub(super) async fn replica_of_nobody(&self) -> Result<()> {
+    pub(super) async fn follow_nobody(&self) -> Result<()> {
         let retry = keepsake_core::retry::Retry {
             tries: 20,
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(1),
         };
-        retry.run(|| self.ask::<()>(&["REPLICAOF", "NO", "ONE"])).await
+        retry
+            .run(|| async {
+                let Some(command) = self.follow_command().await? else { return Ok(()) };
+                self.ask::<()>(&[command, "NO", "ONE"]).await
+            })
+            .await
     }
 }
 
@@ -146,6 +177,12 @@ impl Info {
     /// Major and minor number.
     pub(super) fn major_minor(&self) -> (u32, u32) {
         let mut parts = self.version().split('.').map(|p| p.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+
+    /// The Redis version whose commands and files it has: Valkey tells it beside its own, from 7.2 on.
+    pub(super) fn speaks_as(&self) -> (u32, u32) {
+        let mut parts = self.get("redis_version").unwrap_or_default().split('.').map(|p| p.parse().unwrap_or(0));
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
     }
 

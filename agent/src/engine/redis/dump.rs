@@ -1,50 +1,42 @@
-//! The dump: BGSAVE, and the file that its child writes.
-//!
-//! The file is opened while the child still writes it, and that descriptor is kept: whatever else is renamed over `dump.rdb` meanwhile, what
-//! is read is what this BGSAVE wrote. A save that was in progress before is an older instant, so it is waited for.
+//! The dump: from the file that BGSAVE's child writes where the data folder is shared, else over the network as a replica gets it.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod bgsave;
+mod psync;
+
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use keepsake_core::clock;
-use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
-use keepsake_core::id::ArtifactName;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::rdb::Walked;
 use keepsake_core::record::{DumpReport, ToolRecord};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{Info, Server};
-use super::{ARTIFACT, Settings, preflight};
+use super::connection::Server;
+use super::preflight;
+use super::settings::Settings;
 use crate::engine::{Context, Sink};
-use keepsake_core::format::rdb::{Walked, walk};
 
 /// Another child of the server is waited for so long.
 const OTHER_CHILD: Duration = Duration::from_mins(10);
-/// A BGSAVE is tried so often when something else replaces its file.
+/// A dump is tried so often when something else comes between.
 const TRIES: u32 = 3;
-/// Bytes read at a time.
-const CHUNK: usize = 256 << 10;
+
+/// What a dump took, by either way.
+struct Taken {
+    walked: Walked,
+    position: Option<String>,
+    opened: jiff::Timestamp,
+    tool: &'static str,
+    end_marker: &'static str,
+}
 
 pub(super) async fn dump(server: &Server, settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
     let info = server.info().await?;
-    preflight::refuse(preflight::dump_problems(&info, settings))?;
-    let folder = settings
-        .redis_data_dir
-        .clone()
-        .ok_or_else(|| Error::new(Kind::Internal, "the preflight let a dump without a data folder pass"))?;
-    let name = server.config("dbfilename").await?.unwrap_or_else(|| "dump.rdb".to_owned());
-    let place = folder.join(&name);
-    check_space(&folder, &place, &info)?;
-
+    preflight::refuse(preflight::dump_problems(&info))?;
     let mut facts = preflight::facts(server, &info).await?;
-    let saved = cx.unless_cancelled(save(server, &folder, &place, cx)).await?;
-    cx.phase("dumping", saved.length);
-    let walked = cx.unless_cancelled(copy(saved.file, out, cx)).await?;
+    let Taken { walked, position, opened, tool, end_marker } = match &settings.redis_data_dir {
+        Some(folder) => bgsave::dump(server, folder, &info, out, cx).await?,
+        None => psync::dump(server, settings, out, cx).await?,
+    };
     facts.insert("rdb_version".to_owned(), walked.version.to_string());
     facts.insert("rdb_valkey".to_owned(), walked.valkey.to_string());
 
@@ -58,83 +50,21 @@ pub(super) async fn dump(server: &Server, settings: &Settings, out: &dyn Sink, c
     if walked.modules {
         warnings.push("the data holds values of modules: a restore needs a server with the same modules".to_owned());
     }
-    let tool = ToolRecord {
-        tool: "BGSAVE".to_owned(),
-        version: info.name(),
-        exit_status: 0,
-        end_marker: "rdb_last_bgsave_status:ok, end mark and checksum of the RDB".to_owned(),
-    };
+    let tool =
+        ToolRecord { tool: tool.to_owned(), version: info.name(), exit_status: 0, end_marker: end_marker.to_owned() };
     Ok(DumpReport {
         server: info.name(),
         tools: vec![tool],
-        position: saved.position,
-        snapshot_opened: Some(saved.opened),
+        position,
+        snapshot_opened: Some(opened),
         facts,
         counts: walked.counts(),
         warnings,
     })
 }
 
-struct Saved {
-    file: File,
-    length: u64,
-    position: Option<String>,
-    opened: jiff::Timestamp,
-}
-
-/// Makes the server save, and gives the file that its child wrote.
-async fn save(server: &Server, folder: &Path, place: &Path, cx: &Context) -> Result<Saved> {
-    for _ in 0..TRIES {
-        wait_for_no_child(server).await?;
-        let temporary = temporary_files(folder)?;
-        let before = inode(place)?;
-        let position = server.info().await?.get("master_repl_offset").map(str::to_owned);
-        match server.ask::<String>(&["BGSAVE"]).await {
-            Ok(_) => {}
-            // A save point came first: that save is of another instant than ours would be.
-            Err(e) if e.chain().contains("in progress") => continue,
-            Err(e) => return Err(e),
-        }
-        let opened = clock::now();
-        cx.snapshot_open();
-        cx.phase("saving", 0);
-        let mut file = None;
-        loop {
-            if file.is_none() {
-                file = open_new(folder, &temporary)?;
-            }
-            let info = server.info().await?;
-            if info.is("rdb_bgsave_in_progress", "0") {
-                check_saved(&info, folder)?;
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(if file.is_none() { 1 } else { 50 })).await;
-        }
-        let after = inode(place)?;
-        let file = match file {
-            // The child's file has become the server's RDB.
-            Some(file) if Some(identity(&file)?) == after => file,
-            // It was too quick to be seen, and the server's RDB is another file than before.
-            None if after.is_some() && after != before => {
-                File::open(place).map_err(|e| Error::io("open the RDB that was just saved", e))?
-            }
-            // Another save came in between: which of the two files is whose cannot be told.
-            Some(_) | None => continue,
-        };
-        let length = file.metadata().map_err(|e| Error::io("look at the RDB", e))?.len();
-        return Ok(Saved { file, length, position, opened });
-    }
-    Err(Error::new(
-        Kind::Busy,
-        format!(
-            "of {TRIES} BGSAVEs none became {} (is --redis-data-dir {} the server's data folder? do its save points come every few seconds?)",
-            place.display(),
-            folder.display()
-        ),
-    ))
-}
-
-async fn wait_for_no_child(server: &Server) -> Result<()> {
+/// Waits until no child of the server runs: a save in progress is of an older instant, and beside any other child none can begin.
+pub(super) async fn wait_for_no_child(server: &Server) -> Result<()> {
     let end = Instant::now() + OTHER_CHILD;
     loop {
         let info = server.info().await?;
@@ -153,124 +83,5 @@ async fn wait_for_no_child(server: &Server) -> Result<()> {
             ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn check_saved(info: &Info, folder: &Path) -> Result<()> {
-    if info.is("rdb_last_bgsave_status", "ok") {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Unavailable,
-        format!(
-            "the server's BGSAVE failed (rdb_last_bgsave_status:{}): its log says why, most often no room in {} or no memory to fork. Until a save \
-             succeeds the server may refuse writes (stop-writes-on-bgsave-error)",
-            info.get("rdb_last_bgsave_status").unwrap_or("unknown"),
-            folder.display()
-        ),
-    ))
-}
-
-/// A save that fails for lack of room can make the server refuse writes, so it is not even tried.
-fn check_space(folder: &Path, place: &Path, info: &Info) -> Result<()> {
-    let stat = rustix::fs::statvfs(folder)
-        .map_err(|e| Error::io(format!("look at --redis-data-dir {}", folder.display()), e.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let last = std::fs::metadata(place).map_or(0, |m| m.len());
-    // An RDB is smaller than the data in memory; how much smaller, the last one tells best.
-    let needed = if last > 0 { last + last / 4 } else { info.number("used_memory_dataset") / 2 };
-    if free < needed {
-        return Err(Error::new(
-            Kind::Busy,
-            format!(
-                "{} has {free} bytes free, a save needs about {needed}: make room before the dump",
-                folder.display()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn temporary_files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
-    let what = || format!("list --redis-data-dir {}", folder.display());
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(what(), e))? {
-        let entry = entry.map_err(|e| Error::io(what(), e))?;
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.starts_with(b"temp-") && name.ends_with(b".rdb") {
-            found.insert(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-fn open_new(folder: &Path, known: &BTreeSet<PathBuf>) -> Result<Option<File>> {
-    for path in temporary_files(folder)?.difference(known) {
-        match File::open(path) {
-            Ok(file) => return Ok(Some(file)),
-            // Renamed between listing and opening: it is the server's RDB now.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => {
-                return Err(Error::io(format!("open {}; does the agent run as the server's user?", path.display()), e));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn identity(file: &File) -> Result<(u64, u64)> {
-    file.metadata().map(|m| (m.dev(), m.ino())).map_err(|e| Error::io("look at the RDB", e))
-}
-
-fn inode(path: &Path) -> Result<Option<(u64, u64)>> {
-    match std::fs::metadata(path) {
-        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(format!("look at {}", path.display()), e)),
-    }
-}
-
-/// Reads the file, walks what is read and hands it on.
-async fn copy(file: File, out: &dyn Sink, cx: &Context) -> Result<Walked> {
-    let (sender, mut chunks) = mpsc::channel(2);
-    let walking = tokio::task::spawn_blocking(move || walk(Tee { file, sender, pending: Bytes::new() }));
-    let mut artifact = out.artifact(&ArtifactName::new(ARTIFACT)?).await?;
-    while let Some(chunk) = chunks.recv().await {
-        let chunk: Bytes = chunk;
-        cx.advance(chunk.len() as u64);
-        artifact.write(chunk).await?;
-    }
-    let walked = walking.await.or_kind(Kind::Internal, "walk the RDB")?.context("the RDB that the server wrote")?;
-    let length = artifact.finish().await?;
-    if length != walked.length {
-        return Err(Error::new(Kind::Internal, format!("{length} bytes were stored of an RDB of {}", walked.length)));
-    }
-    Ok(walked)
-}
-
-/// Reads a file and gives each chunk to a channel before the walker sees it.
-struct Tee {
-    file: File,
-    sender: mpsc::Sender<Bytes>,
-    pending: Bytes,
-}
-
-impl Read for Tee {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.pending.is_empty() {
-            let mut buffer = vec![0; CHUNK];
-            let n = self.file.read(&mut buffer)?;
-            buffer.truncate(n);
-            self.pending = Bytes::from(buffer);
-            if n > 0 {
-                self.sender
-                    .blocking_send(self.pending.clone())
-                    .map_err(|_| std::io::Error::other("the dump was given up"))?;
-            }
-        }
-        let n = self.pending.len().min(out.len());
-        self.pending.copy_to_slice(out.get_mut(..n).unwrap_or_default());
-        Ok(n)
     }
 }

@@ -3,7 +3,6 @@
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::{DumpReport, Facts};
 
-use super::Settings;
 use super::connection::{Info, Server};
 use keepsake_core::format::rdb::Walked;
 
@@ -29,14 +28,8 @@ pub(super) async fn facts(server: &Server, info: &Info) -> Result<Facts> {
 }
 
 /// What would stop a dump.
-pub(super) fn dump_problems(info: &Info, settings: &Settings) -> Vec<String> {
-    let mut problems = kind_problems(info);
-    if settings.redis_data_dir.is_none() {
-        problems.push(
-            "no --redis-data-dir: a dump reads the RDB from the server's data folder; dumps over the network (PSYNC) are not served yet".to_owned(),
-        );
-    }
-    problems
+pub(super) fn dump_problems(info: &Info) -> Vec<String> {
+    kind_problems(info)
 }
 
 /// What no operation can work with.
@@ -55,24 +48,13 @@ fn kind_problems(info: &Info) -> Vec<String> {
     problems
 }
 
-/// What would stop a load.
-pub(super) async fn load_problems(server: &Server, info: &Info) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
-    if !server.has_command("replicaof").await? && !server.has_command("slaveof").await? {
-        problems.push(
-            "a load needs REPLICAOF, which was renamed away on this server (3scale 2.15 does so): the methods `reload` and `restart` are not served yet"
-                .to_owned(),
-        );
-    }
-    if server.config("tls-replication").await?.as_deref() == Some("yes") {
-        problems.push(
-            "a load cannot serve replication over TLS yet: set tls-replication no for the time of the load".to_owned(),
-        );
-    }
+/// What would stop a load, whatever way it takes.
+pub(super) fn load_problems(info: &Info) -> Vec<String> {
+    let mut problems = kind_problems(info);
     if info.is("loading", "1") {
         problems.push("the server is loading its own data now: wait until it has".to_owned());
     }
-    Ok(problems)
+    problems
 }
 
 /// The problems as one error, or nothing.
@@ -87,9 +69,7 @@ pub(super) fn refuse(mut problems: Vec<String>) -> Result<()> {
 /// Whether the server can take an RDB: one newer than the server would wipe it.
 pub(super) async fn check_load(server: &Server, walked: &Walked, recorded: Option<&DumpReport>) -> Result<Vec<String>> {
     let info = server.info().await?;
-    let mut problems = kind_problems(&info);
-    problems.extend(load_problems(server, &info).await?);
-    refuse(problems)?;
+    refuse(load_problems(&info))?;
     readable(&info, walked)?;
 
     let mut warnings = Vec::new();
