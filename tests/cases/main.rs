@@ -2,6 +2,7 @@
 
 mod architecture;
 mod by_hand;
+mod conformance;
 mod files;
 mod installation;
 mod mysql;
