@@ -205,7 +205,7 @@ mod tests {
         std::fs::write(&file, "[default]\naws_access_key_id = AKID\n").unwrap();
         let error = read_credentials(&file).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
-        assert!(!error.chain().to_string().contains("AKID"), "{}", error.chain());
+        assert!(!error.chain().contains("AKID"), "{}", error.chain());
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
             (S3Settings { ca: Some(folder.path().join("no")), ..good }, "s3://bucket", "certificates"),
         ] {
             let error = settings.open(url).expect_err(word);
-            assert!(error.chain().to_string().contains(word), "{}", error.chain());
+            assert!(error.chain().contains(word), "{}", error.chain());
         }
     }
 }
