@@ -4,7 +4,9 @@ CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check lint setup-demo setup-test bench
+MATRIX_DIR := $(abspath $(if $(KEEPSAKE_MATRIX_DIR),$(KEEPSAKE_MATRIX_DIR),$(TARGET_DIR)/matrix))
+
+.PHONY: demo test test-matrix check lint setup-demo setup-test setup-matrix bench
 
 # Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
 # optimised build takes longer than the demo saves.
@@ -22,10 +24,24 @@ else
 	KEEPSAKE_REQUIRE_SERVERS=1 $(CARGO) test --locked --workspace --features keepsake-core/testing
 endif
 
+# Every engine on servers and clients of other Debian releases, unpacked beside the build (about 2 GB) and run under chroot: as root, on Debian.
+# What cannot be had is not tried; the table at the end tells.
+test-matrix: setup-matrix
+	tests/matrix/unpack "$(MATRIX_DIR)"
+	rm -rf "$(MATRIX_DIR)/results"
+ifeq ($(NEXTEST),yes)
+	status=0; KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" $(CARGO) nextest run --locked -p keepsake-tests --test matrix || status=$$?; \
+	tests/matrix/table "$(MATRIX_DIR)"; exit $$status
+else
+	status=0; KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" $(CARGO) test --locked -p keepsake-tests --test matrix || status=$$?; \
+	tests/matrix/table "$(MATRIX_DIR)"; exit $$status
+endif
+
 # Formatting and lints, as CI runs them.
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --features keepsake-core/testing -- -D warnings
+	$(CARGO) clippy --locked -p keepsake-tests --test matrix -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and banned crates were not checked" >&2; fi
 
@@ -41,3 +57,6 @@ setup-demo:
 
 setup-test:
 	@tests/install-packages test
+
+setup-matrix:
+	@tests/install-packages matrix

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod memory;
 pub mod poll;
 pub mod proxy;
+pub mod root;
 pub mod scratch;
 pub mod servers;
 pub mod stand;

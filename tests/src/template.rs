@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::child::{run, tool_command};
+use crate::scratch::Scratch;
 
 /// Where what is made once is kept: beside the build, so that `cargo clean` removes it.
 fn shared() -> PathBuf {
@@ -24,9 +25,13 @@ pub fn copy(name: &str, to: &Path, make: impl FnOnce(&Path)) {
     lock.lock().expect("lock the template");
     if !template.join("done").try_exists().expect("look for the template") {
         let _absent_at_first = std::fs::remove_dir_all(&template);
-        let data = template.join("data");
-        std::fs::create_dir_all(&data).expect("make the template");
+        std::fs::create_dir_all(&template).expect("make the template");
+        // Made where the servers' user may go, which a target folder need not be.
+        let scratch = Scratch::new();
+        let data = scratch.folder("data", 0o755);
         make(&data);
+        let kept = run(tool_command("cp").arg("-a").arg(&data).arg(template.join("data")));
+        assert!(kept.status.success(), "keep the template {name}: {kept:?}");
         File::create(template.join("done")).expect("mark the template as done");
     }
     let copied = run(tool_command("cp").arg("-a").arg(template.join("data")).arg(to));

@@ -6,6 +6,7 @@ mod dump;
 mod load;
 mod session;
 mod tools;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,13 +74,8 @@ impl Engine for Postgres {
                 Err(e) => problems.push(e.chain()),
             }
         }
-        let newest = tools.iter().find(|(tool, _)| tool == "pg_dump").and_then(|(_, v)| tools::major(v));
-        if newest.is_some_and(|major| major < session.major()) {
-            problems.push(format!(
-                "pg_dump is older than the server ({}): install the server's own client",
-                session.major()
-            ));
-        }
+        let dumps = tools.iter().find(|(tool, _)| tool == "pg_dump");
+        problems.extend(dumps.and_then(|(_, version)| versions::problem(version, session.major())));
         Ok(Description {
             server: session.name(),
             tools,

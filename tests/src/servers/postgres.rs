@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::child::{Process, give_to_servers, run, server_command, tool_command};
+use crate::child::{Process, give_to_servers, run};
 use crate::poll::wait_for;
+use crate::root::Root;
 use crate::scratch::{Scratch, free_port};
 
 /// The password of the superuser of every test server.
@@ -17,15 +18,22 @@ pub const PASSWORD: &str = "canary-postgres-password";
 #[derive(Debug)]
 pub struct PostgresServer {
     process: Option<Process>,
+    root: Root,
     port: u16,
     data: PathBuf,
     password_file: PathBuf,
     scratch: Scratch,
 }
 
-/// The newest version's programs, as Debian lays them out.
+/// The newest version's programs of this machine.
 pub fn programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed (make test installs it)");
+    programs_of(&Root::host())
+}
+
+/// The newest version's programs of a root, as Debian lays them out and as they are called inside.
+pub fn programs_of(root: &Root) -> PathBuf {
+    let versions = std::fs::read_dir(root.outside("/usr/lib/postgresql"))
+        .expect("PostgreSQL is installed (make test installs it)");
     let newest = versions
         .filter_map(|v| v.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .max()
@@ -36,13 +44,21 @@ pub fn programs() -> PathBuf {
 impl PostgresServer {
     /// Starts one with an empty cluster.
     pub async fn start() -> Self {
+        Self::start_in(&Root::host()).await
+    }
+
+    /// Starts one of a root.
+    pub async fn start_in(root: &Root) -> Self {
         let scratch = Scratch::new();
         let password_file = scratch.path().join("password");
         std::fs::write(&password_file, PASSWORD).expect("write the password file");
         let data = scratch.path().join("data");
-        crate::template::copy("postgres", &data, |template| {
+        let programs = programs_of(root);
+        // Another release of the root makes another cluster.
+        let version = root.version(&programs.join("initdb")).major;
+        crate::template::copy(&format!("postgres-{}-{version}", root.name()), &data, |template| {
             give_to_servers(template);
-            let mut initdb = server_command(programs().join("initdb"));
+            let mut initdb = root.server_command(programs.join("initdb"));
             initdb
                 .args([
                     "--username=postgres",
@@ -59,7 +75,7 @@ impl PostgresServer {
         });
         let sockets = scratch.folder("sockets", 0o755);
         give_to_servers(&sockets);
-        let mut server = Self { process: None, port: 0, data, password_file, scratch };
+        let mut server = Self { process: None, root: root.clone(), port: 0, data, password_file, scratch };
         server.restart().await;
         server
     }
@@ -69,7 +85,7 @@ impl PostgresServer {
         drop(self.process.take());
         for _ in 0..5 {
             self.port = free_port();
-            let mut command = server_command(programs().join("postgres"));
+            let mut command = self.root.server_command(programs_of(&self.root).join("postgres"));
             command.arg("-D").arg(&self.data).args(["-p", &self.port.to_string(), "-h", "127.0.0.1"]);
             command.arg("-k").arg(self.scratch.path().join("sockets"));
             for setting in
@@ -157,7 +173,7 @@ impl PostgresServer {
 
     /// The schema as pg_dump writes it, without what differs from one dump to the next.
     pub fn schema(&self, database: &str) -> String {
-        let mut dump = tool_command(programs().join("pg_dump"));
+        let mut dump = self.root.tool_command(programs_of(&self.root).join("pg_dump"));
         dump.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--schema-only", database])
             .env("PGPASSWORD", PASSWORD);
         let done = run(&mut dump);
@@ -171,7 +187,7 @@ impl PostgresServer {
 
     /// Runs a file of SQL as the superuser.
     pub fn run_file(&self, database: &str, path: &Path) {
-        let mut psql = tool_command(programs().join("psql"));
+        let mut psql = self.root.tool_command(programs_of(&self.root).join("psql"));
         psql.args([
             "-h",
             "127.0.0.1",

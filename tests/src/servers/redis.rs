@@ -1,11 +1,12 @@
-//! A real redis-server in a folder of its own.
+//! A real redis-server or valkey-server in a folder of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::child::{Process, give_to_servers, server_command};
+use crate::child::{Process, give_to_servers};
 use crate::poll::wait_for;
+use crate::root::{Root, Version};
 use crate::scratch::{Scratch, free_port};
 
 /// The password of every test server.
@@ -15,6 +16,8 @@ pub const PASSWORD: &str = "canary-redis-password";
 #[derive(Debug)]
 pub struct RedisServer {
     process: Option<Process>,
+    root: Root,
+    program: PathBuf,
     port: u16,
     options: Vec<String>,
     data: PathBuf,
@@ -30,6 +33,16 @@ impl RedisServer {
 
     /// Starts one on an RDB.
     pub async fn start_with_rdb(options: &[&str], rdb: Option<&Path>) -> Self {
+        Self::start_in(&Root::host(), options, rdb).await
+    }
+
+    /// The server of a root; Valkey's where there is no other.
+    pub fn program(root: &Root) -> PathBuf {
+        root.program(&["redis-server", "valkey-server"]).expect("redis-server is installed (make test installs it)")
+    }
+
+    /// Starts one of a root.
+    pub async fn start_in(root: &Root, options: &[&str], rdb: Option<&Path>) -> Self {
         let scratch = Scratch::new();
         let data = scratch.folder("data", 0o755);
         if let Some(rdb) = rdb {
@@ -40,9 +53,14 @@ impl RedisServer {
         std::fs::write(&password_file, PASSWORD).expect("write the password file");
         // The password goes through a file, as it does for people.
         let config = scratch.path().join("redis.conf");
-        std::fs::write(&config, format!("requirepass {PASSWORD}\n")).expect("write redis.conf");
+        let program = Self::program(root);
+        // Before 7.0 DEBUG is open to everybody, and the setting unknown.
+        let debug = root.version(&program) >= Version { major: 7, minor: 0 };
+        let debug = if debug { "enable-debug-command local\n" } else { "" };
+        std::fs::write(&config, format!("requirepass {PASSWORD}\n{debug}")).expect("write redis.conf");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut server = Self { process: None, port: 0, options, data, password_file, scratch };
+        let mut server =
+            Self { process: None, root: root.clone(), program, port: 0, options, data, password_file, scratch };
         server.restart().await;
         server
     }
@@ -72,13 +90,13 @@ impl RedisServer {
 
     async fn start_on(&mut self, port: u16) -> bool {
         self.port = port;
-        let mut command = server_command("redis-server");
+        let mut command = self.root.server_command(&self.program);
         command
             .arg(self.scratch.path().join("redis.conf"))
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .arg("--dir")
             .arg(&self.data)
-            .args(["--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", "--save", ""])
+            .args(["--repl-diskless-sync-delay", "0", "--save", ""])
             .args(&self.options);
         let mut process = Process::start("redis-server", command);
         let answers = self.answers(&mut process).await;

@@ -10,7 +10,7 @@ use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::io::AsyncReadExt;
 
 use super::session::Session;
-use super::{ARTIFACT, Settings, tools};
+use super::{ARTIFACT, Settings, tools, versions};
 use crate::engine::{Context, Sink};
 
 /// A table of locks of live processes: its definition is kept, its rows are not.
@@ -32,6 +32,7 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
             "this server is a standby: point the agent at the primary (--postgres-host)",
         ));
     }
+    let version = versions::pg_dump_for(settings, &session).await?;
     // The transaction lives until pg_dump has ended: its snapshot is what pg_dump reads.
     session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let snapshot: String = session.row("SELECT pg_export_snapshot()", &[]).await?.get(0);
@@ -49,7 +50,6 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
     for (schema, table) in lockers {
         tool = tool.arg(format!("--exclude-table-data={}.{}", quoted(&schema), quoted(&table)));
     }
-    let version = tools::version(settings, "pg_dump").await?;
     let mut running = tool.start()?;
     let mut artifact = out.artifact(&ArtifactName::new(ARTIFACT)?).await?;
     let mut stdout = running.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "pg_dump has no stdout"))?;
@@ -76,7 +76,7 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
     // Counted while the snapshot still is what pg_dump read.
     let counts = session.counts().await?;
     session.run("COMMIT").await?;
-    same_rows(&counts, &archive)?;
+    same_rows("the snapshot", &counts, &archive)?;
     artifact.finish().await?;
     let tool = ToolRecord {
         tool: "pg_dump".to_owned(),
@@ -95,9 +95,9 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
     })
 }
 
-/// Whether the archive has the rows that its snapshot has. A table of an extension has its rows in the archive when they are the user's, and is not
-/// counted.
-fn same_rows(counts: &Counts, archive: &pgc::Walked) -> Result<()> {
+/// Whether the archive has the rows that its snapshot or its record has. A table of an extension has its rows in the archive when they are the user's,
+/// and is not counted.
+pub(super) fn same_rows(whose: &str, counts: &Counts, archive: &pgc::Walked) -> Result<()> {
     let found = archive.counts();
     for (name, rows) in counts.iter().filter(|(name, _)| name.starts_with("rows:")) {
         let in_archive = found.get(name);
@@ -105,7 +105,7 @@ fn same_rows(counts: &Counts, archive: &pgc::Walked) -> Result<()> {
             let told = in_archive.map_or_else(|| "does not have it".to_owned(), |n| format!("has {n}"));
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("the snapshot has {rows} {name}, what pg_dump wrote {told}: this dump is not whole"),
+                format!("{whose} has {rows} {name}, what pg_dump wrote {told}: this dump is not whole"),
             ));
         }
     }

@@ -4,12 +4,14 @@
 //! fails before, psql is killed and the old data stays.
 
 use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::format::background::Checking;
+use keepsake_core::format::pgc;
 use keepsake_core::id::ArtifactName;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 
 use super::session::Session;
-use super::{ARTIFACT, Settings, dump, tools};
+use super::{ARTIFACT, Settings, dump, tools, versions};
 use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
 use crate::process::Running;
 
@@ -62,9 +64,16 @@ pub(super) async fn stage(settings: &Settings, source: &dyn Source, cx: &Context
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("checking", length);
     let mut owners = Owners::default();
+    // Only our own dumps are known to be of the form that can be walked, and only they have counts to compare with.
+    let mut checking = source.recorded().map(|recorded| (recorded, Checking::start(pgc::walk)));
     // pg_restore proves that it can read the archive to its end; what it would run tells whose roles it needs.
     let restore = tools::tool(settings, "pg_restore")?.args(["--file=-", "--clean", "--if-exists"]);
-    let bytes = cx.unless_cancelled(convert(restore, source, &name, cx, Taker::Owners(&mut owners))).await?;
+    let walker = checking.as_mut().map(|(_, walker)| walker);
+    let bytes = cx.unless_cancelled(convert(restore, source, &name, cx, Taker::Owners(&mut owners), walker)).await?;
+    if let Some((recorded, checking)) = checking {
+        let archive = checking.finish().await.with_context(|| format!("read the artifact {name}"))?;
+        dump::same_rows("the record", &recorded.counts, &archive)?;
+    }
     let missing = owners.missing(&session).await?;
     if !missing.is_empty() {
         return Err(Error::new(
@@ -112,7 +121,7 @@ enum Taker<'a> {
     /// Looks through it for roles.
     Owners(&'a mut Owners),
     /// Runs it.
-    Psql(&'a mut ChildStdin),
+    Psql(&'a mut ChildStdin, versions::Script),
 }
 
 /// Feeds the archive to pg_restore and hands on the SQL that it prints; both must come to their end. Gives the archive's length, bytes.
@@ -122,24 +131,26 @@ async fn convert(
     name: &ArtifactName,
     cx: &Context,
     mut sql: Taker<'_>,
+    walker: Option<&mut Checking<pgc::Walked>>,
 ) -> Result<u64> {
     let mut running = restore.feed_stdin().read_stdout().start()?;
     let (stdin, stdout) = (running.stdin.take(), running.stdout.take());
     let (Some(stdin), Some(mut stdout)) = (stdin, stdout) else {
         return Err(Error::new(Kind::Internal, "pg_restore has no pipes"));
     };
-    let feeding = feed(stdin, source, name, cx);
+    let feeding = feed(stdin, source, name, cx, walker);
     let reading = async {
         let mut buffer = vec![0; CHUNK];
         loop {
             let n = stdout.read(&mut buffer).await.map_err(|e| Error::io("read from pg_restore", e))?;
-            if n == 0 {
-                return Ok::<_, Error>(());
-            }
             let piece = buffer.get(..n).unwrap_or_default();
             match &mut sql {
                 Taker::Owners(owners) => owners.look(piece),
-                Taker::Psql(stdin) => write(stdin, piece).await?,
+                Taker::Psql(stdin, script) if n == 0 => write(stdin, &script.rest()).await?,
+                Taker::Psql(stdin, script) => write(stdin, &script.pass(piece)).await?,
+            }
+            if n == 0 {
+                return Ok::<_, Error>(());
             }
         }
     };
@@ -158,10 +169,23 @@ async fn convert(
 }
 
 fn corrupt(said: Error, name: &ArtifactName) -> Error {
+    if said.chain().contains("unsupported version") {
+        let why = format!(
+            "the artifact {name} was written by a newer pg_dump than this pg_restore reads: install a client as new as the one that dumped \
+             (--postgres-bin-dir; the record names it)"
+        );
+        return Error::caused(Kind::Unsupported, why, said);
+    }
     Error::caused(Kind::Corrupt, format!("artifact {name} cannot be read to its end"), said)
 }
 
-async fn feed(mut stdin: ChildStdin, source: &dyn Source, name: &ArtifactName, cx: &Context) -> Result<u64> {
+async fn feed(
+    mut stdin: ChildStdin,
+    source: &dyn Source,
+    name: &ArtifactName,
+    cx: &Context,
+    mut walker: Option<&mut Checking<pgc::Walked>>,
+) -> Result<u64> {
     let mut reader = source.open(name).await?;
     let mut total = 0;
     let mut head = Vec::new();
@@ -171,6 +195,9 @@ async fn feed(mut stdin: ChildStdin, source: &dyn Source, name: &ArtifactName, c
         }
         total += chunk.len() as u64;
         cx.advance(chunk.len() as u64);
+        if let Some(walker) = &mut walker {
+            walker.feed(chunk.clone()).await.with_context(|| format!("read the artifact {name}"))?;
+        }
         stdin.write_all(&chunk).await.map_err(|e| Error::io("feed pg_restore", e))?;
     }
     stdin.shutdown().await.map_err(|e| Error::io("feed pg_restore", e))?;
@@ -211,6 +238,8 @@ pub(super) async fn commit(
 async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touching: impl Fn()) -> Result<()> {
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("loading", length);
+    let server = Session::connect(settings).await?.major();
+    let script = versions::Script::new(server, &tools::version(settings, "pg_restore").await?);
     let psql = tools::tool(settings, "psql")?
         .args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])
         .feed_stdin()
@@ -220,7 +249,7 @@ async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touchin
     let prologue = format!("BEGIN;\nSET LOCAL lock_timeout = '{LOCK_TIMEOUT}';\n{DROP_EVERYTHING}");
     write(&mut stdin, prologue.as_bytes()).await?;
     let restore = tools::tool(settings, "pg_restore")?.args(["--file=-", "--clean", "--if-exists"]);
-    let converted = convert(restore, source, &name, cx, Taker::Psql(&mut stdin)).await;
+    let converted = convert(restore, source, &name, cx, Taker::Psql(&mut stdin, script), None).await;
     match converted {
         Ok(_) => {}
         // psql stopped reading: it says why.
