@@ -1,6 +1,5 @@
 //! PostgreSQL of other releases, with its own client and with others'.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use keepsake_agent::engine::Engine;
@@ -43,7 +42,7 @@ fn engine(server: &PostgresServer, tools: &Root, user: &str) -> Arc<dyn Engine> 
         postgres_user: user.to_owned(),
         postgres_password_file: Some(server.password_file().to_owned()),
         postgres_database: DATABASE.to_owned(),
-        postgres_bin_dir: Some(tools.tools(&folder, &paths.each_ref().map(|p| Path::new(p)))),
+        postgres_bin_dir: Some(tools.tools(&folder, &paths.each_ref().map(std::path::PathBuf::as_path))),
     };
     settings.open(server.scratch().to_owned()).unwrap()
 }
@@ -238,7 +237,7 @@ async fn with_tools(tools: &str, on: &str, then: Then) {
         }
         Then::Refused(words) => {
             assert!(told.iter().any(|p| p.contains(words)), "{told:?}");
-            let why = try_dump(&engine).await.err().expect("a refusal").chain();
+            let why = try_dump(&engine).await.expect_err("a refusal").chain();
             assert!(why.contains(words), "{why}");
             finding.refused(&why);
         }

@@ -45,11 +45,10 @@ async fn start(root: &Root, options: &[&str]) -> (RedisServer, Arc<dyn Engine>) 
 fn engine(server: &RedisServer) -> Arc<dyn Engine> {
     let settings = Settings {
         redis_url: server.url(),
-        redis_username: None,
         redis_password_file: Some(server.password_file().to_owned()),
         redis_data_dir: Some(server.data().to_owned()),
-        redis_load_method: LoadMethod::Replication,
-        redis_replication_host: "127.0.0.1".parse().unwrap(),
+        redis_load_method: Some(LoadMethod::Replication),
+        ..Settings::default()
     };
     settings.open(server.scratch().to_owned()).unwrap()
 }

@@ -1,4 +1,6 @@
-//! A MariaDB (or, where only that is installed, MySQL) server of a test's own.
+//! A MariaDB or MySQL server of a test's own.
+
+mod template;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,9 @@ use keepsake_agent::engine::registry::Settings as _;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Pool, Row, Value};
 
-use crate::child::{Process, give_to_servers, is_root, run, server_command, tool_command};
+use crate::child::{Process, give_to_servers, run, tool_command};
 use crate::poll::wait_for;
+use crate::root::Root;
 use crate::scratch::{Scratch, free_port};
 
 /// The password of root on every such server. A canary: it may appear nowhere.
@@ -30,9 +33,15 @@ const SERVER: &[&str] = &[
     "--character-set-server=utf8mb4",
     "--max-allowed-packet=64M",
     "--max-connections=60",
+    // MySQL's second protocol has a port of its own, the same for all.
+    "--loose-mysqlx=OFF",
 ];
-/// How large the files of an empty server are; the same whenever it starts.
-const FILES: &[&str] = &["--innodb-log-file-size=8M", "--innodb-data-file-path=ibdata1:8M:autoextend"];
+/// How large the files of an empty server are; the same whenever it starts. MySQL 9 has a redo log of another kind.
+const FILES: &[&str] = &[
+    "--loose-innodb-log-file-size=8M",
+    "--loose-innodb-redo-log-capacity=8M",
+    "--innodb-data-file-path=ibdata1:8M:autoextend",
+];
 
 /// A server that runs.
 #[derive(Debug)]
@@ -40,6 +49,7 @@ pub struct MysqlServer {
     // Before the folder, so that it has ended when its files go.
     process: Process,
     scratch: Scratch,
+    root: Root,
     port: u16,
     extra: Vec<String>,
 }
@@ -52,10 +62,18 @@ impl MysqlServer {
 
     /// A new, empty one with further options.
     pub async fn with(extra: &[&str]) -> Self {
+        Self::start_in(&Root::host(), extra).await
+    }
+
+    /// The server of a root; MySQL's where there is no MariaDB.
+    pub fn program(root: &Root) -> PathBuf {
+        root.program(&["mariadbd", "mysqld"]).expect("mariadbd is installed (make test installs it)")
+    }
+
+    /// A new, empty one of a root.
+    pub async fn start_in(root: &Root, extra: &[&str]) -> Self {
         let scratch = Scratch::new();
-        let template = template();
-        let copied = run(tool_command("cp").arg("-a").arg(&template).arg(scratch.path().join("data")));
-        assert!(copied.status.success(), "copy the template: {copied:?}");
+        template::copy(root, &scratch.path().join("data"));
         let tmp = scratch.folder("tmp", 0o777);
         give_to_servers(&tmp);
         let run = scratch.folder("run", 0o777);
@@ -63,14 +81,15 @@ impl MysqlServer {
         std::fs::write(scratch.path().join("password"), format!("{PASSWORD}\n")).expect("write the password file");
         let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
         let port = free_port();
-        let mut server = Self { process: start(&scratch, port, &extra), scratch, port, extra };
+        let process = start(root, &scratch, port, &extra);
+        let mut server = Self { process, scratch, root: root.clone(), port, extra };
         for _ in 0..4 {
             if server.wait_until_ready().await {
                 return server;
             }
             // Somebody took the port in between.
             server.port = free_port();
-            server.process = start(&server.scratch, server.port, &server.extra);
+            server.process = start(&server.root, &server.scratch, server.port, &server.extra);
         }
         panic!("the server does not start: {:#?}", server.process.output())
     }
@@ -103,7 +122,7 @@ impl MysqlServer {
     /// Starts it again on its data and port.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = start(&self.scratch, self.port, &self.extra);
+        self.process = start(&self.root, &self.scratch, self.port, &self.extra);
         assert!(self.wait_until_ready().await, "the server does not start again");
     }
 
@@ -266,14 +285,11 @@ fn in_path(program: &str) -> bool {
     std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|d| d.join(program).is_file())
 }
 
-fn server_program() -> &'static str {
-    if in_path("mariadbd") { "mariadbd" } else { "mysqld" }
-}
-
-fn start(scratch: &Scratch, port: u16, extra: &[String]) -> Process {
-    let mut command = server_command(server_program());
-    command.env("PATH", path_with_sbin());
+fn start(root: &Root, scratch: &Scratch, port: u16, extra: &[String]) -> Process {
+    let program = MysqlServer::program(root);
+    let mut command = root.server_command(&program);
     command
+        .env("PATH", path_with_sbin())
         .arg("--no-defaults")
         .arg(format!("--datadir={}", scratch.path().join("data").display()))
         .arg(format!("--tmpdir={}", scratch.path().join("tmp").display()))
@@ -281,64 +297,13 @@ fn start(scratch: &Scratch, port: u16, extra: &[String]) -> Process {
         .arg(format!("--pid-file={}", scratch.path().join("run/mysql.pid").display()))
         .arg(format!("--port={port}"))
         .args(SERVER)
-        .args(FILES)
-        .args(extra);
-    Process::start("mysql server", command)
-}
-
-/// The folder of an empty server with root's password set: made once, by whoever is first.
-fn template() -> PathBuf {
-    let folder = target_tmp();
-    std::fs::create_dir_all(&folder).expect("make the folder for templates");
-    let lock = std::fs::File::create(folder.join("mysql-template.lock")).expect("make the template's lock");
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock the template");
-    let template = folder.join("mysql-template-2");
-    if template.is_dir() {
-        return template;
-    }
-    // Made where the servers' user may go, which a target folder need not be.
-    let scratch = Scratch::new();
-    let data = scratch.folder("data", 0o755);
-    let tmp = scratch.folder("tmp", 0o777);
-    give_to_servers(&data);
-    give_to_servers(&tmp);
-    let users = scratch.path().join("users.sql");
-    let password = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
-    std::fs::write(
-        &users,
-        format!(
-            "FLUSH PRIVILEGES;\nALTER USER root@localhost IDENTIFIED BY '{password}';\n\
-             DROP USER IF EXISTS root@'127.0.0.1', root@'::1';\nCREATE USER root@'%' IDENTIFIED BY '{password}';\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
-        ),
-    )
-    .expect("write the accounts");
-    let mut command = if in_path("mariadb-install-db") {
-        let mut command = server_command("mariadb-install-db");
-        command
-            .args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                "--skip-name-resolve",
-            ])
-            .arg(format!("--extra-file={}", users.display()));
-        command
-    } else {
-        let mut command = server_command("mysqld");
-        command.args(["--no-defaults", "--initialize-insecure"]).arg(format!("--init-file={}", users.display()));
-        command
-    };
-    command
-        .env("PATH", path_with_sbin())
-        .arg(format!("--datadir={}", data.display()))
-        .arg(format!("--tmpdir={}", tmp.display()))
         .args(FILES);
-    let made = run(&mut command);
-    assert!(made.status.success(), "make a data folder (root: {}): {made:?}", is_root());
-    let copied = run(tool_command("cp").arg("-a").arg(&data).arg(folder.join("mysql-template-new")));
-    assert!(copied.status.success(), "keep the template: {copied:?}");
-    std::fs::rename(folder.join("mysql-template-new"), &template).expect("keep the template");
-    template
+    if program.ends_with("mysqld") {
+        // Else MySQL wants a folder that its packages make.
+        command.arg("--secure-file-priv=NULL");
+    }
+    command.args(extra);
+    Process::start("mysql server", command)
 }
 
 /// `mariadbd` is in a folder that an ordinary user's PATH may lack.
@@ -346,14 +311,4 @@ fn path_with_sbin() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
-}
-
-/// The target folder's `tmp`, found from where this test's binary is.
-fn target_tmp() -> PathBuf {
-    let binary = std::env::current_exe().expect("where this test is");
-    binary
-        .ancestors()
-        .find(|p| p.join("deps").is_dir() || p.ends_with("deps"))
-        .and_then(|p| if p.ends_with("deps") { p.parent()?.parent() } else { p.parent() })
-        .map_or_else(std::env::temp_dir, |target| target.join("tmp"))
 }
