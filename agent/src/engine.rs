@@ -103,6 +103,19 @@ pub(crate) fn only_artifact(source: &dyn Source, expected: &str) -> Result<(Arti
     }
 }
 
+/// What came of an operation; a tool's failure is told as the server's when the server can no longer be reached. Tools do not tell the two apart.
+pub(crate) async fn unless_gone<T, S>(done: Result<T>, reach: impl Future<Output = Result<S>>) -> Result<T> {
+    match done {
+        Err(e) if e.kind() == Kind::Internal => match reach.await {
+            Err(gone) if gone.kind().retry() => {
+                Err(Error::caused(gone.kind(), format!("the server went away meanwhile ({})", gone.chain()), e))
+            }
+            Ok(_) | Err(_) => Err(e),
+        },
+        done => done,
+    }
+}
+
 /// One artifact being read.
 #[async_trait]
 pub trait ArtifactSource: Send {

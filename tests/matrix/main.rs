@@ -2,8 +2,8 @@
 //!
 //! A server that is not there is *not tried*, and its tests pass without trying anything: the table that `table` prints at the end tells them apart.
 
-mod common;
 mod mysql;
 mod postgres;
 mod redis;
 mod report;
+mod steps;

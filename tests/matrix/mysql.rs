@@ -10,8 +10,8 @@ use keepsake_tests::threescale::{Size, system};
 use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
 
-use crate::common::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 use crate::report::{Finding, begin, root};
+use crate::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 
 const DATABASE: &str = "system";
 

@@ -10,8 +10,8 @@ use keepsake_tests::servers::postgres::{PostgresServer, programs_of};
 use keepsake_tests::threescale::{Size, zync};
 use tokio_util::sync::CancellationToken;
 
-use crate::common::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 use crate::report::{Finding, begin, root};
+use crate::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 
 const DATABASE: &str = "zync_production";
 const ROLE: &str = "zync";

@@ -13,8 +13,8 @@ use keepsake_tests::servers::redis::RedisServer;
 use keepsake_tests::threescale::{Size, backend, system_redis};
 use tokio_util::sync::CancellationToken;
 
-use crate::common::{damaged, describes, dump, must_restore, refused};
 use crate::report::{Finding, begin, root};
+use crate::steps::{damaged, describes, dump, must_restore, refused};
 
 /// Family and version of a root's server.
 fn label(root: &Root) -> String {

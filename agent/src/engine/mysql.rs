@@ -26,7 +26,7 @@ use keepsake_core::id::{ArtifactName, RunKey};
 use keepsake_core::record::DumpReport;
 
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged, unless_gone};
 use server::{Address, Server};
 
 /// The one artifact of a dump.
@@ -217,7 +217,8 @@ impl Engine for Mysql {
             return Err(Error::new(Kind::Unsupported, NO_HOLD));
         }
         // Cancelled, the tool is killed with its handle and the artifact stays unfinished.
-        cx.unless_cancelled(Box::pin(dump::run(self, out, cx))).await
+        let done = cx.unless_cancelled(Box::pin(dump::run(self, out, cx))).await;
+        unless_gone(done, Server::connect(&self.address)).await
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
@@ -237,7 +238,8 @@ impl Engine for Mysql {
             return commit::repeated(self).await;
         };
         // Cancelled, the client is killed and the database holds what it had read: commit again, or restore another set.
-        let report = cx.unless_cancelled(Box::pin(commit::run(self, key, source.as_ref(), cx))).await?;
+        let done = cx.unless_cancelled(Box::pin(commit::run(self, key, source.as_ref(), cx))).await;
+        let report = unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.committed(key);
         Ok(report)
     }

@@ -19,7 +19,7 @@ use keepsake_core::record::DumpReport;
 
 use self::session::Session;
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged, unless_gone};
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.pgc";
@@ -93,7 +93,7 @@ impl Engine for Postgres {
     }
 
     async fn dump(&self, _cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
-        dump::dump(&self.settings, out, cx).await
+        unless_gone(dump::dump(&self.settings, out, cx).await, Session::connect(&self.settings)).await
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
@@ -113,7 +113,8 @@ impl Engine for Postgres {
             return Ok(CommitReport { counts, warnings: Vec::new() });
         };
         let touching = || self.in_place.touching(key);
-        let report = load::commit(&self.settings, source.as_ref(), cx, touching).await?;
+        let done = load::commit(&self.settings, source.as_ref(), cx, touching).await;
+        let report = unless_gone(done, Session::connect(&self.settings)).await?;
         self.in_place.committed(key);
         Ok(report)
     }

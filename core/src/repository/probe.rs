@@ -26,29 +26,47 @@ const CREATES: usize = 40;
 /// Large enough that the creates overlap.
 const BYTES: usize = 4 << 20;
 
-/// Tries it.
+/// Tries it. A try in which the outcome of a create is not known proves nothing, and is made again under another key.
 ///
 /// # Errors
 /// `Unsupported` when the store is not create-only; anything else when it cannot be written or read.
 pub async fn probe_create_only(store: &Store) -> Result<Probe> {
+    store.retry().run(|| try_once(store)).await
+}
+
+async fn try_once(store: &Store) -> Result<Probe> {
     let key = format!("probe/{}", Uuid::now_v7());
     let body = |n: usize| {
         let mut bytes = vec![0_u8; BYTES];
         bytes.iter_mut().zip(n.to_le_bytes()).for_each(|(b, x)| *b = x);
         Bytes::from(bytes)
     };
+    let proven = create_many(store, &key, body).await;
+    let left = match store.remove_probe(&key).await {
+        Ok(()) => None,
+        Err(e) => {
+            tracing::info!("{}; it can be deleted by hand", e.chain());
+            Some(key)
+        }
+    };
+    proven?;
+    Ok(Probe { creates: CREATES, left })
+}
+
+async fn create_many(store: &Store, key: &str, body: impl Fn(usize) -> Bytes) -> Result<()> {
     let results = join_all((0..CREATES).map(|n| {
-        let (key, body) = (&key, body(n));
+        let body = body(n);
         async move { (n, store.create(key, body).await) }
     }))
     .await;
 
     let mut winners = Vec::new();
+    let mut unknown = None;
     for (n, result) in results {
         match result {
             Ok(()) => winners.push(n),
             Err(e) if e.kind() == Kind::Exists => {}
-            Err(e) => return Err(e.context("try whether the store is create-only")),
+            Err(e) => unknown = Some(e.context("try whether the store is create-only")),
         }
     }
     let refuse = |what: String| {
@@ -59,25 +77,24 @@ pub async fn probe_create_only(store: &Store) -> Result<Probe> {
             ),
         ))
     };
-    let [winner] = winners.as_slice() else {
+    if winners.len() > 1 {
         return refuse(format!("of {CREATES} creates of one key at the same moment {} succeeded", winners.len()));
+    }
+    if let Some(unknown) = unknown {
+        return Err(unknown);
+    }
+    let [winner] = winners.as_slice() else {
+        return refuse(format!("of {CREATES} creates of one key at the same moment none succeeded"));
     };
-    match store.create(&key, body(CREATES)).await {
+    match store.create(key, body(CREATES)).await {
         Err(e) if e.kind() == Kind::Exists => {}
         Ok(()) => return refuse("a second create of one key succeeded".to_owned()),
         Err(e) => return Err(e.context("try a second create")),
     }
-    if store.read(&key).await? != body(*winner) {
+    if store.read(key).await? != body(*winner) {
         return refuse("the bytes read are not those of the create that succeeded".to_owned());
     }
-    let left = match store.remove_probe(&key).await {
-        Ok(()) => None,
-        Err(e) => {
-            tracing::info!("{}; it can be deleted by hand", e.chain());
-            Some(key)
-        }
-    };
-    Ok(Probe { creates: CREATES, left })
+    Ok(())
 }
 
 /// Whether an agent can write below its installation's sets: a create under one fixed key, answered by success or "exists".

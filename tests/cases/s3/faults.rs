@@ -115,6 +115,19 @@ async fn s3_listing_that_stalls_or_fails_is_repeated() {
 }
 
 #[tokio::test]
+async fn s3_probe_whose_creates_are_not_answered_is_tried_again() {
+    let (server, scratch) = (S3Server::start(Oddity::None), Scratch::new());
+    let store = patient_store(&server, &scratch);
+    // The first of the creates at once, and the one after all of them.
+    for (n, mishap) in [(0, Mishap::AnswerLost), (0, Mishap::BrokenAfterwards), (40, Mishap::AnswerLost)] {
+        let seen = nth(&server, Method::PUT, n, mishap);
+        let probe = probe_create_only(&store).await.unwrap_or_else(|e| panic!("{mishap:?} {n}: {}", e.chain()));
+        assert_eq!(probe.left, None);
+        assert_eq!(seen.load(Ordering::SeqCst), n + 1 + if n == 0 { 39 } else { 0 } + 41, "{mishap:?} {n}");
+    }
+}
+
+#[tokio::test]
 async fn s3_server_that_overwrites_is_refused() {
     let (server, scratch) = (S3Server::start(Oddity::IgnoresIfNoneMatch), Scratch::new());
     let store = patient_store(&server, &scratch);

@@ -26,7 +26,7 @@ const SERVER: &[&str] = &[
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
     "--innodb-buffer-pool-size=32M",
-    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-flush-log-at-trx-commit=2",
     "--innodb-doublewrite=0",
     "--performance-schema=OFF",
     "--default-time-zone=+00:00",

@@ -224,7 +224,10 @@ async fn answer(
     } else {
         None
     };
-    let response = service.call(request.map(Body::from)).await?;
+    // Read whole first, as large servers do: to answer 412 and hang up while a body still comes looks like a broken connection.
+    let (head, body) = request.into_parts();
+    let body = Body::from(BodyExt::collect(body).await?.to_bytes());
+    let response = service.call(Request::from_parts(head, body)).await?;
     drop(turn);
     match mishap {
         Some(Mishap::AnswerLost) => Err("the answer is lost on purpose".into()),

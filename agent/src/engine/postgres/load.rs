@@ -154,8 +154,8 @@ async fn convert(
             }
         }
     };
-    let (fed, read) = tokio::join!(feeding, reading);
-    read?;
+    // Who no longer takes the SQL ends the feeding too: pg_restore would wait for a reader, and the feeding for pg_restore.
+    let (fed, ()) = tokio::try_join!(async { Ok(feeding.await) }, reading)?;
     let fed = match fed {
         // It stopped reading: its own words say why, the broken pipe does not.
         Err(e) if e.kind() == Kind::Unavailable => {
