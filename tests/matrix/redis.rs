@@ -309,6 +309,6 @@ async fn another_kind_of_error_is_no_refusal() {
     let gone = engine(&server);
     let made = dump(&gone).await;
     server.kill9();
-    let error = crate::common::restore(&gone, &made).await.unwrap_err();
+    let error = crate::steps::restore(&gone, &made).await.unwrap_err();
     assert!(!matches!(error.kind(), Kind::Corrupt | Kind::Unsupported), "{}", error.chain());
 }
