@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Readiness};
 use crate::audit::Gate;
 use crate::config::Config;
+use crate::hold::Holds;
 use crate::operation::{Limits, Table};
 use crate::service::{Inner, Service};
 
@@ -74,6 +75,7 @@ pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
         engine: config.engine,
         gate: Gate::new(config.allow, tls.is_none()),
         table,
+        holds: Holds::default(),
         stores: config.stores,
         budget: config.budget,
         scratch: config.scratch,

@@ -28,12 +28,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks the datastore and the tools what they are, changing nothing.
     async fn describe(&self) -> Result<Description>;
 
-    /// Holds writes for at most `lease`, got within `budget`, or refuses.
-    async fn hold(&self, budget: Duration, lease: Duration) -> Result<Box<dyn Held>>;
+    /// What would be in the way of a hold now; asked without locking anything. `None` when it would be had at once.
+    async fn ready_to_hold(&self) -> Result<Option<String>>;
+
+    /// Does everything slow that a hold and the dump under it need. Nothing is held yet.
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>>;
 
     /// Dumps everything into `out`. Success means: every tool exited with 0, its end marker was seen, every byte was
     /// taken by the sink, and the counts are of what was written.
-    async fn dump(&self, cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport>;
+    ///
+    /// With `held`, writes are held now: the snapshot is opened at once, or the dump fails without waiting for anything.
+    async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport>;
 
     /// Brings a dump beside the live data, which it does not touch, and checks all of it.
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport>;
@@ -51,15 +56,37 @@ pub trait Engine: Send + Sync + 'static {
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
 }
 
-/// A hold on writes; ends when dropped, released or expired.
+/// A hold on writes: made ready, taken, renewed, released. Whatever becomes of the agent, the datastore frees its writers when the lease is over.
 #[async_trait]
-pub trait Held: Send + Sync {
-    /// Prolongs the lease.
+pub trait Hold: Send {
+    /// Holds writes from now on for at most `lease`; got within `budget` or not at all.
+    ///
+    /// # Errors
+    /// `Busy` or `Timeout` when it could not be had; then nothing is held and nobody is left waiting.
+    async fn take(&mut self, budget: Duration, lease: Duration) -> Result<Prepared>;
+
+    /// Proves that no write was made since it was taken, and begins the lease anew.
+    ///
+    /// # Errors
+    /// There is no such proof: the hold counts as broken.
     async fn renew(&mut self) -> Result<()>;
-    /// Whether no write can have happened since it was taken, from evidence.
-    async fn is_unbroken(&mut self) -> Result<bool>;
-    /// Ends it.
-    async fn release(self: Box<Self>) -> Result<()>;
+
+    /// Ends it. May be called again.
+    ///
+    /// # Errors
+    /// The datastore could not be told; it ends the hold by itself when the lease is over.
+    async fn release(&mut self) -> Result<()>;
+}
+
+/// What an engine made ready for the dump under its hold; only that engine knows what is in it.
+pub type Prepared = Box<dyn std::any::Any + Send>;
+
+/// What the engine itself made ready.
+///
+/// # Errors
+/// `Internal` for something of another engine.
+pub(crate) fn prepared<T: 'static>(held: Prepared) -> Result<Box<T>> {
+    held.downcast().map_err(|_| Error::new(Kind::Internal, "the hold was prepared by another engine"))
 }
 
 /// Where a dump goes: named artifacts, several at once if the engine likes.

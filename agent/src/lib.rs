@@ -1,6 +1,6 @@
 //! How one datastore is dumped and loaded: the agent that stands beside it.
 //!
-//! `app` wires, `service` answers calls, `operation` keeps what is going on, `storage` and `stream` are the two places where bytes go and come from,
+//! `app` wires, `service` answers calls, `operation` keeps what is going on, `hold` who holds the writes, `storage` and `stream` are the two places where bytes go and come from,
 //! `engine` is the seam to the datastores, `process` runs their tools.
 
 mod admin;
@@ -9,6 +9,7 @@ pub mod app;
 mod audit;
 pub mod config;
 pub mod engine;
+pub mod hold;
 pub mod operation;
 pub mod process;
 mod service;

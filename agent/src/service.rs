@@ -1,6 +1,7 @@
 //! The gRPC service: admit, convert, delegate, answer. No logic of its own.
 
 mod calls;
+mod hold;
 mod watch;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::audit::Gate;
 use crate::config::{Role, Stores};
 use crate::engine::Engine;
+use crate::hold::Holds;
 use crate::operation::Table;
 
 /// Everything that answers.
@@ -32,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) gate: Gate,
     pub(crate) table: Arc<Table>,
+    pub(crate) holds: Holds,
     pub(crate) stores: Option<Stores>,
     pub(crate) budget: Budget,
     pub(crate) scratch: PathBuf,
@@ -100,6 +103,7 @@ impl Service {
 #[tonic::async_trait]
 impl v1::agent_server::Agent for Service {
     type WatchStream = ReceiverStream<std::result::Result<v1::WatchResponse, Status>>;
+    type HoldStream = ReceiverStream<std::result::Result<v1::HoldResponse, Status>>;
     type DumpStream = ReceiverStream<std::result::Result<v1::DumpResponse, Status>>;
 
     async fn describe(
@@ -108,6 +112,14 @@ impl v1::agent_server::Agent for Service {
     ) -> std::result::Result<Response<v1::DescribeResponse>, Status> {
         self.answer("Describe", Role::Read, request, |_| String::new(), async |inner, r| Ok(inner.describe(r).await))
             .await
+    }
+
+    async fn hold(
+        &self,
+        request: Request<Streaming<v1::HoldRequest>>,
+    ) -> std::result::Result<Response<Self::HoldStream>, Status> {
+        let inner = self.0.clone();
+        self.answer("Hold", Role::Backup, request, |_| String::new(), async move |_, r| Ok(inner.hold(r))).await
     }
 
     async fn start_dump(

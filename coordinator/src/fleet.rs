@@ -2,6 +2,8 @@
 
 pub mod grpc;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, RunKey, SetId, StepId};
@@ -19,6 +21,32 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes expected; 0 if unknown.
     pub expected: u64,
+}
+
+/// A dump as it is asked for: where to, and under which hold its snapshot is opened.
+#[derive(Debug, Clone)]
+pub struct DumpOrder<'a> {
+    /// Whose.
+    pub component: &'a Component,
+    /// Which run and step.
+    pub key: OpKey,
+    /// Into which set.
+    pub set: SetId,
+    /// How it is sealed.
+    pub sealing: &'a Sealing,
+    /// The name of the hold; none for a dump at a moment of its own.
+    pub hold: Option<&'a str>,
+}
+
+/// A hold of a component's writes. Dropped, it ends.
+#[async_trait]
+pub trait Hold: Send {
+    /// Holds for at most `lease`, within `budget` or not at all; gives the hold's name.
+    async fn take(&mut self, budget: Duration, lease: Duration) -> Result<String>;
+    /// Proves that it was unbroken so far, and begins the lease anew.
+    async fn renew(&mut self) -> Result<()>;
+    /// Ends it; gives for how long writes were held.
+    async fn release(&mut self) -> Result<Duration>;
 }
 
 /// Takes progress as it comes.
@@ -56,15 +84,14 @@ pub enum Opening {
 pub trait Fleet: Send + Sync {
     /// What the component is now.
     async fn describe(&self, component: &Component) -> Result<Found>;
+    /// What would be in the way of a hold of the component's writes now; `None` when it would be had at once.
+    async fn ready_to_hold(&self, component: &Component) -> Result<Option<String>>;
+    /// Makes a hold of the component's writes ready; nothing is held yet.
+    async fn prepare_hold(&self, component: &Component, run: &RunKey) -> Result<Box<dyn Hold>>;
+    /// Begins a dump and waits until its snapshot is open; the dump goes on, and [`Fleet::dump`] of the same order attaches to it.
+    async fn open_snapshot(&self, order: &DumpOrder<'_>) -> Result<()>;
     /// Dumps a component into a set.
-    async fn dump(
-        &self,
-        component: &Component,
-        key: &OpKey,
-        set: SetId,
-        sealing: &Sealing,
-        progress: OnProgress<'_>,
-    ) -> Result<DumpRecord>;
+    async fn dump(&self, order: &DumpOrder<'_>, progress: OnProgress<'_>) -> Result<DumpRecord>;
     /// Stages a component's dump.
     async fn stage(
         &self,

@@ -7,6 +7,8 @@ pub mod backup;
 mod print;
 pub mod restore;
 
+use std::time::Duration;
+
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, EngineName, Epoch, Installation, SetId, StepId};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,15 @@ pub struct Step {
 pub enum Action {
     /// Makes the set's own key.
     BeginSet,
+    /// Opens the snapshots of all these components at one instant at which nothing is written to any of them; their dumps go on from there.
+    Cut {
+        /// In this order they are held; those of a group together.
+        groups: Vec<Vec<Component>>,
+        /// Without a cut there is no set.
+        required: bool,
+        /// How long writers may wait.
+        limits: CutLimits,
+    },
     /// Dumps a component into the set.
     Dump {
         /// Which.
@@ -99,6 +110,61 @@ pub enum Action {
     },
 }
 
+/// How long writers may wait for a cut, and how often it is tried. Durations in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CutLimits {
+    /// Each hold is had within so long, or the attempt is void.
+    pub budget_ms: u32,
+    /// A hold that nobody asks for ends by itself after so long.
+    pub lease_ms: u32,
+    /// Attempts.
+    pub attempts: u32,
+    /// When the writers have waited so long in all attempts together, there is no further one.
+    pub pauses_ms: u32,
+    /// Before an attempt, so long is waited for everything that would be in its way; nothing is held meanwhile.
+    pub ready_within_ms: u32,
+}
+
+impl Default for CutLimits {
+    fn default() -> Self {
+        Self { budget_ms: 200, lease_ms: 2_000, attempts: 5, pauses_ms: 500, ready_within_ms: 60_000 }
+    }
+}
+
+impl CutLimits {
+    /// What is wrong with them, if something is.
+    pub fn unsound(&self) -> Option<String> {
+        if self.lease_ms < 500 || self.lease_ms > 10_000 {
+            return Some(format!("lease_ms is {}: 500 to 10000 are sound", self.lease_ms));
+        }
+        if self.budget_ms == 0 || self.budget_ms > self.lease_ms / 2 {
+            return Some(format!("budget_ms is {}: 1 to half the lease are sound", self.budget_ms));
+        }
+        (self.attempts == 0 || self.attempts > 20).then(|| format!("attempts is {}: 1 to 20 are sound", self.attempts))
+    }
+
+    /// See there.
+    pub fn budget(&self) -> Duration {
+        Duration::from_millis(self.budget_ms.into())
+    }
+
+    /// See there.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.into())
+    }
+
+    /// See there.
+    pub fn pauses(&self) -> Duration {
+        Duration::from_millis(self.pauses_ms.into())
+    }
+
+    /// See there.
+    pub fn ready_within(&self) -> Duration {
+        Duration::from_millis(self.ready_within_ms.into())
+    }
+}
+
 /// How a step is undone when a later one fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
@@ -121,7 +187,7 @@ impl Action {
     /// The component it works on.
     pub fn component(&self) -> Option<&Component> {
         match self {
-            Self::BeginSet | Self::CommitSet => None,
+            Self::BeginSet | Self::Cut { .. } | Self::CommitSet => None,
             Self::Dump { component, .. }
             | Self::Stage { component }
             | Self::Commit { component }
@@ -134,6 +200,7 @@ impl Action {
     pub fn word(&self) -> &'static str {
         match self {
             Self::BeginSet => "begin-set",
+            Self::Cut { .. } => "cut",
             Self::Dump { .. } => "dump",
             Self::CommitSet => "commit-set",
             Self::Stage { .. } => "stage",
@@ -152,6 +219,14 @@ impl Action {
             None => StepId::new(self.word()),
             Some(component) => StepId::new(format!("{}-{component}", self.word())),
         }
+    }
+
+    /// The id of the step that dumps a component.
+    ///
+    /// # Errors
+    /// As [`Action::step_id`].
+    pub fn dump_step_id(component: &Component) -> Result<StepId> {
+        StepId::new(format!("dump-{component}"))
     }
 
     fn step(self, undo: Undo) -> Result<Step> {

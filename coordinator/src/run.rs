@@ -4,6 +4,7 @@
 //! fails is unwound step by step, latest first; what cannot be undone is said, and the run is stuck.
 
 pub mod claim;
+pub mod cut;
 pub mod event;
 mod perform;
 mod record;

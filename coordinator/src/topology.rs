@@ -12,6 +12,8 @@ use keepsake_core::repository::S3Settings;
 use keepsake_core::repository::trust::Trust;
 use serde::Deserialize;
 
+use crate::plan::CutLimits;
+
 /// The whole file, checked.
 #[derive(Debug, Clone)]
 pub struct Topology {
@@ -60,8 +62,25 @@ pub struct TlsFiles {
 pub struct InstallationSettings {
     /// Its name.
     pub name: Installation,
+    /// Whether a set must stand for one instant.
+    pub consistency: Consistency,
+    /// How long writers may wait for that.
+    pub cut: CutLimits,
     /// Its components, at least one, in the order of the file.
     pub components: Vec<ComponentSettings>,
+}
+
+/// Whether a set must stand for one instant of all databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// Without a cut there is no set.
+    #[default]
+    Required,
+    /// Without a cut the set is made all the same, and says so.
+    Preferred,
+    /// Every store is dumped at its own moment; nobody's writes are held.
+    None,
 }
 
 /// One server of an installation.
@@ -92,7 +111,9 @@ struct RawInstallation {
     #[serde(default)]
     platform: Option<String>,
     #[serde(default)]
-    consistency: Option<String>,
+    consistency: Consistency,
+    #[serde(default)]
+    cut: CutLimits,
     components: Vec<ComponentSettings>,
 }
 
@@ -172,18 +193,8 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
             return invalid(format!("installation {name}: platform {other:?} is not served yet; only `standalone` is"));
         }
     }
-    // The default is to be `required`. Until a cut can be made, whoever leaves it out would believe in one.
-    match raw.consistency.as_deref() {
-        Some("none") => {}
-        None => {
-            return invalid(format!(
-                "installation {name}: say `consistency: none`. One instant over all stores is not served yet: every store is dumped at \
-                 its own moment, and the record says so"
-            ));
-        }
-        Some(other) => {
-            return invalid(format!("installation {name}: consistency {other:?} is not served yet; only `none` is"));
-        }
+    if let Some(why) = raw.cut.unsound() {
+        return invalid(format!("installation {name}: cut: {why}"));
     }
     if raw.components.is_empty() {
         return invalid(format!("installation {name} has no components"));
@@ -206,7 +217,7 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
             ));
         }
     }
-    Ok(InstallationSettings { name, components: raw.components })
+    Ok(InstallationSettings { name, consistency: raw.consistency, cut: raw.cut, components: raw.components })
 }
 
 fn invalid<T>(text: String) -> Result<T> {
@@ -230,6 +241,18 @@ installations:
       - { name: system-mysql, engine: mysql, agent: 'https://localhost:9090' }
 ";
 
+    #[test]
+    fn one_instant_is_required_unless_something_else_is_asked_for() {
+        let consistency = |to: &str| {
+            let topology = Topology::parse(&GOOD.replace("    consistency: none\n", to), Path::new("/")).unwrap();
+            topology.installations[0].consistency
+        };
+        assert_eq!(consistency(""), Consistency::Required);
+        assert_eq!(consistency("    consistency: required\n"), Consistency::Required);
+        assert_eq!(consistency("    consistency: preferred\n"), Consistency::Preferred);
+        assert_eq!(consistency("    consistency: none\n"), Consistency::None);
+    }
+
     fn refused(from: &str, to: &str) -> String {
         assert!(GOOD.contains(from), "{from}");
         Topology::parse(&GOOD.replace(from, to), Path::new("/etc/keepsake")).unwrap_err().chain()
@@ -245,8 +268,9 @@ installations:
     #[test]
     fn what_is_not_understood_is_refused_by_name() {
         assert!(refused("signing_key", "signing-kee").contains("signing-kee"));
-        assert!(refused("consistency: none", "consistency: required").contains("required"));
-        assert!(refused("    consistency: none\n", "").contains("consistency: none"));
+        assert!(refused("consistency: none", "consistency: perhaps").contains("perhaps"));
+        assert!(refused("consistency: none", "cut: { lease_ms: 60000 }").contains("lease_ms"));
+        assert!(refused("consistency: none", "cut: { lease: 2s }").contains("lease"));
         assert!(refused("platform: standalone", "platform: kubernetes").contains("kubernetes"));
         assert!(refused("name: system-mysql", "name: System").contains("System"));
         assert!(refused("https://localhost", "ftp://localhost").contains("ftp://"));

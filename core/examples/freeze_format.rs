@@ -81,6 +81,7 @@ async fn main() {
         keepsake_version: "0.1.0".to_owned(),
         sealing: set.sealing,
         cut: None,
+        no_cut: None,
         release: BTreeMap::new(),
         left_out: Vec::new(),
         components,

@@ -52,6 +52,9 @@ pub struct Record {
     /// The instant it stands for; absent when every store was dumped at its own moment.
     #[serde(default)]
     pub cut: Option<Cut>,
+    /// Why there is no cut although one was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_cut: Option<String>,
     /// The 3scale release as found: `schema_migrations` …
     #[serde(default)]
     pub release: Facts,
@@ -103,11 +106,44 @@ pub enum Sealing {
     None,
 }
 
-/// Proof of a consistent cut. Absent until an instant was proven.
+/// Proof of a consistent cut: an instant at which nothing was written to any of these components, and of which all their snapshots are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// The instant, for people.
+    /// When the last snapshot was open, by the coordinator's clock; for people.
     pub at: Timestamp,
+    /// The components that stand for this instant.
+    #[serde(default)]
+    pub components: Vec<Component>,
+    /// Which attempt it was, from 1.
+    #[serde(default)]
+    pub attempt: u32,
+    /// For how long writers waited in this attempt, from the first hold asked for to the last one released; microseconds.
+    #[serde(default)]
+    pub pause_us: u64,
+    /// The same of all attempts together; microseconds.
+    #[serde(default)]
+    pub pauses_us: u64,
+    /// The lease of the holds; microseconds.
+    #[serde(default)]
+    pub lease_us: u64,
+    /// What happened in which order, in microseconds from the first hold asked for, by the coordinator's monotonic clock: `held`, `snapshot-open`,
+    /// `unbroken` and `released`, each of every component. Every `unbroken` was asked for after the last `snapshot-open`.
+    #[serde(default)]
+    pub sequence: Vec<CutMoment>,
+    /// Why earlier attempts did not count.
+    #[serde(default)]
+    pub void: Vec<String>,
+}
+
+/// One moment of a cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutMoment {
+    /// Microseconds from the first hold asked for.
+    pub at_us: u64,
+    /// Whose.
+    pub component: Component,
+    /// `held`, `snapshot-open`, `unbroken`, `released`.
+    pub what: String,
 }
 
 /// What became of one component.

@@ -65,6 +65,14 @@ impl Dialer {
         Ok(AgentClient::new(self.channel()?).max_decoding_message_size(MESSAGE_BYTES))
     }
 
+    /// A client on a connection of its own, which shares no window with any stream of data.
+    ///
+    /// # Errors
+    /// As [`Dialer::client`].
+    pub fn client_of_its_own(&self) -> Result<AgentClient<Channel>> {
+        Ok(AgentClient::new(self.endpoint()?.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES))
+    }
+
     fn channel(&self) -> Result<Channel> {
         let print = self.tls().map(TlsFiles::fingerprint).transpose()?.unwrap_or_default();
         let mut cached = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,6 +81,12 @@ impl Dialer {
         {
             return Ok(channel.clone());
         }
+        let channel = self.endpoint()?.connect_lazy();
+        *cached = Some((print, channel.clone()));
+        Ok(channel)
+    }
+
+    fn endpoint(&self) -> Result<Endpoint> {
         let mut endpoint = Endpoint::from_shared(self.address.clone())
             .or_kind(Kind::Invalid, format!("{} is not an address", self.address))?
             .connect_timeout(CONNECT)
@@ -90,9 +104,7 @@ impl Dialer {
                 .domain_name(self.name.clone());
             endpoint = endpoint.tls_config(tls).or_kind(Kind::Invalid, "use the certificate files")?;
         }
-        let channel = endpoint.connect_lazy();
-        *cached = Some((print, channel.clone()));
-        Ok(channel)
+        Ok(endpoint)
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_agent::engine::in_place::{CANNOT_BE_UNDONE, InPlace};
-use keepsake_agent::engine::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use keepsake_agent::engine::{
+    CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged,
+};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, RunKey};
 use keepsake_core::record::{Counts, DumpReport, ToolRecord};
@@ -190,11 +192,15 @@ impl Engine for FakeEngine {
         })
     }
 
-    async fn hold(&self, _: Duration, _: Duration) -> Result<Box<dyn Held>> {
+    async fn ready_to_hold(&self) -> Result<Option<String>> {
         Err(Error::new(Kind::Unsupported, "nothing to hold"))
     }
 
-    async fn dump(&self, _: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
+        Err(Error::new(Kind::Unsupported, "nothing to hold"))
+    }
+
+    async fn dump(&self, _: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
         let _busy = self.enter(Step::Dump);
         let data = self.live();
         cx.phase("dumping", data.values().map(|b| b.len() as u64).sum());

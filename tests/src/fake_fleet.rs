@@ -1,15 +1,16 @@
 //! A fleet without agents: dumps are real segments in the repository, everything else is a note of what was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepsake_coordinator::fleet::{Fleet, LoadReport, OnProgress, OpKey, Opening, Progress};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening, Progress};
 use keepsake_coordinator::inventory::Found;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, Installation, RunKey, SetId};
-use keepsake_core::record::{ComponentRecord, DumpRecord, DumpReport, Sealing};
+use keepsake_core::record::{ComponentRecord, DumpRecord, DumpReport};
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,11 @@ pub enum Load {
 }
 
 /// The agents of one installation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FakeFleet {
     store: Store,
     installation: Installation,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Ends every dump that waits.
     pub cancelled: CancellationToken,
 }
@@ -44,17 +45,62 @@ struct State {
     waits: BTreeSet<String>,
     calls: Vec<String>,
     loads: BTreeMap<Component, Load>,
+    /// Components whose writes are held now.
+    held: BTreeSet<Component>,
+    /// Dumps whose snapshot is open, by their step.
+    open: BTreeSet<String>,
+    /// How often a step fails before it does not any more; without an entry, for ever.
+    times: BTreeMap<String, usize>,
+    /// Engines other than `fake`.
+    engines: BTreeMap<Component, String>,
+    /// Why writes can never be held.
+    cannot_hold: BTreeMap<Component, String>,
+    /// What is in the way of a hold now.
+    busy: BTreeMap<Component, String>,
 }
 
 impl FakeFleet {
     /// A fleet that stores into this repository's store.
     pub fn new(store: Store, installation: Installation) -> Self {
-        Self { store, installation, state: Mutex::default(), cancelled: CancellationToken::new() }
+        Self { store, installation, state: Arc::default(), cancelled: CancellationToken::new() }
     }
 
     /// The step (`dump-system-mysql`) fails before it has an effect.
     pub fn fail(&self, step: &str) {
         self.lock().fails.insert(step.to_owned());
+    }
+
+    /// The step fails so often, and then no more.
+    pub fn fail_times(&self, step: &str, times: usize) {
+        self.fail(step);
+        self.lock().times.insert(step.to_owned(), times);
+    }
+
+    /// A hold of the component would not be had at once.
+    pub fn is_in_the_way(&self, component: &str, why: &str) {
+        self.lock().busy.insert(component.parse().expect("a component"), why.to_owned());
+    }
+
+    /// The component has this engine.
+    pub fn engine(&self, component: &str, engine: &str) {
+        self.lock().engines.insert(component.parse().expect("a component"), engine.to_owned());
+    }
+
+    /// The component's writes can never be held.
+    pub fn cannot_hold(&self, component: &str, why: &str) {
+        self.lock().cannot_hold.insert(component.parse().expect("a component"), why.to_owned());
+    }
+
+    /// The step fails no more.
+    pub fn mend(&self, step: &str) {
+        let mut state = self.lock();
+        state.fails.remove(step);
+        state.fails_late.remove(step);
+    }
+
+    /// Components whose writes are held now.
+    pub fn held(&self) -> Vec<Component> {
+        self.lock().held.iter().cloned().collect()
     }
 
     /// The step fails after it had its effect.
@@ -85,7 +131,12 @@ impl FakeFleet {
         let (fails, waits) = {
             let mut state = self.lock();
             state.calls.push(step.to_owned());
-            (state.fails.contains(step), state.waits.contains(step))
+            let mut fails = state.fails.contains(step);
+            if let Some(left) = state.times.get_mut(step) {
+                fails = *left > 0;
+                *left = left.saturating_sub(1);
+            }
+            (fails, state.waits.contains(step))
         };
         if waits {
             self.cancelled.cancelled().await;
@@ -113,33 +164,57 @@ impl FakeFleet {
 impl Fleet for FakeFleet {
     async fn describe(&self, component: &Component) -> Result<Found> {
         self.enter(&format!("describe-{component}")).await?;
+        let (engine, cannot_hold) = {
+            let state = self.lock();
+            let engine = state.engines.get(component).cloned().unwrap_or_else(|| "fake".to_owned());
+            (engine, state.cannot_hold.get(component).cloned())
+        };
         Ok(Found {
-            engine: "fake".parse().expect("engine"),
+            engine: engine.parse().expect("engine"),
             server: "Fake 1.0".to_owned(),
             agent_version: "0.1.0".to_owned(),
             size: 10,
             problems: Vec::new(),
             cannot_undo: Some("the live data is gone".to_owned()),
-            cannot_hold: None,
+            cannot_hold,
         })
     }
 
-    async fn dump(
-        &self,
-        component: &Component,
-        key: &OpKey,
-        set: SetId,
-        sealing: &Sealing,
-        progress: OnProgress<'_>,
-    ) -> Result<DumpRecord> {
-        self.enter(key.step.as_str()).await?;
+    async fn ready_to_hold(&self, component: &Component) -> Result<Option<String>> {
+        self.enter(&format!("ready-{component}")).await?;
+        Ok(self.lock().busy.get(component).cloned())
+    }
+
+    async fn prepare_hold(&self, component: &Component, _: &RunKey) -> Result<Box<dyn Hold>> {
+        self.enter(&format!("prepare-{component}")).await?;
+        Ok(Box::new(FakeHold { fleet: self.clone(), component: component.clone() }))
+    }
+
+    async fn open_snapshot(&self, order: &DumpOrder<'_>) -> Result<()> {
+        self.enter(&format!("open-{}", order.component)).await?;
+        assert!(self.lock().held.contains(order.component), "a snapshot is opened without its hold");
+        self.lock().open.insert(order.key.step.to_string());
+        self.leave(&format!("open-{}", order.component))
+    }
+
+    async fn dump(&self, order: &DumpOrder<'_>, progress: OnProgress<'_>) -> Result<DumpRecord> {
+        let DumpOrder { component, set, sealing, .. } = *order;
+        let step = format!("dump-{component}");
+        self.enter(&step).await?;
+        let begun = self.lock().open.contains(order.key.step.as_str());
+        assert_eq!(
+            begun,
+            order.hold.is_some(),
+            "a dump under a hold is one that was begun under it: {}",
+            order.key.step
+        );
         progress(Progress { phase: "dumping".to_owned(), bytes: 1, expected: 10 });
         let place = Place { installation: self.installation.clone(), set, component: component.clone() };
         let writer = SetWriter::new(self.store.clone(), Budget::default(), sealing.sealer()?, place);
         let mut artifact = writer.artifact(&ArtifactName::new("dump.fake")?);
         artifact.write(Bytes::from(format!("data of {component}"))).await?;
         let artifact = artifact.finish().await?;
-        self.leave(key.step.as_str())?;
+        self.leave(&step)?;
         let report = DumpReport { server: "Fake 1.0".to_owned(), ..DumpReport::default() };
         Ok(DumpRecord { report, artifacts: vec![artifact] })
     }
@@ -184,5 +259,49 @@ impl Fleet for FakeFleet {
         self.lock().calls.push(format!("cancel-{component}"));
         self.cancelled.cancel();
         Ok(1)
+    }
+}
+
+/// A hold; dropped, it ends.
+struct FakeHold {
+    fleet: FakeFleet,
+    component: Component,
+}
+
+impl FakeHold {
+    async fn enter(&self, what: &str) -> Result<()> {
+        self.fleet.enter(&format!("{what}-{}", self.component)).await
+    }
+
+    fn leave(&self, what: &str) -> Result<()> {
+        self.fleet.leave(&format!("{what}-{}", self.component))
+    }
+}
+
+#[async_trait]
+impl Hold for FakeHold {
+    async fn take(&mut self, _: Duration, _: Duration) -> Result<String> {
+        self.enter("take").await?;
+        self.fleet.lock().held.insert(self.component.clone());
+        self.leave("take")?;
+        Ok(format!("hold of {}", self.component))
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        self.enter("renew").await?;
+        self.leave("renew")
+    }
+
+    async fn release(&mut self) -> Result<Duration> {
+        self.enter("release").await?;
+        self.fleet.lock().held.remove(&self.component);
+        self.leave("release")?;
+        Ok(Duration::from_millis(1))
+    }
+}
+
+impl Drop for FakeHold {
+    fn drop(&mut self) {
+        self.fleet.lock().held.remove(&self.component);
     }
 }

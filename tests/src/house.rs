@@ -55,6 +55,8 @@ pub struct RepositoryAt {
 pub struct House {
     /// Where backups are.
     pub at: RepositoryAt,
+    /// What the topology says of every installation's consistency: lines below its name.
+    pub consistency: String,
     /// The installations.
     pub installations: Vec<Installation>,
     /// Where everything is.
@@ -90,7 +92,7 @@ impl House {
 
     /// As [`House::new`], with a repository anywhere.
     pub async fn with(names: &[&str], size: Size, scratch: Scratch, at: RepositoryAt) -> Self {
-        let mut house = Self { at, installations: Vec::new(), scratch };
+        let mut house = Self { at, consistency: String::new(), installations: Vec::new(), scratch };
         house.must(&["pki", "ca", "--out", &house.path("ca")]);
         house.must(&[
             "pki",
@@ -141,7 +143,7 @@ impl House {
             self.at.url, self.at.topology
         );
         for installation in &self.installations {
-            yaml.push_str(&format!("  - name: {}\n    consistency: none\n    components:\n", installation.name));
+            yaml.push_str(&format!("  - name: {}\n{}    components:\n", installation.name, self.consistency));
             for agent in &installation.agents {
                 yaml.push_str(&format!(
                     "      - {{ name: {}, engine: {}, agent: 'https://{}' }}\n",

@@ -134,6 +134,7 @@ pub fn dump_request(run: &RunKey, step: &str, set: SetId) -> v1::StartDumpReques
         component: COMPONENT.to_owned(),
         set: set.to_string(),
         sealing: Some(v1::Sealing { how: Some(v1::sealing::How::None(v1::Unsealed {})) }),
+        hold: String::new(),
     }
 }
 

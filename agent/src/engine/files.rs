@@ -25,7 +25,6 @@ mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
@@ -37,7 +36,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged};
 
 /// What a dump consists of.
 const ARTIFACT: &str = "files.tar";
@@ -87,11 +86,15 @@ impl Engine for Files {
         blocking(move || Ok(describe(&path, loading))).await
     }
 
-    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
+    async fn ready_to_hold(&self) -> Result<Option<String>> {
         Err(Error::new(Kind::Unsupported, NO_HOLD))
     }
 
-    async fn dump(&self, _cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
+        Err(Error::new(Kind::Unsupported, NO_HOLD))
+    }
+
+    async fn dump(&self, _held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
         cx.phase("dumping", 0);
         let mut artifact = cx.unless_cancelled(out.artifact(&artifact_name()?)).await?;
         // The thread only reads; it ends at its next step when this future is dropped or the token is cancelled.

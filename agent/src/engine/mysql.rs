@@ -9,6 +9,7 @@ mod commit;
 mod dump;
 mod facts;
 mod fingerprint;
+mod hold;
 mod preflight;
 mod privileges;
 mod server;
@@ -26,13 +27,14 @@ use keepsake_core::id::{ArtifactName, RunKey};
 use keepsake_core::record::DumpReport;
 
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged, unless_gone};
+use super::{
+    CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
+    unless_gone,
+};
 use server::{Address, Server};
 
 /// The one artifact of a dump.
 const ARTIFACT: &str = "dump.sql";
-/// Why it cannot hold writes yet.
-const NO_HOLD: &str = "holding writes comes with the consistent cut";
 /// How long all questions of one description may take: some wait for locks.
 const DESCRIBE: Duration = Duration::from_secs(30);
 
@@ -187,7 +189,7 @@ impl Mysql {
             size,
             position: facts::position(&mut server).await,
             facts: facts::facts(&mut server, database).await?,
-            hold: Err(NO_HOLD.to_owned()),
+            hold: hold::possible(&mut server).await?,
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
         })
@@ -208,16 +210,18 @@ impl Engine for Mysql {
         })?
     }
 
-    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
-        Err(Error::new(Kind::Unsupported, NO_HOLD))
+    async fn ready_to_hold(&self) -> Result<Option<String>> {
+        hold::in_the_way(&mut Server::connect(&self.address).await?, &self.address.database).await
     }
 
-    async fn dump(&self, cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
-        if cut.is_some() {
-            return Err(Error::new(Kind::Unsupported, NO_HOLD));
-        }
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(hold::MysqlHold::prepare(self).await?))
+    }
+
+    async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        let ready = held.map(prepared).transpose()?.map(|ready| *ready);
         // Cancelled, the tool is killed with its handle and the artifact stays unfinished.
-        let done = cx.unless_cancelled(Box::pin(dump::run(self, out, cx))).await;
+        let done = cx.unless_cancelled(Box::pin(dump::run(self, ready, out, cx))).await;
         unless_gone(done, Server::connect(&self.address)).await
     }
 

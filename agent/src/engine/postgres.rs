@@ -3,6 +3,7 @@
 //! TLS to the server is not served yet: the agent stands beside it, on loopback or a socket.
 
 mod dump;
+mod hold;
 mod load;
 mod session;
 mod tools;
@@ -10,21 +11,21 @@ mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::error::Result;
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 
 use self::session::Session;
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged, unless_gone};
+use super::{
+    CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
+    unless_gone,
+};
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.pgc";
-/// Why writes cannot be held.
-const CANNOT_HOLD: &str = "holding writes comes with the consistent cut";
 
 /// The engine's flags.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,18 +83,23 @@ impl Engine for Postgres {
             size: session.size().await?,
             position: session.position().await?,
             facts: session.facts().await?,
-            hold: Err(CANNOT_HOLD.to_owned()),
+            hold: session.may_hold(),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
         })
     }
 
-    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
-        Err(Error::new(Kind::Unsupported, CANNOT_HOLD))
+    async fn ready_to_hold(&self) -> Result<Option<String>> {
+        hold::in_the_way(&Session::connect(&self.settings).await?).await
     }
 
-    async fn dump(&self, _cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
-        unless_gone(dump::dump(&self.settings, out, cx).await, Session::connect(&self.settings)).await
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(hold::PostgresHold::prepare(&self.settings).await?))
+    }
+
+    async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        let ready = held.map(prepared).transpose()?.map(|ready| *ready);
+        unless_gone(dump::dump(&self.settings, ready, out, cx).await, Session::connect(&self.settings)).await
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {

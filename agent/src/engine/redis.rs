@@ -2,6 +2,7 @@
 
 mod connection;
 mod dump;
+mod hold;
 mod load;
 mod marker;
 mod preflight;
@@ -12,10 +13,9 @@ mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::error::Result;
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 use tokio::sync::Mutex;
@@ -26,12 +26,10 @@ use self::marker::{Marker, REPLID_PREFIX};
 use self::put_back::PutBack;
 pub use self::settings::{LoadMethod, RestartedBy, Settings};
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Held, Sink, Source, StageReport, Staged};
+use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged};
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.rdb";
-/// Why writes cannot be held.
-const CANNOT_HOLD: &str = "holding writes comes with the consistent cut";
 
 /// The engine.
 #[derive(Debug)]
@@ -60,20 +58,28 @@ impl Engine for Redis {
             size: info.number("used_memory"),
             position: info.get("master_repl_offset").map(str::to_owned),
             facts: preflight::facts(&server, &info).await?,
-            hold: Err(CANNOT_HOLD.to_owned()),
+            hold: hold::possible(&info),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
         })
     }
 
-    async fn hold(&self, _budget: Duration, _lease: Duration) -> Result<Box<dyn Held>> {
-        Err(Error::new(Kind::Unsupported, CANNOT_HOLD))
+    async fn ready_to_hold(&self) -> Result<Option<String>> {
+        hold::in_the_way(&Server::connect(&self.settings).await?).await
     }
 
-    async fn dump(&self, _cut: Option<&dyn Held>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
         let server = Server::connect(&self.settings).await?;
         self.end_leftover(&server).await?;
-        dump::dump(&server, &self.settings, out, cx).await
+        Ok(Box::new(hold::RedisHold::prepare(server, &self.settings).await?))
+    }
+
+    async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        let server = Server::connect(&self.settings).await?;
+        if held.is_none() {
+            self.end_leftover(&server).await?;
+        }
+        dump::dump(&server, &self.settings, held.is_some(), out, cx).await
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {

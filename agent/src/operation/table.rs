@@ -135,6 +135,15 @@ impl Table {
         Ok(false)
     }
 
+    /// Lets a run in that is about to begin something: no higher one has been here, and nothing else is going on.
+    ///
+    /// # Errors
+    /// `Conflict` for a run that is fenced, `Busy` while something else is going on.
+    pub async fn admit(&self, run: &RunKey) -> Result<()> {
+        self.lock().fence(run)?;
+        self.turn(Some(run)).await.map(drop)
+    }
+
     fn operation<F>(
         &self,
         run: RunKey,

@@ -53,6 +53,14 @@ impl Inner {
             Ok(Err(e)) => response.problems.push(e.chain()),
             Err(_) => response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}")),
         }
+        if request.ready_to_hold {
+            let ready = tokio::time::timeout(DESCRIBE, self.engine.ready_to_hold()).await;
+            response.not_ready_to_hold = match ready {
+                Ok(Ok(why)) => why.unwrap_or_default(),
+                Ok(Err(e)) => e.chain(),
+                Err(_) => format!("the datastore did not answer in {DESCRIBE:?}"),
+            };
+        }
         if request.probe_repository {
             let probe = async { probe_put(&self.stores()?.put, &self.installation, &self.component).await };
             response.cannot_store = probe.await.err().map(|e| e.chain()).unwrap_or_default();
@@ -66,16 +74,25 @@ impl Inner {
         let place = self.place(&request.set)?;
         let sealer = convert::sealer_from_wire(request.sealing)?;
         let (store, engine, budget) = (self.stores()?.put, self.engine.clone(), self.budget.clone());
-        let what = format!("dump into set {}", place.set);
-        let work = move |cx: Context| async move {
-            let sink = RepositorySink::new(store, budget, sealer, place.clone());
-            // Dropped when cancelled: tools are killed, segments stop, what was stored is a stray.
-            let report = cx.unless_cancelled(engine.dump(None, &sink, &cx)).await?;
-            let artifacts = sink.records();
-            if artifacts.is_empty() {
-                return Err(Error::new(Kind::Internal, "the engine finished no artifact"));
+        let mut what = format!("dump into set {}", place.set);
+        if !request.hold.is_empty() {
+            what.push_str(" under hold ");
+            what.push_str(&request.hold);
+        }
+        let (holds, run) = (self.holds.clone(), key.0.clone());
+        let work = move |cx: Context| {
+            // Only when it is begun, not when it is attached to.
+            let held = (!request.hold.is_empty()).then(|| holds.prepared(&request.hold, &run)).transpose();
+            async move {
+                let sink = RepositorySink::new(store, budget, sealer, place.clone());
+                // Dropped when cancelled: tools are killed, segments stop, what was stored is a stray.
+                let report = cx.unless_cancelled(engine.dump(held?, &sink, &cx)).await?;
+                let artifacts = sink.records();
+                if artifacts.is_empty() {
+                    return Err(Error::new(Kind::Internal, "the engine finished no artifact"));
+                }
+                Ok(Done::Dumped { place, report, artifacts })
             }
-            Ok(Done::Dumped { place, report, artifacts })
         };
         self.table.start(key, what, work).await
     }

@@ -63,7 +63,17 @@ async fn tell(watcher: &Watcher, sender: &mpsc::Sender<Answer>) {
 }
 
 async fn next_change(changes: &mut tokio::sync::watch::Receiver<Progress>) {
-    tokio::time::sleep(EVERY).await;
+    // Writers may be waiting for this one word, so it is told at once. On a receiver of its own, which does not mark other changes as seen.
+    let mut opening = changes.clone();
+    let opens = async {
+        if opening.borrow().snapshot_open {
+            return std::future::pending().await;
+        }
+        opening.wait_for(|p| p.snapshot_open).await.is_ok()
+    };
+    if tokio::time::timeout(EVERY, opens).await == Ok(true) {
+        return;
+    }
     if changes.changed().await.is_err() {
         // No more progress will come; the outcome will.
         std::future::pending::<()>().await;

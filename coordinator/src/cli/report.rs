@@ -96,6 +96,18 @@ fn said(output: &Output) -> String {
     match output {
         Output::Nothing | Output::Set { .. } => String::new(),
         Output::Recorded { status } => format!(": the set is {}", crate::catalog::status_word(*status)),
+        Output::Cut { made: Some(made), .. } => {
+            let pause = std::time::Duration::from_micros(made.cut.pause_us);
+            let mut told =
+                format!(": one instant of {} stores; writers waited at most {pause:?}", made.cut.components.len());
+            if made.cut.attempt > 1 {
+                told.push_str(&format!(" (attempt {})", made.cut.attempt));
+            }
+            with_warnings(told, &made.cut.void)
+        }
+        Output::Cut { made: None, why_not } => {
+            format!(": NO CUT, every store is dumped at its own moment: {}", why_not.as_deref().unwrap_or_default())
+        }
         Output::Dumped { dump } => {
             let bytes: u64 = dump.artifacts.iter().map(|a| a.length).sum();
             let stored: u64 = dump.artifacts.iter().flat_map(|a| &a.segments).map(|s| s.stored).sum();

@@ -1,7 +1,9 @@
 //! `sets`, `show`, `verify`.
 
+use std::time::Duration;
+
 use keepsake_core::error::Result;
-use keepsake_core::record::{ComponentRecord, Record};
+use keepsake_core::record::{ComponentRecord, Cut, Record};
 use serde::Serialize;
 
 use super::args::{Args, OneSet, Which};
@@ -65,8 +67,39 @@ fn told(record: &Record) -> String {
     if !note.is_empty() {
         out.push_str(&format!("note          {note}\n"));
     }
+    match (&record.cut, &record.no_cut) {
+        (Some(proof), _) => out.push_str(&cut(proof)),
+        (None, Some(why)) => out.push_str(&format!("no cut        {why}\n")),
+        (None, None) => {}
+    }
     for entry in &record.components {
         out.push_str(&component(entry));
+    }
+    out
+}
+
+/// The proof of a cut, as a person checks it.
+fn cut(proof: &Cut) -> String {
+    let millis = |us: u64| Duration::from_micros(us).as_secs_f64() * 1000.0;
+    let mut out = format!(
+        "cut           {} of {}\n              attempt {}, writers waited at most {:.1} ms ({:.1} ms in all attempts), lease {} ms\n",
+        proof.at,
+        proof.components.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        proof.attempt,
+        millis(proof.pause_us),
+        millis(proof.pauses_us),
+        proof.lease_us / 1000,
+    );
+    for moment in &proof.sequence {
+        out.push_str(&format!(
+            "              {:>8.1} ms  {:14} {}\n",
+            millis(moment.at_us),
+            moment.what,
+            moment.component
+        ));
+    }
+    for void in &proof.void {
+        out.push_str(&format!("              void: {void}\n"));
     }
     out
 }

@@ -3,6 +3,7 @@
 //! A lost connection is not a failed operation: starting again attaches, watching again goes on. Only an agent that cannot be reached for a
 //! while, or that has forgotten the operation because it was restarted, fails a step.
 
+mod hold;
 mod operation;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Component, EngineName, Installation, RunKey, SetId};
-use keepsake_core::record::{ComponentRecord, DumpRecord, Sealing};
+use keepsake_core::record::{ComponentRecord, DumpRecord};
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::client::Dialer;
 use keepsake_proto::tls::peer_certificate;
@@ -19,7 +20,7 @@ use keepsake_proto::v1::{self, watch_response::Event};
 use keepsake_proto::{convert, status};
 
 use self::operation::{Start, Told};
-use super::{Fleet, LoadReport, OnProgress, OpKey, Opening};
+use super::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening};
 use crate::inventory::Found;
 use crate::topology::{InstallationSettings, TlsFiles};
 
@@ -72,10 +73,10 @@ impl GrpcFleet {
         Place { installation: self.installation.clone(), set, component: component.clone() }
     }
 
-    async fn ask(&self, component: &Component, probe_repository: bool) -> Result<v1::DescribeResponse> {
+    async fn ask(&self, component: &Component, what: v1::DescribeRequest) -> Result<v1::DescribeResponse> {
         let dialer = self.dialer(component)?;
         let mut client = dialer.client()?;
-        let mut request = tonic::Request::new(v1::DescribeRequest { probe_repository });
+        let mut request = tonic::Request::new(what);
         request.set_timeout(keepsake_proto::client::CALL);
         let answer = client.describe(request).await.map_err(|s| {
             status::from_status(&s).context(format!("ask the agent of {component} at {}", dialer.host_and_port()))
@@ -101,7 +102,7 @@ impl GrpcFleet {
     /// # Errors
     /// The agent cannot be reached or refuses.
     pub async fn examine(&self, component: &Component) -> Result<Seen> {
-        let answer = self.ask(component, true).await?;
+        let answer = self.ask(component, v1::DescribeRequest { probe_repository: true, ready_to_hold: false }).await?;
         let clock = answer.now.as_ref().map(convert::timestamp_from_wire).transpose()?;
         let cannot_store = (!answer.cannot_store.is_empty()).then(|| answer.cannot_store.clone());
         let dialer = self.dialer(component)?;
@@ -131,6 +132,16 @@ fn found(answer: v1::DescribeResponse) -> Result<Found> {
     })
 }
 
+fn start_dump(order: &DumpOrder<'_>) -> Start {
+    Start::Dump(v1::StartDumpRequest {
+        key: Some(convert::key_to_wire(&order.key.run, &order.key.step)),
+        component: order.component.to_string(),
+        set: order.set.to_string(),
+        sealing: Some(convert::sealing_to_wire(order.sealing)),
+        hold: order.hold.unwrap_or_default().to_owned(),
+    })
+}
+
 fn unexpected(what: &str) -> Error {
     Error::new(Kind::Internal, format!("the agent reported something else than {what}"))
 }
@@ -138,25 +149,28 @@ fn unexpected(what: &str) -> Error {
 #[async_trait]
 impl Fleet for GrpcFleet {
     async fn describe(&self, component: &Component) -> Result<Found> {
-        found(self.ask(component, false).await?)
+        found(self.ask(component, v1::DescribeRequest::default()).await?)
     }
 
-    async fn dump(
-        &self,
-        component: &Component,
-        key: &OpKey,
-        set: SetId,
-        sealing: &Sealing,
-        progress: OnProgress<'_>,
-    ) -> Result<DumpRecord> {
-        let request = v1::StartDumpRequest {
-            key: Some(convert::key_to_wire(&key.run, &key.step)),
-            component: component.to_string(),
-            set: set.to_string(),
-            sealing: Some(convert::sealing_to_wire(sealing)),
-        };
-        let told = self.operate(component, key, &Start::Dump(request), progress).await?;
-        self.dump_record(component, set, told)
+    async fn ready_to_hold(&self, component: &Component) -> Result<Option<String>> {
+        let what = v1::DescribeRequest { probe_repository: false, ready_to_hold: true };
+        let why = self.ask(component, what).await?.not_ready_to_hold;
+        Ok((!why.is_empty()).then_some(why))
+    }
+
+    async fn prepare_hold(&self, component: &Component, run: &RunKey) -> Result<Box<dyn Hold>> {
+        let held = hold::GrpcHold::prepare(self.dialer(component)?, component, run).await;
+        Ok(Box::new(held.with_context(|| format!("prepare to hold {component}"))?))
+    }
+
+    async fn open_snapshot(&self, order: &DumpOrder<'_>) -> Result<()> {
+        let opened = self.start_and_await_snapshot(order.component, &order.key, &start_dump(order)).await;
+        opened.with_context(|| format!("open the snapshot of {}", order.component))
+    }
+
+    async fn dump(&self, order: &DumpOrder<'_>, progress: OnProgress<'_>) -> Result<DumpRecord> {
+        let told = self.operate(order.component, &order.key, &start_dump(order), progress).await?;
+        self.dump_record(order.component, order.set, told)
     }
 
     async fn stage(
@@ -217,7 +231,7 @@ impl Fleet for GrpcFleet {
     }
 
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {
-        let answer = self.ask(component, false).await?;
+        let answer = self.ask(component, v1::DescribeRequest::default()).await?;
         let mut cancelled = 0;
         for operation in answer.operations {
             let Ok((theirs, step)) = convert::key_from_wire(operation.key) else { continue };

@@ -39,6 +39,24 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BeginSet => f.write_str("make the set's own key, sealed to the recipients"),
+            Self::Cut { groups, required, limits } => {
+                let groups: Vec<String> = groups
+                    .iter()
+                    .map(|g| g.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))
+                    .collect();
+                let (attempts, budget) = (limits.attempts, limits.budget_ms);
+                write!(
+                    f,
+                    "hold writes of {}; open all snapshots, prove all holds, let writes go on",
+                    groups.join(", then ")
+                )?;
+                write!(f, " (at most {attempts} attempts, {budget} ms to get each hold; ")?;
+                f.write_str(if *required {
+                    "without a cut there is no set)"
+                } else {
+                    "without a cut the set is made all the same)"
+                })
+            }
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
             Self::Stage { component } => write!(f, "stage {component}"),

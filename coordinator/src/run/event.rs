@@ -4,6 +4,8 @@ use keepsake_core::id::{Epoch, StepId};
 use keepsake_core::record::{Counts, DumpRecord, Failure, Sealing, Status};
 use serde::{Deserialize, Serialize};
 
+use super::cut::Made;
+
 /// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -75,6 +77,13 @@ pub enum Output {
     Set {
         /// How the set is sealed.
         sealing: Sealing,
+    },
+    /// A cut was made, or, where it was only preferred, why not.
+    Cut {
+        /// What the dumps go on from.
+        made: Option<Box<Made>>,
+        /// Why there is none.
+        why_not: Option<String>,
     },
     /// A component was dumped.
     Dumped {

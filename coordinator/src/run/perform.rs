@@ -8,9 +8,10 @@ use keepsake_core::record::{ComponentRecord, Record, Sealing};
 use keepsake_core::repository::sets::sign_record;
 
 use super::Runner;
+use super::cut::{self, Made};
 use super::event::{Event, Output};
-use crate::fleet::{LoadReport, OpKey, Opening, Progress};
-use crate::plan::{Action, Step};
+use crate::fleet::{DumpOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
+use crate::plan::{Action, CutLimits, Step};
 
 impl From<LoadReport> for Output {
     fn from(report: LoadReport) -> Self {
@@ -28,10 +29,23 @@ impl Runner<'_> {
                 let set = self.world.repository.begin_set(&self.plan.installation, self.plan.set).await?;
                 Ok(Output::Set { sealing: set.sealing })
             }
+            Action::Cut { groups, required, limits } => {
+                let sealing = self.sealing().await?;
+                self.cut(groups, *required, *limits, &sealing, &report).await
+            }
             Action::Dump { component, .. } => {
                 let sealing = self.sealing().await?;
-                let dump = fleet.dump(component, &key, self.plan.set, &sealing, &report);
-                let dump = self.unless_cancelled(component, dump).await?;
+                let cut = self.made_cut().await;
+                if let Some(failure) = cut.as_ref().and_then(|made| made.failed.get(component)) {
+                    return Err(Error::from(failure.clone()));
+                }
+                let hold = cut.as_ref().and_then(|made| made.holds.get(component)).map(String::as_str);
+                let key = match (&cut, hold) {
+                    (Some(made), Some(_)) => OpKey { step: cut::dump_step(&step.id, made.cut.attempt)?, ..key },
+                    _ => key,
+                };
+                let order = DumpOrder { component, key, set: self.plan.set, sealing: &sealing, hold };
+                let dump = self.unless_cancelled(component, fleet.dump(&order, &report)).await?;
                 Ok(Output::Dumped { dump: Box::new(dump) })
             }
             Action::CommitSet => self.commit_set().await,
@@ -46,6 +60,44 @@ impl Runner<'_> {
             Action::Finalize { component } => fleet.finalize(component, &key, &report).await.map(|()| Output::Nothing),
         }
         .with_context(|| step.action.to_string())
+    }
+
+    async fn cut(
+        &self,
+        groups: &[Vec<Component>],
+        required: bool,
+        limits: CutLimits,
+        sealing: &Sealing,
+        progress: OnProgress<'_>,
+    ) -> Result<Output> {
+        let (fleet, run) = (self.world.fleet, &self.key);
+        let order = cut::Order { fleet, run, set: self.plan.set, sealing, groups, limits, progress };
+        let made = tokio::select! {
+            biased;
+            made = cut::make(order) => made,
+            // The holds end with their streams, right here; the dumps that were begun are told.
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "the run was asked to stop")),
+        };
+        match made {
+            Ok(made) => Ok(Output::Cut { made: Some(Box::new(made)), why_not: None }),
+            Err(e) if required || e.kind() == Kind::Cancelled => {
+                for component in groups.iter().flatten() {
+                    if let Err(e) = fleet.cancel_run(component, run).await {
+                        tracing::debug!("ask {component} to stop: {}", e.chain());
+                    }
+                }
+                Err(e)
+            }
+            Err(e) => Ok(Output::Cut { made: None, why_not: Some(e.chain()) }),
+        }
+    }
+
+    /// The cut that this run has made.
+    pub(super) async fn made_cut(&self) -> Option<Made> {
+        self.outputs.lock().await.values().find_map(|output| match output {
+            Ok(Output::Cut { made, .. }) => made.as_deref().cloned(),
+            Ok(_) | Err(_) => None,
+        })
     }
 
     /// Waits for an operation; when the run is cancelled, asks the agent to stop it and waits for that end.
@@ -74,8 +126,7 @@ impl Runner<'_> {
             .values()
             .find_map(|o| match o {
                 Ok(Output::Set { sealing }) => Some(sealing.clone()),
-                Ok(Output::Nothing | Output::Dumped { .. } | Output::Recorded { .. } | Output::Loaded { .. })
-                | Err(_) => None,
+                Ok(_) | Err(_) => None,
             })
             .ok_or_else(|| Error::new(Kind::Internal, "the set was not begun"))
     }

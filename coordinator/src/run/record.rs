@@ -29,6 +29,13 @@ impl Runner<'_> {
             };
             components.push(ComponentRecord { component: component.clone(), engine: engine.clone(), dump, failure });
         }
+        let (cut, no_cut) = outputs
+            .values()
+            .find_map(|output| match output {
+                Ok(Output::Cut { made, why_not }) => Some((made.as_ref().map(|m| m.cut.clone()), why_not.clone())),
+                Ok(_) | Err(_) => None,
+            })
+            .unwrap_or_default();
         let left_out = self.left_out();
         let complete = left_out.is_empty() && components.iter().all(|c| c.dump.is_some());
         let release: Facts = components
@@ -50,7 +57,8 @@ impl Runner<'_> {
             finished: clock::now(),
             keepsake_version: env!("CARGO_PKG_VERSION").to_owned(),
             sealing,
-            cut: None,
+            cut,
+            no_cut,
             release,
             left_out,
             components,

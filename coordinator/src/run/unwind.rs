@@ -51,6 +51,7 @@ impl Runner<'_> {
         match &action {
             Action::Rollback { component } => self.world.fleet.rollback(component, &key, &report).await,
             Action::BeginSet
+            | Action::Cut { .. }
             | Action::Dump { .. }
             | Action::CommitSet
             | Action::Stage { .. }

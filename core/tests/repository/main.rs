@@ -132,6 +132,7 @@ async fn make_set(repository: &Repository, store: &Store, keys: &Keys, epoch: u6
         keepsake_version: "test".to_owned(),
         sealing: set.sealing,
         cut: None,
+        no_cut: None,
         release: BTreeMap::new(),
         left_out: Vec::new(),
         components,

@@ -47,7 +47,7 @@ async fn a_load_replaces_everything_but_what_is_not_its_own() {
     let error = volume.engine.commit(&key, &cx).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
 
-    let old = volume.engine.hold(Duration::ZERO, Duration::ZERO).await.err().unwrap();
+    let old = volume.engine.prepare_hold().await.err().unwrap();
     assert_eq!(old.kind(), Kind::Unsupported);
 }
 

@@ -1,8 +1,9 @@
 //! The coordinator's own client over a line that is cut: a run does not fail for it.
 
 use keepsake_coordinator::fleet::grpc::GrpcFleet;
-use keepsake_coordinator::fleet::{Fleet, OpKey};
-use keepsake_coordinator::topology::{ComponentSettings, InstallationSettings};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, OpKey};
+use keepsake_coordinator::plan::CutLimits;
+use keepsake_coordinator::topology::{ComponentSettings, Consistency, InstallationSettings};
 use keepsake_core::Kind;
 use keepsake_core::id::SetId;
 use keepsake_core::record::Sealing;
@@ -14,6 +15,8 @@ use keepsake_tests::proxy::Proxy;
 fn fleet(proxy: &Proxy) -> GrpcFleet {
     let settings = InstallationSettings {
         name: INSTALLATION.parse().unwrap(),
+        consistency: Consistency::None,
+        cut: CutLimits::default(),
         components: vec![ComponentSettings {
             name: COMPONENT.parse().unwrap(),
             engine: "mysql".parse().unwrap(),
@@ -36,7 +39,9 @@ async fn a_dump_whose_watch_is_cut_again_and_again_is_done_once() {
             let progress = move |_| {
                 let _nobody_listens = heard.send(());
             };
-            fleet.dump(&COMPONENT.parse().unwrap(), &key, SetId::generate(), &Sealing::None, &progress).await
+            let (component, set, sealing) = (COMPONENT.parse().unwrap(), SetId::generate(), Sealing::None);
+            let order = DumpOrder { component: &component, key, set, sealing: &sealing, hold: None };
+            fleet.dump(&order, &progress).await
         }
     });
     gate.reached().await;
@@ -58,10 +63,10 @@ async fn a_failure_of_the_engine_is_not_tried_again() {
     let proxy = Proxy::start(agent.running.address).await;
     agent.engine.fail_at(Step::Dump, Kind::Unavailable);
     let key = OpKey { run: run(1), step: "dump-system-mysql".parse().unwrap() };
-    let done = fleet(&proxy)
-        .dump(&COMPONENT.parse().unwrap(), &key, SetId::generate(), &Sealing::None, &|_| {})
-        .await
-        .unwrap_err();
+    let component = COMPONENT.parse().unwrap();
+    let (set, sealing) = (SetId::generate(), Sealing::None);
+    let order = DumpOrder { component: &component, key, set, sealing: &sealing, hold: None };
+    let done = fleet(&proxy).dump(&order, &|_| {}).await.unwrap_err();
     assert_eq!(done.kind(), Kind::Unavailable);
     assert_eq!(agent.engine.calls(Step::Dump), 1);
 }

@@ -42,7 +42,7 @@ async fn stored(agent: &LoneAgent, set: SetId, told: Told, unsealer: Unsealer) -
 async fn describe_tells_what_it_is_and_what_it_does() {
     let agent = LoneAgent::start().await;
     let mut client = agent.client();
-    let request = v1::DescribeRequest { probe_repository: true };
+    let request = v1::DescribeRequest { probe_repository: true, ready_to_hold: false };
     let told = client.describe(request).await.unwrap().into_inner();
     assert_eq!((told.installation.as_str(), told.component.as_str()), (INSTALLATION, COMPONENT));
     assert_eq!((told.engine.as_str(), told.server.as_str(), told.position.as_str()), ("fake", "Fake 1.0", "p1"));
@@ -75,7 +75,7 @@ async fn describe_tells_what_is_wrong() {
     let repository = agent.scratch.path().join("repository");
     std::fs::remove_dir(&repository).or_else(|_| std::fs::remove_dir_all(&repository)).unwrap();
     std::fs::write(&repository, "no folder").unwrap();
-    let request = v1::DescribeRequest { probe_repository: true };
+    let request = v1::DescribeRequest { probe_repository: true, ready_to_hold: false };
     let told = agent.client().describe(request).await.unwrap().into_inner();
     assert_eq!(told.problems, ["Describe fails on purpose"]);
     assert_ne!(told.cannot_store, "");

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
-use keepsake_core::record::{Counts, DumpReport, ToolRecord};
+use keepsake_core::record::{Counts, DumpReport, Facts, ToolRecord};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 
@@ -19,29 +19,54 @@ const CHUNK: usize = 128 * 1024;
 /// What the tool's output must end with, for the record.
 const END_MARKER: &str = "the line `-- Dump completed`";
 
-/// Dumps the database.
-pub(super) async fn run(engine: &Mysql, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+/// Everything slow that comes before the snapshot.
+pub(super) struct Ready {
+    tool: tools::Found,
+    facts: Facts,
+    size: u64,
+    objects: Counts,
+    warnings: Vec<String>,
+    before: fingerprint::Fingerprint,
+    /// Where the server stood; with a hold, where it stands while it is held.
+    pub(super) position: Option<String>,
+    /// The tables with rows, for whoever locks them.
+    pub(super) tables: Vec<String>,
+}
+
+/// Looks at everything that a dump needs to know beforehand.
+pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Ready> {
     let database = &engine.address.database;
-    let mut server = Server::connect(&engine.address).await?;
-    if facts::defaults(&mut server, database).await?.is_none() {
+    if facts::defaults(server, database).await?.is_none() {
         return Err(facts::no_database(database));
     }
-    if let Some(missing) = privileges::ask(&mut server, database).await?.missing_for_dump() {
+    if let Some(missing) = privileges::ask(server, database).await?.missing_for_dump() {
         return Err(Error::new(Kind::Denied, missing));
     }
     let tool = tools::dump_tool(engine.dump_program.as_deref(), server.family).await?;
-    let mut known = facts::facts(&mut server, database).await?;
-    let size = facts::size(&mut server, database).await?;
-    let objects = facts::objects(&mut server, database).await?;
+    let known = facts::facts(server, database).await?;
+    let size = facts::size(server, database).await?;
+    let objects = facts::objects(server, database).await?;
     let mut warnings: Vec<String> =
-        not_transactional_warning(&facts::not_transactional(&mut server, database).await?).into_iter().collect();
-    let versioned = facts::versioned(&mut server, database).await?;
+        not_transactional_warning(&facts::not_transactional(server, database).await?).into_iter().collect();
+    let versioned = facts::versioned(server, database).await?;
     if !versioned.is_empty() {
         warnings.push(format!("only the present rows of system-versioned tables are dumped: {}", versioned.join(", ")));
     }
-    let position = facts::position(&mut server).await;
-    let before = fingerprint::take(&mut server, database).await?;
-    drop(server);
+    let tables = facts::tables(server, database).await?;
+    let position = facts::position(server).await;
+    let before = fingerprint::take(server, database).await?;
+    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables })
+}
+
+/// Dumps the database. With what a hold made ready, the tool is started at once.
+pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    let database = &engine.address.database;
+    let is_held = held.is_some();
+    let ready = match held {
+        Some(ready) => ready,
+        None => made_ready(engine, &mut Server::connect(&engine.address).await?).await?,
+    };
+    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _ } = ready;
 
     cx.phase("dumping", size);
     let mut artifact = out.artifact(&artifact_name()?).await?;
@@ -75,8 +100,8 @@ pub(super) async fn run(engine: &Mysql, out: &dyn Sink, cx: &Context) -> Result<
             exit_status: 0,
             end_marker: END_MARKER.to_owned(),
         }],
-        // Known only when nothing was written meanwhile: the tool opens its snapshot somewhere between the two.
-        position: position.filter(|p| Some(p) == stood.as_ref()),
+        // Without a hold it is known only when nothing was written meanwhile: the tool opens its snapshot somewhere between the two.
+        position: position.filter(|p| is_held || Some(p) == stood.as_ref()),
         snapshot_opened: Some(snapshot_opened),
         facts: known,
         counts: summary.counts(),

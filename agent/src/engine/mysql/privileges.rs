@@ -77,6 +77,17 @@ impl Privileges {
         self.words("a load", &missing)
     }
 
+    /// Whether it may lock the whole server against writing.
+    pub(super) fn may_flush(&self) -> bool {
+        self.global.contains("RELOAD")
+    }
+
+    /// What a hold by locked tables lacks.
+    pub(super) fn missing_for_hold(&self) -> Option<String> {
+        let missing: Vec<&str> = ["LOCK TABLES", "SELECT"].into_iter().filter(|p| !self.here.contains(*p)).collect();
+        self.words("holding writes", &missing)
+    }
+
     /// Whether it may make objects that run as somebody else.
     pub(super) fn may_set_definer(&self) -> bool {
         ["SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"].iter().any(|p| self.global.contains(*p))

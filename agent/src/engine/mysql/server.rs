@@ -192,7 +192,8 @@ fn wrap(what: &str, error: mysql_async::Error) -> Error {
             1040 | 1205 | 1213 => Kind::Busy,
             1115 | 1273 => Kind::Unsupported,
             1053 | 1317 => Kind::Unavailable,
-            1049 => Kind::NotFound,
+            // No such database, no such connection.
+            1049 | 1094 => Kind::NotFound,
             _ => Kind::Internal,
         },
         mysql_async::Error::Io(_) | mysql_async::Error::Driver(mysql_async::DriverError::ConnectionClosed) => {

@@ -9,6 +9,7 @@ use keepsake_core::id::ArtifactName;
 use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::io::AsyncReadExt;
 
+use super::hold::Ready;
 use super::session::Session;
 use super::{ARTIFACT, Settings, tools, versions};
 use crate::engine::{Context, Sink};
@@ -20,11 +21,12 @@ pub(super) const MAGIC: &[u8] = b"PGDMP";
 /// Bytes read at a time.
 const CHUNK: usize = 128 << 10;
 
-pub(super) async fn dump(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
-    cx.unless_cancelled(run(settings, out, cx)).await
+/// With what a hold made ready, the snapshot is opened at once.
+pub(super) async fn dump(settings: &Settings, held: Option<Ready>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    cx.unless_cancelled(run(settings, held, out, cx)).await
 }
 
-async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+async fn made_ready(settings: &Settings) -> Result<Ready> {
     let session = Session::connect(settings).await?;
     if session.is_standby() {
         return Err(Error::new(
@@ -33,14 +35,31 @@ async fn run(settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpRe
         ));
     }
     let version = versions::pg_dump_for(settings, &session).await?;
+    let (facts, tables) = (session.facts().await?, session.tables().await?);
+    Ok(Ready { session, version, facts, tables })
+}
+
+async fn run(settings: &Settings, held: Option<Ready>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+    let is_held = held.is_some();
+    let Ready { session, version, facts, tables } = match held {
+        Some(ready) => ready,
+        None => made_ready(settings).await?,
+    };
     // The transaction lives until pg_dump has ended: its snapshot is what pg_dump reads.
     session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let snapshot: String = session.row("SELECT pg_export_snapshot()", &[]).await?.get(0);
     let opened = clock::now();
     cx.snapshot_open();
     let position = session.position().await?;
-    let facts = session.facts().await?;
-    let lockers = session.tables().await?.into_iter().filter(|(_, table)| table == WITHOUT_ROWS);
+    let now = session.tables().await?;
+    if is_held && now != tables {
+        // Who made it could write to it while all others were held.
+        return Err(Error::new(
+            Kind::Busy,
+            "a table was made or dropped while writes were held: the dump is of no one instant",
+        ));
+    }
+    let lockers = now.into_iter().filter(|(_, table)| table == WITHOUT_ROWS);
 
     cx.phase("dumping", 0);
     let mut tool = tools::tool(settings, "pg_dump")?
@@ -112,7 +131,7 @@ pub(super) fn same_rows(whose: &str, counts: &Counts, archive: &pgc::Walked) -> 
     Ok(())
 }
 
-/// A name as a pattern that matches only itself.
-fn quoted(name: &str) -> String {
+/// A name quoted: in SQL, and as a pattern of pg_dump that matches only itself.
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

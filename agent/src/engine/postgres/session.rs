@@ -139,6 +139,11 @@ impl Session {
         Ok(problems)
     }
 
+    /// Whether its writes can be held; if not, why.
+    pub(super) fn may_hold(&self) -> std::result::Result<(), String> {
+        if self.recovering { Err("this server is a standby: nothing is written to it here".to_owned()) } else { Ok(()) }
+    }
+
     /// Whether it is a standby.
     pub(super) fn is_standby(&self) -> bool {
         self.recovering
@@ -209,7 +214,8 @@ fn failed(what: &str, error: tokio_postgres::Error) -> Error {
         "28P01" | "28000" => (Kind::Denied, " (look at --postgres-user and --postgres-password-file)"),
         "42501" => (Kind::Denied, " (use the database's owner or a superuser)"),
         "3D000" => (Kind::NotFound, " (look at --postgres-database)"),
-        "53300" | "55P03" | "55006" => (Kind::Busy, ""),
+        "53300" | "55P03" | "55006" | "40P01" => (Kind::Busy, ""),
+        "57014" => (Kind::Timeout, ""),
         "57P03" | "57P01" | "57P02" => (Kind::Unavailable, ""),
         _ => (Kind::Internal, ""),
     };

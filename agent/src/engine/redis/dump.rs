@@ -10,13 +10,13 @@ use keepsake_core::format::rdb::Walked;
 use keepsake_core::record::{DumpReport, ToolRecord};
 use tokio::time::Instant;
 
-use super::connection::Server;
+use super::connection::{Info, Server};
 use super::preflight;
 use super::settings::Settings;
 use crate::engine::{Context, Sink};
 
 /// Another child of the server is waited for so long.
-const OTHER_CHILD: Duration = Duration::from_mins(10);
+pub(super) const OTHER_CHILD: Duration = Duration::from_mins(10);
 /// A dump is tried so often when something else comes between.
 const TRIES: u32 = 3;
 
@@ -29,14 +29,22 @@ struct Taken {
     end_marker: &'static str,
 }
 
-pub(super) async fn dump(server: &Server, settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+/// `held` says that writes are held now: the snapshot is opened at once, or not at all.
+pub(super) async fn dump(
+    server: &Server,
+    settings: &Settings,
+    held: bool,
+    out: &dyn Sink,
+    cx: &Context,
+) -> Result<DumpReport> {
     let info = server.info().await?;
     preflight::refuse(preflight::dump_problems(&info))?;
-    let mut facts = preflight::facts(server, &info).await?;
+    let patience = if held { Duration::ZERO } else { OTHER_CHILD };
     let Taken { walked, position, opened, tool, end_marker } = match &settings.redis_data_dir {
-        Some(folder) => bgsave::dump(server, folder, &info, out, cx).await?,
-        None => psync::dump(server, settings, out, cx).await?,
+        Some(folder) => bgsave::dump(server, folder, &info, patience, out, cx).await?,
+        None => psync::dump(server, settings, patience, out, cx).await?,
     };
+    let mut facts = preflight::facts(server, &info).await?;
     facts.insert("rdb_version".to_owned(), walked.version.to_string());
     facts.insert("rdb_valkey".to_owned(), walked.valkey.to_string());
 
@@ -63,23 +71,27 @@ pub(super) async fn dump(server: &Server, settings: &Settings, out: &dyn Sink, c
     })
 }
 
-/// Waits until no child of the server runs: a save in progress is of an older instant, and beside any other child none can begin.
-pub(super) async fn wait_for_no_child(server: &Server) -> Result<()> {
-    let end = Instant::now() + OTHER_CHILD;
+/// What the server's children do now: a save in progress is of an older instant, and beside any other child none can begin.
+pub(super) fn children(info: &Info) -> Vec<&'static str> {
+    ["rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "module_fork_in_progress"]
+        .into_iter()
+        .filter(|name| info.is(name, "1"))
+        .collect()
+}
+
+/// Waits so long at most until no child of the server runs.
+pub(super) async fn wait_for_no_child(server: &Server, patience: Duration) -> Result<()> {
+    let end = Instant::now() + patience;
     loop {
         let info = server.info().await?;
-        let busy: Vec<_> =
-            ["rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "module_fork_in_progress"]
-                .into_iter()
-                .filter(|name| info.is(name, "1"))
-                .collect();
+        let busy = children(&info);
         if busy.is_empty() {
             return Ok(());
         }
         if Instant::now() >= end {
             return Err(Error::new(
                 Kind::Busy,
-                format!("{} for {OTHER_CHILD:?}: the server cannot save meanwhile", busy.join(", ")),
+                format!("{} for {patience:?}: the server cannot save meanwhile", busy.join(", ")),
             ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

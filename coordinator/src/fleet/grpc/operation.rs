@@ -134,6 +134,33 @@ impl GrpcFleet {
         Err(Ended::Lost(Error::new(Kind::Unavailable, "the stream of events ended before the report")))
     }
 
+    /// Starts a dump and waits until its snapshot is open. Nothing is tried again: writers are waiting.
+    pub(super) async fn start_and_await_snapshot(
+        &self,
+        component: &Component,
+        key: &OpKey,
+        start: &Start,
+    ) -> Result<()> {
+        let told = |ended| match ended {
+            Ended::Failed(failure) => Error::from(failure),
+            Ended::Lost(e) => e,
+        };
+        self.start(component, key, start).await.map_err(told)?;
+        let mut client = self.dialer(component)?.client()?;
+        let request = v1::WatchRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
+        let mut events = client.watch(request).await.map_err(|s| from_status(&s))?.into_inner();
+        while let Some(message) = events.message().await.map_err(|s| from_status(&s))? {
+            match message.event {
+                Some(Event::Progress(p)) if p.snapshot_open => return Ok(()),
+                Some(Event::Failed(failure)) => return Err(Error::from(convert::failure_from_wire(failure))),
+                // A small dump may be done before it was first looked at.
+                Some(Event::Dumped(_)) => return Ok(()),
+                Some(_) | None => {}
+            }
+        }
+        Err(Error::new(Kind::Unavailable, "the stream of events ended before the snapshot was open"))
+    }
+
     /// Asks one operation to stop.
     pub(super) async fn cancel(&self, component: &Component, key: &OpKey) -> Result<()> {
         let mut client = self.dialer(component)?.client()?;

@@ -25,11 +25,18 @@ use crate::engine::{Context, Sink};
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
 
-pub(super) async fn dump(server: &Server, folder: &Path, info: &Info, out: &dyn Sink, cx: &Context) -> Result<Taken> {
+pub(super) async fn dump(
+    server: &Server,
+    folder: &Path,
+    info: &Info,
+    patience: Duration,
+    out: &dyn Sink,
+    cx: &Context,
+) -> Result<Taken> {
     let name = server.config("dbfilename").await?.unwrap_or_else(|| "dump.rdb".to_owned());
     let place = folder.join(&name);
     check_space(folder, &place, info)?;
-    let saved = cx.unless_cancelled(save(server, folder, &place, cx)).await?;
+    let saved = cx.unless_cancelled(save(server, folder, &place, patience, cx)).await?;
     cx.phase("dumping", saved.length);
     let walked = cx.unless_cancelled(copy(saved.file, out, cx)).await?;
     Ok(Taken {
@@ -49,9 +56,11 @@ struct Saved {
 }
 
 /// Makes the server save, and gives the file that its child wrote.
-async fn save(server: &Server, folder: &Path, place: &Path, cx: &Context) -> Result<Saved> {
-    for _ in 0..TRIES {
-        wait_for_no_child(server).await?;
+async fn save(server: &Server, folder: &Path, place: &Path, patience: Duration, cx: &Context) -> Result<Saved> {
+    // Under a hold there is one try: another would be of another instant.
+    let tries = if patience.is_zero() { 1 } else { TRIES };
+    for _ in 0..tries {
+        wait_for_no_child(server, patience).await?;
         let temporary = temporary_files(folder)?;
         let before = inode(place)?;
         let position = server.info().await?.get("master_repl_offset").map(str::to_owned);
@@ -93,7 +102,7 @@ async fn save(server: &Server, folder: &Path, place: &Path, cx: &Context) -> Res
     Err(Error::new(
         Kind::Busy,
         format!(
-            "of {TRIES} BGSAVEs none became {} (is --redis-data-dir {} the server's data folder? do its save points come every few seconds?)",
+            "of {tries} BGSAVEs none became {} (is --redis-data-dir {} the server's data folder? do its save points come every few seconds?)",
             place.display(),
             folder.display()
         ),

@@ -2,6 +2,8 @@
 //!
 //! `REPLCONF capa eof` is not announced: a server that streams without a file waits `repl-diskless-sync-delay` first, and so sends no length.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
@@ -19,13 +21,21 @@ use crate::engine::{Context, Sink};
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
 
-pub(super) async fn dump(server: &Server, settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<Taken> {
-    cx.unless_cancelled(run(server, settings, out, cx)).await
+pub(super) async fn dump(
+    server: &Server,
+    settings: &Settings,
+    patience: Duration,
+    out: &dyn Sink,
+    cx: &Context,
+) -> Result<Taken> {
+    cx.unless_cancelled(run(server, settings, patience, out, cx)).await
 }
 
-async fn run(server: &Server, settings: &Settings, out: &dyn Sink, cx: &Context) -> Result<Taken> {
-    for _ in 0..TRIES {
-        wait_for_no_child(server).await?;
+async fn run(server: &Server, settings: &Settings, patience: Duration, out: &dyn Sink, cx: &Context) -> Result<Taken> {
+    // Under a hold there is one try: another would be of another instant.
+    let tries = if patience.is_zero() { 1 } else { TRIES };
+    for _ in 0..tries {
+        wait_for_no_child(server, patience).await?;
         let before = server.info().await?.number("master_repl_offset");
         let mut raw = Raw::connect(settings).await?;
         let answer = raw.ask(&["PSYNC", "?", "-1"]).await.context("ask for the data as a replica (PSYNC)")?;
@@ -77,7 +87,7 @@ async fn run(server: &Server, settings: &Settings, out: &dyn Sink, cx: &Context)
     Err(Error::new(
         Kind::Busy,
         format!(
-            "{TRIES} times the server gave a copy that another replica had asked for before: try again when replicas are in step"
+            "{tries} times the server gave a copy that another replica had asked for before: try again when replicas are in step"
         ),
     ))
 }

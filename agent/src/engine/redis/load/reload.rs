@@ -8,7 +8,7 @@ use keepsake_core::error::{Context as _, Result};
 use keepsake_core::format::rdb::Walked;
 
 use super::super::connection::{Info, Server};
-use super::super::dump::wait_for_no_child;
+use super::super::dump::{OTHER_CHILD, wait_for_no_child};
 use super::super::settings::Settings;
 use super::{Load, lay_out};
 
@@ -40,7 +40,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     let reloaded = async {
         // A save that ends now would put the old data in the place of the new file.
         server.set_config("save", "").await?;
-        load.cx.unless_cancelled(wait_for_no_child(server)).await?;
+        load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
         load.cx.phase("loading", 0);
         (load.touching)();

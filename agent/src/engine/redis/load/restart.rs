@@ -9,7 +9,7 @@ use keepsake_core::format::rdb::Walked;
 use tokio::time::Instant;
 
 use super::super::connection::{Info, Server};
-use super::super::dump::wait_for_no_child;
+use super::super::dump::{OTHER_CHILD, wait_for_no_child};
 use super::super::settings::{RestartedBy, Settings};
 use super::{Load, lay_out};
 use crate::process::Tool;
@@ -42,7 +42,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         // From here on the server writes none of the files that are about to be replaced.
         server.set_config("save", "").await?;
         server.set_config("appendonly", "no").await?;
-        load.cx.unless_cancelled(wait_for_no_child(server)).await?;
+        load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
         (load.touching)();
         places.replace_all(&new, &aside, data)
