@@ -6,6 +6,7 @@ mod conformance;
 mod cut;
 mod files;
 mod installation;
+mod instant;
 mod mysql;
 mod postgres;
 mod python;

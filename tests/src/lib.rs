@@ -4,6 +4,7 @@
 //! killed. Nothing sleeps: [`poll::wait_for`] waits on a condition and names its last status when it gives up.
 
 pub mod by_hand;
+pub mod causality;
 pub mod certs;
 pub mod child;
 pub mod fake_engine;

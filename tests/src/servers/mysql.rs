@@ -157,13 +157,7 @@ impl MysqlServer {
     }
 
     fn opts(&self, database: Option<&str>) -> OptsBuilder {
-        OptsBuilder::default()
-            .ip_or_hostname("127.0.0.1")
-            .tcp_port(self.port)
-            .user(Some("root"))
-            .pass(Some(PASSWORD))
-            .db_name(database)
-            .prefer_socket(false)
+        opts(self.port).db_name(database)
     }
 
     /// A connection, in no database.
@@ -278,6 +272,16 @@ fn texts(rows: &[Row]) -> Vec<Vec<Option<String>>> {
         other => Some(other.as_sql(true)),
     };
     rows.iter().map(|row| row.clone().unwrap().into_iter().map(text).collect()).collect()
+}
+
+/// Root's connection to the test server on this port.
+pub fn opts(port: u16) -> OptsBuilder {
+    OptsBuilder::default()
+        .ip_or_hostname("127.0.0.1")
+        .tcp_port(port)
+        .user(Some("root"))
+        .pass(Some(PASSWORD))
+        .prefer_socket(false)
 }
 
 fn in_path(program: &str) -> bool {

@@ -41,6 +41,18 @@ pub fn programs_of(root: &Root) -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
 }
 
+/// A connection of the superuser to the test server on this port.
+///
+/// # Errors
+/// It does not answer, or refuses.
+pub async fn connect(port: u16, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let config = format!("host=127.0.0.1 port={port} user=postgres password={PASSWORD} dbname={database}");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    // Ends with the client.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
 impl PostgresServer {
     /// Starts one with an empty cluster.
     pub async fn start() -> Self {
@@ -98,7 +110,7 @@ impl PostgresServer {
                 if process.ended().is_some() {
                     return Ok(false);
                 }
-                self.try_client("postgres").await.map(|_| true).map_err(|e| e.to_string())
+                connect(self.port, "postgres").await.map(|_| true).map_err(|e| e.to_string())
             })
             .await;
             if started {
@@ -109,17 +121,9 @@ impl PostgresServer {
         panic!("postgres did not start five times");
     }
 
-    async fn try_client(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
-        let config = format!("host=127.0.0.1 port={} user=postgres password={PASSWORD} dbname={database}", self.port);
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
-        // Ends with the client.
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
     /// A connection of the superuser.
     pub async fn client(&self, database: &str) -> Client {
-        self.try_client(database).await.unwrap_or_else(|e| panic!("connect to {database}: {e:?}"))
+        connect(self.port, database).await.unwrap_or_else(|e| panic!("connect to {database}: {e:?}"))
     }
 
     /// The port on 127.0.0.1.
