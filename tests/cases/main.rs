@@ -5,6 +5,7 @@ mod by_hand;
 mod conformance;
 mod cut;
 mod files;
+mod holds;
 mod installation;
 mod instant;
 mod mysql;
