@@ -43,6 +43,7 @@ fn engine(server: &PostgresServer, tools: &Root, user: &str) -> Arc<dyn Engine> 
         postgres_password_file: Some(server.password_file().to_owned()),
         postgres_database: DATABASE.to_owned(),
         postgres_bin_dir: Some(tools.tools(&folder, &paths.each_ref().map(std::path::PathBuf::as_path))),
+        ..Settings::default()
     };
     settings.open(server.scratch().to_owned()).unwrap()
 }
