@@ -20,5 +20,6 @@ pub mod root;
 pub mod scratch;
 pub mod servers;
 pub mod stand;
+pub mod steps;
 pub mod template;
 pub mod threescale;
