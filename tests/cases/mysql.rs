@@ -3,6 +3,7 @@
 mod faults;
 mod fixture;
 mod round_trip;
+mod server;
 
 use std::sync::Arc;
 

@@ -1,5 +1,8 @@
 //! The postgres engine on a real server.
 
+mod full;
+mod tls;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ fn settings(server: &PostgresServer, user: &str) -> Settings {
         postgres_password_file: Some(server.password_file().to_owned()),
         postgres_database: DATABASE.to_owned(),
         postgres_bin_dir: Some(programs()),
+        ..Settings::default()
     }
 }
 

@@ -113,6 +113,7 @@ async fn pgc() -> Vec<u8> {
         postgres_password_file: Some(server.password_file().to_owned()),
         postgres_database: "zync_production".to_owned(),
         postgres_bin_dir: Some(programs()),
+        ..postgres::Settings::default()
     };
     dump(settings.open(server.scratch().to_owned()).expect("an engine")).await
 }

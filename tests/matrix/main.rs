@@ -6,4 +6,3 @@ mod mysql;
 mod postgres;
 mod redis;
 mod report;
-mod steps;

@@ -1,17 +1,18 @@
 //! MySQL and MariaDB of other releases, with their own tools and with others'.
 
+mod full;
+
 use std::sync::Arc;
 
 use keepsake_agent::engine::Engine;
-use keepsake_agent::engine::registry::Settings as _;
 use keepsake_tests::root::Root;
 use keepsake_tests::servers::mysql::MysqlServer;
+use keepsake_tests::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 use keepsake_tests::threescale::{Size, system};
 use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{Finding, begin, root};
-use crate::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 
 const DATABASE: &str = "system";
 
@@ -35,19 +36,7 @@ fn server(name: &str, case: &str) -> Option<(Root, String, Finding)> {
 
 /// An engine on a server with the tools of a root.
 fn engine(server: &MysqlServer, tools: &Root) -> Arc<dyn Engine> {
-    opened(server, tools, false)
-}
-
-fn opened(server: &MysqlServer, tools: &Root, allow_cross_family: bool) -> Arc<dyn Engine> {
-    let find = |names: &[&str]| tools.program(names).expect("the tools are in the root");
-    let programs = [find(&["mariadb-dump", "mysqldump"]), find(&["mariadb", "mysql"])];
-    let folder = server.scratch().join(format!("tools-{}", tools.name()));
-    let folder = tools.tools(&folder, &programs.each_ref().map(std::path::PathBuf::as_path));
-    let tool = |n: usize| Some(folder.join(programs[n].file_name().unwrap()).display().to_string());
-    let mut settings = server.settings();
-    (settings.mysql_dump_program, settings.mysql_program) = (tool(0), tool(1));
-    settings.mysql_allow_cross_family = allow_cross_family;
-    settings.open(server.scratch().to_owned()).unwrap()
+    server.engine_with(tools, |_| {})
 }
 
 /// A server with an empty database, as porta makes it.
@@ -67,11 +56,6 @@ async fn fill(server: &MysqlServer, seed: u64) {
     run(server, &system::statements(seed, Size::TINY)).await;
 }
 
-/// Everything that must be as it was.
-async fn state(server: &MysqlServer) -> [std::collections::BTreeMap<String, String>; 2] {
-    [server.checksums(DATABASE).await, server.schema_digest(DATABASE).await]
-}
-
 async fn describe(name: &str) {
     let Some((root, label, finding)) = server(name, "describe") else { return };
     let server = start(&root).await;
@@ -86,12 +70,12 @@ async fn empty_and_odd_data_come_back(name: &str) {
     let engine = engine(&server, &root);
     let empty = dump(&engine).await;
     fill(&server, 1).await;
-    let expected = state(&server).await;
+    let expected = server.state().await;
     let full = dump(&engine).await;
     must_restore(&engine, &empty).await;
     assert!(server.tables(DATABASE).await.is_empty());
     must_restore(&engine, &full).await;
-    assert_eq!(state(&server).await, expected);
+    assert_eq!(server.state().await, expected);
     finding.works();
 }
 
@@ -99,14 +83,14 @@ async fn other_data_goes(name: &str) {
     let Some((root, _, finding)) = server(name, "load over other data") else { return };
     let server = start(&root).await;
     fill(&server, 1).await;
-    let expected = state(&server).await;
+    let expected = server.state().await;
     let engine = engine(&server, &root);
     let full = dump(&engine).await;
     run(&server, &system::wreck()).await;
     run(&server, &["CREATE PROCEDURE surplus() SELECT 1".to_owned()]).await;
-    assert_ne!(state(&server).await, expected);
+    assert_ne!(server.state().await, expected);
     must_restore(&engine, &full).await;
-    assert_eq!(state(&server).await, expected);
+    assert_eq!(server.state().await, expected);
     finding.works();
 }
 
@@ -151,10 +135,10 @@ async fn what_is_damaged_is_refused(name: &str) {
     let engine = engine(&server, &root);
     let good = dump(&engine).await;
     run(&server, &system::wreck()).await;
-    let before = state(&server).await;
+    let before = server.state().await;
     for (what, bad) in damaged(&good) {
         refused(&engine, &bad, what).await;
-        assert_eq!(state(&server).await, before, "{what}");
+        assert_eq!(server.state().await, before, "{what}");
     }
     finding.works();
 }
@@ -180,6 +164,8 @@ servers! {
     host: "host",
     mariadb_of_bullseye: "bullseye-mariadb",
     mariadb_of_sid: "sid-mariadb",
+    mysql_8_0: "ubuntu-mysql-8.0",
+    mysql_8_4: "ubuntu-mysql-8.4",
     mysql_of_sid: "sid-mysql",
 }
 
@@ -200,7 +186,7 @@ async fn crosses(from: &str, to: &str, then: Then) {
     fill(&from, 1).await;
     fill(&to, 2).await;
     let made = dump(&engine(&from, &from_root)).await;
-    let (theirs, before) = (from.checksums(DATABASE).await, state(&to).await);
+    let (theirs, before) = (from.checksums(DATABASE).await, to.state().await);
     assert_ne!(theirs, before[0]);
     let engine = engine(&to, &to_root);
     match then {
@@ -212,7 +198,7 @@ async fn crosses(from: &str, to: &str, then: Then) {
         Then::Refused(words) => {
             let why = refused(&engine, &made, "of another server").await;
             assert!(why.contains(words), "{why}");
-            assert_eq!(state(&to).await, before);
+            assert_eq!(to.state().await, before);
             finding.refused(&why);
         }
     }
@@ -227,14 +213,14 @@ async fn with_tools(tools: &str, on: &str, then: Then) {
     let finding = begin("mysql", &subject, "round trip");
     let server = start(&root).await;
     fill(&server, 1).await;
-    let expected = state(&server).await;
+    let expected = server.state().await;
     let engine = engine(&server, &tools_root);
     match then {
         Then::Works => {
             let full = dump(&engine).await;
             run(&server, &system::wreck()).await;
             must_restore(&engine, &full).await;
-            assert_eq!(state(&server).await, expected);
+            assert_eq!(server.state().await, expected);
             finding.works();
         }
         Then::Refused(words) => {
@@ -262,13 +248,21 @@ pairs! { pairs, crosses:
     mariadb_10_5_to_11: "bullseye-mariadb", "sid-mariadb", Then::Works;
     mariadb_10_11_to_11: "host", "sid-mariadb", Then::Works;
     mariadb_10_11_to_10_5: "host", "bullseye-mariadb", Then::Works;
-    mariadb_11_to_10_5: "sid-mariadb", "bullseye-mariadb", Then::Works;
+    mariadb_11_to_10_5: "sid-mariadb", "bullseye-mariadb", Then::Refused("uses the collation utf8mb4_uca1400_ai_ci");
     mariadb_11_to_10_11: "sid-mariadb", "host", Then::Works;
     mariadb_10_5_to_mysql: "bullseye-mariadb", "sid-mysql", Then::Refused("--mysql-allow-cross-family");
     mariadb_10_11_to_mysql: "host", "sid-mysql", Then::Refused("--mysql-allow-cross-family");
     mariadb_11_to_mysql: "sid-mariadb", "sid-mysql", Then::Refused("--mysql-allow-cross-family");
     mysql_to_mariadb_10_11: "sid-mysql", "host", Then::Refused("--mysql-allow-cross-family");
     mysql_to_mariadb_11: "sid-mysql", "sid-mariadb", Then::Refused("--mysql-allow-cross-family");
+    mysql_8_0_to_mariadb_10_11: "ubuntu-mysql-8.0", "host", Then::Refused("--mysql-allow-cross-family");
+    mariadb_10_11_to_mysql_8_0: "host", "ubuntu-mysql-8.0", Then::Refused("--mysql-allow-cross-family");
+    mysql_8_0_to_8_4: "ubuntu-mysql-8.0", "ubuntu-mysql-8.4", Then::Works;
+    mysql_8_0_to_9: "ubuntu-mysql-8.0", "sid-mysql", Then::Works;
+    mysql_8_4_to_9: "ubuntu-mysql-8.4", "sid-mysql", Then::Works;
+    mysql_8_4_to_8_0: "ubuntu-mysql-8.4", "ubuntu-mysql-8.0", Then::Works;
+    mysql_9_to_8_0: "sid-mysql", "ubuntu-mysql-8.0", Then::Works;
+    mysql_9_to_8_4: "sid-mysql", "ubuntu-mysql-8.4", Then::Works;
 }
 
 pairs! { tools, with_tools:
@@ -284,6 +278,15 @@ pairs! { tools, with_tools:
     of_mysql_on_10_5: "sid-mysql", "bullseye-mariadb", Then::Works;
     of_mysql_on_10_11: "sid-mysql", "host", Then::Works;
     of_mysql_on_11: "sid-mysql", "sid-mariadb", Then::Works;
+    of_10_5_on_mysql_8_0: "bullseye-mariadb", "ubuntu-mysql-8.0", Then::Works;
+    of_10_11_on_mysql_8_0: "host", "ubuntu-mysql-8.0", Then::Works;
+    of_11_on_mysql_8_0: "sid-mariadb", "ubuntu-mysql-8.0", Then::Works;
+    of_mysql_8_0_on_10_11: "ubuntu-mysql-8.0", "host", Then::Works;
+    of_mysql_8_0_on_11: "ubuntu-mysql-8.0", "sid-mariadb", Then::Works;
+    of_mysql_8_0_on_8_4: "ubuntu-mysql-8.0", "ubuntu-mysql-8.4", Then::Works;
+    of_mysql_8_0_on_9: "ubuntu-mysql-8.0", "sid-mysql", Then::Works;
+    of_mysql_9_on_8_0: "sid-mysql", "ubuntu-mysql-8.0", Then::Works;
+    of_mysql_9_on_8_4: "sid-mysql", "ubuntu-mysql-8.4", Then::Works;
 }
 
 /// Asked for in words, a set crosses; what then happens is told here: no promise.
@@ -299,7 +302,7 @@ async fn crossing_the_families_when_asked_for() {
         let (from, to) = (start(&from_root).await, start(&to_root).await);
         fill(&from, 1).await;
         let made = dump(&engine(&from, &from_root)).await;
-        match restore(&opened(&to, &to_root, true), &made).await {
+        match restore(&to.engine_with(&to_root, |s| s.mysql_allow_cross_family = true), &made).await {
             Ok(()) => finding.works(),
             Err(e) => finding.refused(&e.chain()),
         }

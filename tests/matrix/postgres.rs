@@ -7,11 +7,11 @@ use keepsake_agent::engine::postgres::Settings;
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_tests::root::Root;
 use keepsake_tests::servers::postgres::{PostgresServer, programs_of};
+use keepsake_tests::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 use keepsake_tests::threescale::{Size, zync};
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{Finding, begin, root};
-use crate::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 
 const DATABASE: &str = "zync_production";
 const ROLE: &str = "zync";
@@ -43,6 +43,7 @@ fn engine(server: &PostgresServer, tools: &Root, user: &str) -> Arc<dyn Engine> 
         postgres_password_file: Some(server.password_file().to_owned()),
         postgres_database: DATABASE.to_owned(),
         postgres_bin_dir: Some(tools.tools(&folder, &paths.each_ref().map(std::path::PathBuf::as_path))),
+        ..Settings::default()
     };
     settings.open(server.scratch().to_owned()).unwrap()
 }

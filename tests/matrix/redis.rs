@@ -10,11 +10,11 @@ use keepsake_core::error::Kind;
 use keepsake_tests::memory::MemorySource;
 use keepsake_tests::root::Root;
 use keepsake_tests::servers::redis::RedisServer;
+use keepsake_tests::steps::{damaged, describes, dump, must_restore, refused};
 use keepsake_tests::threescale::{Size, backend, system_redis};
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{Finding, begin, root};
-use crate::steps::{damaged, describes, dump, must_restore, refused};
 
 /// Family and version of a root's server.
 fn label(root: &Root) -> String {
@@ -309,6 +309,6 @@ async fn another_kind_of_error_is_no_refusal() {
     let gone = engine(&server);
     let made = dump(&gone).await;
     server.kill9();
-    let error = crate::steps::restore(&gone, &made).await.unwrap_err();
+    let error = keepsake_tests::steps::restore(&gone, &made).await.unwrap_err();
     assert!(!matches!(error.kind(), Kind::Corrupt | Kind::Unsupported), "{}", error.chain());
 }

@@ -21,5 +21,6 @@ pub mod root;
 pub mod scratch;
 pub mod servers;
 pub mod stand;
+pub mod steps;
 pub mod template;
 pub mod threescale;

@@ -6,6 +6,7 @@
 //! a failing load prints can carry a row.
 
 mod commit;
+mod definers;
 mod dump;
 mod facts;
 mod fingerprint;

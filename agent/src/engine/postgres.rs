@@ -1,15 +1,17 @@
 //! PostgreSQL: dumped by pg_dump from an exported snapshot, loaded in one transaction.
 //!
-//! TLS to the server is not served yet: the agent stands beside it, on loopback or a socket.
+//! A server on another machine is reached over TLS, its certificate verified by agent and tools alike; passwords reach a tool by its environment only.
 
 mod dump;
 mod hold;
 mod load;
 mod session;
+mod surroundings;
+mod tls;
 mod tools;
 mod versions;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,6 +50,45 @@ pub struct Settings {
     /// Where pg_dump, pg_restore and psql are; by default the newest of /usr/lib/postgresql, else the PATH.
     #[arg(long, env = "KEEPSAKE_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
+    /// CA certificates (PEM): connect with TLS and verify the server
+    #[arg(long, env = "KEEPSAKE_POSTGRES_CA_FILE")]
+    pub postgres_ca_file: Option<PathBuf>,
+    /// Allow a server on another machine without --postgres-ca-file: passwords and data may then be read on the way
+    #[arg(long, env = "KEEPSAKE_POSTGRES_INSECURE")]
+    pub postgres_insecure: bool,
+}
+
+impl Default for Settings {
+    /// As when no flag is given.
+    fn default() -> Self {
+        Self {
+            postgres_host: "127.0.0.1".to_owned(),
+            postgres_port: 5432,
+            postgres_user: "postgres".to_owned(),
+            postgres_password_file: None,
+            postgres_database: "zync_production".to_owned(),
+            postgres_bin_dir: None,
+            postgres_ca_file: None,
+            postgres_insecure: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the server is reached by its socket: a folder, in which there is no TLS.
+    fn is_socket(&self) -> bool {
+        self.postgres_host.starts_with('/')
+    }
+
+    /// The certificates that the server's must come from, where there is TLS.
+    fn verified_by(&self) -> Option<&Path> {
+        self.postgres_ca_file.as_deref().filter(|_| !self.is_socket())
+    }
+
+    fn is_this_machine(&self) -> bool {
+        let host = self.postgres_host.as_str();
+        self.is_socket() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
 }
 
 /// The engine.
@@ -59,6 +100,15 @@ pub struct Postgres {
 
 impl super::registry::Settings for Settings {
     fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+        if !self.is_this_machine() && self.postgres_ca_file.is_none() && !self.postgres_insecure {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!(
+                    "--postgres-host {} is another machine: give --postgres-ca-file, or --postgres-insecure if the way there is safe",
+                    self.postgres_host
+                ),
+            ));
+        }
         Ok(Arc::new(Postgres { settings: self, in_place: InPlace::default() }))
     }
 }

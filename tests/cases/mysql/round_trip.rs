@@ -4,48 +4,10 @@ use keepsake_agent::engine::Staged;
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_core::error::Kind;
 use keepsake_tests::servers::mysql::MysqlServer;
+use keepsake_tests::servers::mysql::odd::ODD;
 use mysql_async::prelude::Queryable;
 
 use super::*;
-
-/// Everything that dumps are known to lose or break.
-const ODD: &[&str] = &[
-    "CREATE DATABASE system CHARACTER SET utf8mb3 COLLATE utf8mb3_bin",
-    "USE system",
-    "SET NAMES utf8mb4",
-    "SET SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION'",
-    "CREATE USER 'o`wner'@'10.%'",
-    "GRANT ALL ON system.* TO 'o`wner'@'10.%'",
-    // Alphabetically before what it points at.
-    "CREATE TABLE zz_parent (id bigint PRIMARY KEY AUTO_INCREMENT) AUTO_INCREMENT = 4000000000000",
-    "CREATE TABLE a_child (id int PRIMARY KEY, parent bigint, next int, CONSTRAINT up FOREIGN KEY (parent) REFERENCES zz_parent (id), \
-     CONSTRAINT self FOREIGN KEY (next) REFERENCES a_child (id))",
-    "INSERT INTO zz_parent VALUES (1), (9000000000)",
-    "INSERT INTO a_child VALUES (1, 1, NULL), (2, 9000000000, 1)",
-    "CREATE TABLE `we``ird name.with ünï; -- 日本` (`co``l (VALUES)` varchar(20), `sum` int AS (`n` + 1) STORED, n int, v int AS (n * 2) VIRTUAL)",
-    r"INSERT INTO `we``ird name.with ünï; -- 日本` (`co``l (VALUES)`, n) VALUES ('a),(b', 1), ('\'', 2), ('\\', 3)",
-    "CREATE TABLE emoji (id int PRIMARY KEY, t text) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    "INSERT INTO emoji VALUES (1, '😀 𝔘𝔫𝔦 日本 é'), (2, REPEAT('🎉', 20000))",
-    "CREATE TABLE odd (id int AUTO_INCREMENT PRIMARY KEY, t longtext, b longblob, d datetime, day date, f double, n decimal(65,30), x bit(9), j json, s set('a','b'))",
-    "INSERT INTO odd (t, d, day) VALUES ('it''s \\\\ \"q\" `b` \\0 \\n \\r\\n \\Z ;', '0000-00-00 00:00:00', '2026-00-00')",
-    "INSERT INTO odd (t) VALUES ('\n-- Dump completed on 2026-11-22 15:01:02\n'), ('/* not a comment'), ('DELIMITER ;;'), (''), (NULL)",
-    "INSERT INTO odd (f, n, x, j, s) VALUES (1e-300, 12345678901234567890.123456789, b'101010101', '{\"a\": \"\\\\u00e9\"}', 'a,b')",
-    "INSERT INTO odd (b) VALUES (''), (0x00), (0x27225C601A0D0A00FFFE)",
-    "CREATE VIEW v AS SELECT e.id, o.t FROM emoji e JOIN odd o ON o.id = e.id",
-    "CREATE DEFINER = 'o`wner'@'10.%' SQL SECURITY INVOKER VIEW a_view AS SELECT * FROM v",
-    "CREATE TABLE log (n int)",
-    "SET NAMES latin1 COLLATE latin1_german1_ci",
-    "CREATE DEFINER = 'o`wner'@'10.%' TRIGGER odd_log BEFORE INSERT ON odd FOR EACH ROW BEGIN\r\n  -- it's\r\n  INSERT INTO log VALUES (1); /* ; */\r\nEND",
-    "SET NAMES utf8mb4",
-    "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES,NO_ENGINE_SUBSTITUTION'",
-    r#"CREATE TRIGGER a_nbe AFTER DELETE ON "odd" FOR EACH ROW SET @a = '\', @b = 'x;y'"#,
-    "SET SESSION sql_mode = ''",
-    "CREATE PROCEDURE `p``1`(IN a int) COMMENT 'what; it''s' BEGIN SELECT a; SELECT 'x;;y'; END",
-    "CREATE FUNCTION f(a int) RETURNS varchar(10) CHARACTER SET utf8mb4 DETERMINISTIC RETURN CONCAT(a, '🎉')",
-    "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' ON COMPLETION PRESERVE DISABLE DO INSERT INTO log VALUES (2)",
-    "CREATE TABLE isam (id int) ENGINE = MyISAM",
-    "INSERT INTO isam VALUES (1), (2)",
-];
 
 async fn odd_server() -> MysqlServer {
     let server = MysqlServer::start().await;

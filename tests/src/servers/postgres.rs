@@ -23,6 +23,7 @@ pub struct PostgresServer {
     data: PathBuf,
     password_file: PathBuf,
     scratch: Scratch,
+    settings: Vec<String>,
 }
 
 /// The newest version's programs of this machine.
@@ -61,6 +62,11 @@ impl PostgresServer {
 
     /// Starts one of a root.
     pub async fn start_in(root: &Root) -> Self {
+        Self::start_with(root, &[]).await
+    }
+
+    /// Starts one of a root with settings of its own, `name=value`.
+    pub async fn start_with(root: &Root, settings: &[String]) -> Self {
         let scratch = Scratch::new();
         let password_file = scratch.path().join("password");
         std::fs::write(&password_file, PASSWORD).expect("write the password file");
@@ -87,7 +93,15 @@ impl PostgresServer {
         });
         let sockets = scratch.folder("sockets", 0o755);
         give_to_servers(&sockets);
-        let mut server = Self { process: None, root: root.clone(), port: 0, data, password_file, scratch };
+        let mut server = Self {
+            process: None,
+            root: root.clone(),
+            port: 0,
+            data,
+            password_file,
+            scratch,
+            settings: settings.to_vec(),
+        };
         server.restart().await;
         server
     }
@@ -103,6 +117,9 @@ impl PostgresServer {
             for setting in
                 ["fsync=off", "shared_buffers=16MB", "max_connections=40", "autovacuum=off", "log_min_messages=fatal"]
             {
+                command.args(["-c", setting]);
+            }
+            for setting in &self.settings {
                 command.args(["-c", setting]);
             }
             let mut process = Process::start("postgres", command);
@@ -129,6 +146,11 @@ impl PostgresServer {
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The folder of its socket.
+    pub fn sockets(&self) -> PathBuf {
+        self.scratch.path().join("sockets")
     }
 
     /// The file with the superuser's password.

@@ -38,6 +38,7 @@ impl Stand for Postgres {
             postgres_password_file: Some(self.0.password_file().to_owned()),
             postgres_database: DATABASE.to_owned(),
             postgres_bin_dir: Some(programs()),
+            ..Settings::default()
         };
         settings.open(self.0.scratch().to_owned()).expect("an engine")
     }

@@ -55,13 +55,21 @@ pub(super) async fn facts(server: &mut Server, database: &str) -> Result<Facts> 
     }
     let database = text(database);
     for (key, sql) in [
+        // Those under which triggers, routines, events and views were made too: the dump sets them before it makes each.
         (
             "collations",
             format!(
                 "SELECT DISTINCT collation_name FROM information_schema.columns \
                  WHERE table_schema = {database} AND collation_name IS NOT NULL \
                  UNION SELECT DISTINCT table_collation FROM information_schema.tables \
-                 WHERE table_schema = {database} AND table_collation IS NOT NULL"
+                 WHERE table_schema = {database} AND table_collation IS NOT NULL \
+                 UNION SELECT collation_connection FROM information_schema.triggers WHERE trigger_schema = {database} \
+                 UNION SELECT database_collation FROM information_schema.triggers WHERE trigger_schema = {database} \
+                 UNION SELECT collation_connection FROM information_schema.routines WHERE routine_schema = {database} \
+                 UNION SELECT database_collation FROM information_schema.routines WHERE routine_schema = {database} \
+                 UNION SELECT collation_connection FROM information_schema.events WHERE event_schema = {database} \
+                 UNION SELECT database_collation FROM information_schema.events WHERE event_schema = {database} \
+                 UNION SELECT collation_connection FROM information_schema.views WHERE table_schema = {database}"
             ),
         ),
         (

@@ -4,7 +4,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::DumpReport;
 
 use super::server::{Family, Server, text};
-use super::{Mysql, facts, privileges, tools};
+use super::{Mysql, definers, facts, privileges, tools};
 use keepsake_core::format::sql::Summary;
 
 /// What a packet has beside the statement: the command's byte, and comments that the client sends along.
@@ -28,6 +28,7 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
             "the server is read only, as replicas are: load into its primary, or `SET GLOBAL read_only = 0` if it is none",
         ));
     }
+    warnings.extend(is_no_replica(server).await?);
     let Some(recorded) = recorded else {
         if facts::defaults(server, database).await?.is_none() {
             return Err(facts::no_database(database).context(
@@ -93,6 +94,29 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
     Ok(warnings)
 }
 
+/// Refuses a replica that may be written to: it would differ from its primary from then on, and replication would stop.
+async fn is_no_replica(server: &mut Server) -> Result<Option<String>> {
+    let sql = match server.family {
+        // All connections, not only the one without a name.
+        Family::Mariadb => "SHOW ALL SLAVES STATUS",
+        Family::Mysql if server.version >= (8, 0, 22) => "SHOW REPLICA STATUS",
+        Family::Mysql => "SHOW SLAVE STATUS",
+    };
+    match server.rows("ask whether the server is a replica", sql).await {
+        Ok(rows) if rows.is_empty() => Ok(None),
+        Ok(_) => Err(Error::new(
+            Kind::Unsupported,
+            "the server is a replica of another: load into its primary, from which it gets the data; if it is a replica no longer, \
+             run RESET REPLICA ALL (before MySQL 8.0.22 and on MariaDB RESET SLAVE ALL)",
+        )),
+        Err(e) if e.kind() == Kind::Denied => Ok(Some(
+            "whether the server is a replica could not be seen: grant the account REPLICATION CLIENT (MariaDB: REPLICA MONITOR)"
+                .to_owned(),
+        )),
+        Err(e) => Err(e),
+    }
+}
+
 fn newer(version: Option<&str>, server: &Server) -> Option<String> {
     let version = version?;
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
@@ -106,7 +130,11 @@ async fn knows_collation(server: &mut Server, collation: &str) -> Result<()> {
     match server.run(&format!("use the collation {collation}"), &sql).await {
         Err(e) if e.kind() == Kind::Unsupported => Err(Error::new(
             Kind::Unsupported,
-            format!("the dump uses the collation {collation}, which {} does not have", server.name()),
+            format!(
+                "the dump uses the collation {collation}, which {} does not have: restore to a server that has it, such as the one \
+                 that was dumped",
+                server.name()
+            ),
         )),
         other => other,
     }
@@ -139,62 +167,21 @@ pub(super) async fn dump(engine: &Mysql, server: &mut Server, summary: &Summary)
             ),
         ));
     }
-    may_define(server, database, summary).await?;
+    definers::may_define(server, database, summary).await?;
     notes(server, summary).await
-}
-
-/// Objects run as their definer; making one that runs as somebody else is a privilege.
-async fn may_define(server: &mut Server, database: &str, summary: &Summary) -> Result<()> {
-    let privileges = privileges::ask(server, database).await?;
-    if let Some(other) = summary.definers.iter().find(|d| **d != privileges.account)
-        && !privileges.may_set_definer()
-    {
-        let needed = match server.family {
-            Family::Mariadb => "SET USER (or SUPER)",
-            Family::Mysql => "SET_ANY_DEFINER (before 8.2 SET_USER_ID, before 8.0 SUPER)",
-        };
-        return Err(Error::new(
-            Kind::Denied,
-            format!(
-                "the dump has triggers, routines, events or views that run as {other}, and the account {} may not make them: \
-                 GRANT {needed} ON *.* to it",
-                privileges.account
-            ),
-        ));
-    }
-    let logs = server.variable("log_bin").await?.as_deref() == Some("ON");
-    let trusts = server.variable("log_bin_trust_function_creators").await?.as_deref() == Some("ON");
-    if logs && !trusts && summary.triggers + summary.routines > 0 && !privileges.is_super() {
-        return Err(Error::new(
-            Kind::Denied,
-            format!(
-                "the server writes a binary log and lets only SUPER make triggers and functions: grant it to {}, or \
-                 `SET GLOBAL log_bin_trust_function_creators = 1` for the load",
-                privileges.account
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// What an operator should know although the load will work.
 pub(super) async fn notes(server: &mut Server, summary: &Summary) -> Result<Vec<String>> {
     let mut notes = Vec::new();
-    for definer in &summary.definers {
-        let (user, host) = definer.rsplit_once('@').unwrap_or((definer.as_str(), ""));
-        let sql = format!("SELECT COUNT(*) FROM mysql.user WHERE user = {} AND host = {}", text(user), text(host));
-        match server.number("look for the accounts of definers", &sql).await {
-            Ok(0) => notes.push(format!(
+    match definers::absent(server, summary).await? {
+        None => notes.push("whether the accounts exist that triggers and routines run as could not be seen".to_owned()),
+        Some(absent) => notes.extend(absent.into_iter().map(|definer| {
+            format!(
                 "triggers, routines, events or views of the dump run as {definer}, an account that this server does not have: \
                  until it is created, writing to their tables fails (error 1449)"
-            )),
-            Ok(_) => {}
-            Err(e) if e.kind() == Kind::Denied => {
-                notes.push("whether the accounts exist that triggers and routines run as could not be seen".to_owned());
-                break;
-            }
-            Err(e) => return Err(e),
-        }
+            )
+        })),
     }
     if summary.events > 0 {
         let on = server.variable("event_scheduler").await?.as_deref() == Some("ON");

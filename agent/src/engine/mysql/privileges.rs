@@ -93,6 +93,16 @@ impl Privileges {
         ["SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"].iter().any(|p| self.global.contains(*p))
     }
 
+    /// Whether it may make objects that run as an account that does not exist.
+    pub(super) fn may_set_absent_definer(&self) -> bool {
+        ["SUPER", "ALLOW_NONEXISTENT_DEFINER"].iter().any(|p| self.global.contains(*p))
+    }
+
+    /// Whether it may name accounts that MySQL protects from others.
+    pub(super) fn is_system_user(&self) -> bool {
+        self.global.contains("SYSTEM_USER")
+    }
+
     /// Whether it may make triggers and functions whatever the binary log's settings are.
     pub(super) fn is_super(&self) -> bool {
         self.global.contains("SUPER")

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 
 use super::session::Session;
-use super::{ARTIFACT, Settings, dump, tools, versions};
+use super::{ARTIFACT, Settings, dump, surroundings, tools, versions};
 use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
 use crate::process::Running;
 
@@ -60,7 +60,7 @@ pub(super) async fn stage(settings: &Settings, source: &dyn Source, cx: &Context
             "this server is a standby: point the agent at the primary (--postgres-host)",
         ));
     }
-    compare(&session, source).await?;
+    let warnings = compare(&session, source).await?;
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("checking", length);
     let mut owners = Owners::default();
@@ -85,12 +85,12 @@ pub(super) async fn stage(settings: &Settings, source: &dyn Source, cx: &Context
         ));
     }
     let counts = source.recorded().map(|r| r.counts.clone()).unwrap_or_default();
-    Ok(StageReport { bytes, counts, warnings: Vec::new() })
+    Ok(StageReport { bytes, counts, warnings })
 }
 
-/// Whether this server can take the dump.
-async fn compare(session: &Session, source: &dyn Source) -> Result<()> {
-    let Some(recorded) = source.recorded() else { return Ok(()) };
+/// Whether this server can take the dump; returns what an operator should know.
+async fn compare(session: &Session, source: &dyn Source) -> Result<Vec<String>> {
+    let Some(recorded) = source.recorded() else { return Ok(Vec::new()) };
     let here = session.facts().await?;
     let fact = |name: &str| recorded.facts.get(name).map(String::as_str).unwrap_or_default();
     let major = fact("server_version_num").parse::<u32>().unwrap_or(0) / 10_000;
@@ -113,7 +113,7 @@ async fn compare(session: &Session, source: &dyn Source) -> Result<()> {
             ),
         ));
     }
-    Ok(())
+    Ok(surroundings::locale_warning(&recorded.facts, &here).into_iter().collect())
 }
 
 /// Who takes the SQL that pg_restore prints.
@@ -218,7 +218,9 @@ pub(super) async fn commit(
     let session = Session::connect(settings).await?;
     session.run("ANALYZE").await?;
     let counts = session.counts().await?;
+    let mut warnings = Vec::new();
     if let Some(recorded) = source.recorded() {
+        warnings = surroundings::put_back(&session, &recorded.facts).await?;
         let differing: Vec<_> = recorded
             .counts
             .iter()
@@ -232,7 +234,7 @@ pub(super) async fn commit(
             ));
         }
     }
-    Ok(CommitReport { counts, warnings: Vec::new() })
+    Ok(CommitReport { counts, warnings })
 }
 
 async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touching: impl Fn()) -> Result<()> {
@@ -246,7 +248,11 @@ async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touchin
         .read_stdout();
     let mut running = psql.start()?;
     let mut stdin = running.stdin.take().ok_or_else(|| Error::new(Kind::Internal, "psql has no stdin"))?;
-    let prologue = format!("BEGIN;\nSET LOCAL lock_timeout = '{LOCK_TIMEOUT}';\n{DROP_EVERYTHING}");
+    // Limits that the database sets for its applications would end a load that waits for the repository.
+    let prologue = format!(
+        "SET statement_timeout = 0;\nSET idle_in_transaction_session_timeout = 0;\nBEGIN;\n\
+         SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';\n{DROP_EVERYTHING}"
+    );
     write(&mut stdin, prologue.as_bytes()).await?;
     let restore = tools::tool(settings, "pg_restore")?.args(["--file=-", "--clean", "--if-exists"]);
     let converted = convert(restore, source, &name, cx, Taker::Psql(&mut stdin, script), None).await;

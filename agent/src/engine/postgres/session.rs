@@ -5,16 +5,27 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::record::{Counts, Facts};
 use keepsake_core::secret::Secret;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, Connection, NoTls, Row, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Settings;
+use super::{Settings, surroundings, tls};
 
 /// Tables that are dumped with their rows: not the system's, not those that an extension brings along.
 const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp%' \
      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2";
+
+/// Limits that a database or role may set for its applications, and the version that has them. A dump counts for long, and its snapshot is
+/// held by a session that does nothing meanwhile.
+const LIMITS: &[(u32, &str)] = &[
+    (0, "statement_timeout"),
+    (90_600, "idle_in_transaction_session_timeout"),
+    (140_000, "idle_session_timeout"),
+    (170_000, "transaction_timeout"),
+];
 
 /// Objects beside tables, one number each.
 const OBJECTS: &[(&str, &str)] =
@@ -47,12 +58,14 @@ impl Session {
             "connect to the database {} of {} port {} as {}",
             settings.postgres_database, settings.postgres_host, settings.postgres_port, settings.postgres_user
         );
-        let (client, connection) = config.connect(NoTls).await.map_err(|e| failed(&what, e))?;
-        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!("the connection to the server ended: {e}");
+        let (client, driver) = match settings.verified_by() {
+            Some(ca_file) => {
+                config.ssl_mode(SslMode::Require);
+                let connected = config.connect(tls::connector(ca_file)?).await;
+                driven(connected.map_err(|e| failed(&what, e))?)
             }
-        }));
+            None => driven(config.connect(NoTls).await.map_err(|e| failed(&what, e))?),
+        };
         let mut session = Self { client, _driver: driver, version: 0, version_text: String::new(), recovering: false };
         let row = session
             .row("SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery()", &[])
@@ -60,6 +73,9 @@ impl Session {
         session.version = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
         session.version_text = row.get(1);
         session.recovering = row.get(2);
+        for limit in LIMITS.iter().filter(|(since, _)| session.version >= *since) {
+            session.run(&format!("SET {} = 0", limit.1)).await?;
+        }
         Ok(session)
     }
 
@@ -116,6 +132,17 @@ impl Session {
         for (n, name) in ["encoding", "collate", "ctype", "owner", "comment"].into_iter().enumerate() {
             facts.insert(name.to_owned(), row.get(n));
         }
+        // Since 15 a database may sort by ICU instead of its collate; since 17 by the server itself, and the column has another name.
+        if self.major() >= 15 {
+            let column = if self.major() >= 17 { "datlocale" } else { "daticulocale" };
+            let sql = format!(
+                "SELECT datlocprovider::text, coalesce({column}::text, '') FROM pg_database WHERE datname = current_database()"
+            );
+            let row = self.row(&sql, &[]).await?;
+            facts.insert("locale_provider".to_owned(), row.get(0));
+            facts.insert("locale".to_owned(), row.get(1));
+        }
+        surroundings::record(self, &mut facts).await?;
         Ok(facts)
     }
 
@@ -198,6 +225,19 @@ impl Session {
     }
 }
 
+/// A client with the task that moves its bytes.
+fn driven<S>((client, connection): (Client, Connection<Socket, S>)) -> (Client, AbortOnDropHandle<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let driver = tokio::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!("the connection to the server ended: {e}");
+        }
+    });
+    (client, AbortOnDropHandle::new(driver))
+}
+
 /// The kind follows from the SQLSTATE; details, which may hold a row, are left out.
 fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     let Some(db) = error.as_db_error() else {
@@ -211,6 +251,9 @@ fn failed(what: &str, error: tokio_postgres::Error) -> Error {
         return Error::caused(kind, what, error);
     };
     let (kind, hint) = match db.code().code() {
+        "28000" if db.message().contains("pg_hba.conf") && db.message().contains("no encryption") => {
+            (Kind::Denied, " (give --postgres-ca-file, if the server takes only TLS)")
+        }
         "28P01" | "28000" => (Kind::Denied, " (look at --postgres-user and --postgres-password-file)"),
         "42501" => (Kind::Denied, " (use the database's owner or a superuser)"),
         "3D000" => (Kind::NotFound, " (look at --postgres-database)"),

@@ -21,6 +21,13 @@ pub(super) fn tool(settings: &Settings, name: &str) -> Result<Tool> {
         // No password is ever asked for; a missing one is an error.
         .env("PGPASSFILE", "/dev/null")
         .stderr_filter(told);
+    if let Some(ca_file) = settings.verified_by() {
+        tool = tool
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", ca_file.display().to_string())
+            // Else a ticket of Kerberos that lies about goes before TLS.
+            .env("PGGSSENCMODE", "disable");
+    }
     if let Some(path) = &settings.postgres_password_file {
         tool = tool.secret_env("PGPASSWORD", &Secret::from_file(path)?);
     }

@@ -29,18 +29,17 @@ fn make(root: &Root, data: &Path) {
         ),
     )
     .expect("write the accounts");
-    let mut command = if let Some(install) = root.program(&["mariadb-install-db"]) {
+    let install = root.program(&["mariadb-install-db"]);
+    let mut command = if let Some(install) = &install {
         let mut command = root.server_command(install);
-        command
-            .args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                "--skip-name-resolve",
-                // Before 10.6 it wants to look up the name of this machine all the same.
-                "--force",
-            ])
-            .arg(format!("--extra-file={}", users.display()));
+        command.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+            // Before 10.6 it wants to look up the name of this machine all the same.
+            "--force",
+        ]);
         command
     } else {
         let mut command = root.server_command(MysqlServer::program(root));
@@ -54,4 +53,18 @@ fn make(root: &Root, data: &Path) {
         .args(FILES);
     let made = run(&mut command);
     assert!(made.status.success(), "make a data folder (root: {}): {made:?}", is_root());
+    if install.is_some() {
+        // Its installer takes no statements before 10.6.
+        let mut command = root.server_command("/bin/sh");
+        command
+            .args(["-c", "exec \"$0\" \"$@\" <\"$USERS\""])
+            .arg(MysqlServer::program(root))
+            .args(["--no-defaults", "--bootstrap"])
+            .env("USERS", &users)
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", tmp.display()))
+            .args(FILES);
+        let done = run(&mut command);
+        assert!(done.status.success(), "make the accounts: {done:?}");
+    }
 }

@@ -6,8 +6,9 @@ use keepsake_agent::engine::{Context, Engine, Staged};
 use keepsake_core::error::{Kind, Result};
 use keepsake_core::id::{Epoch, RunId, RunKey};
 use keepsake_core::record::DumpReport;
-use keepsake_tests::memory::{MemorySink, MemorySource};
 use tokio_util::sync::CancellationToken;
+
+use crate::memory::{MemorySink, MemorySource};
 
 /// A context that nobody cancels.
 pub fn context() -> Context {
