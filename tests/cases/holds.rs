@@ -180,7 +180,10 @@ async fn writers_wait_and_readers_do_not(server: impl Server) {
         let (mut hold, prepared) = taken(&engine).await;
         assert!(done_within(LEASE / 2, server.read()).await, "a reader had to wait");
         let mut waiting = server.write();
-        assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "a write was let through");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err(),
+            "a write was let through"
+        );
         hold.renew().await.unwrap_or_else(|e| panic!("renew: {}", e.chain()));
         // The dump under the hold goes on when it is released.
         let (sink, (cx, progress)) = (MemorySink::default(), Context::new(CancellationToken::new()));
@@ -202,9 +205,18 @@ async fn the_datastore_ends_a_hold_that_nobody_asks_for(server: impl Server) {
     let engine = server.engine();
     let (mut hold, _) = taken(&engine).await;
     let began = Instant::now();
-    assert!(done_within(LEASE + SLACK, server.write()).await, "the writer still waits {:?} after the lease began", began.elapsed());
+    assert!(
+        done_within(LEASE + SLACK, server.write()).await,
+        "the writer still waits {:?} after the lease began",
+        began.elapsed()
+    );
     let broken = hold.renew().await.expect_err("a hold through which a write went");
-    assert!(matches!(broken.kind(), Kind::Timeout | Kind::Unavailable | Kind::Conflict), "{:?} {}", broken.kind(), broken.chain());
+    assert!(
+        matches!(broken.kind(), Kind::Timeout | Kind::Unavailable | Kind::Conflict),
+        "{:?} {}",
+        broken.kind(),
+        broken.chain()
+    );
     // Ended or not, nothing is left of it.
     let _ended_already = hold.release().await;
     assert!(done_within(Duration::from_secs(5), server.write()).await);

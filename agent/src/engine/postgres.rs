@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 
