@@ -6,6 +6,7 @@
 pub mod by_hand;
 pub mod certs;
 pub mod child;
+pub mod conformance;
 pub mod fake_engine;
 pub mod fake_fleet;
 pub mod gate;
