@@ -5,6 +5,7 @@ mod by_hand;
 mod conformance;
 mod files;
 mod installation;
+mod kills;
 mod mysql;
 mod postgres;
 mod python;
