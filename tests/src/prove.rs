@@ -66,6 +66,15 @@ impl Case {
     }
 }
 
+/// Something that was broken on purpose.
+#[derive(Debug)]
+pub struct Break {
+    /// Tries it all the same; it must panic.
+    pub case: Case,
+    /// Words of that panic: a break that is seen for another reason is not seen.
+    pub seen: &'static str,
+}
+
 /// What is claimed.
 #[derive(Debug)]
 pub struct Claim {
@@ -76,7 +85,7 @@ pub struct Claim {
     /// What must hold.
     pub cases: Vec<Case>,
     /// What must fail.
-    pub breaks: Vec<Case>,
+    pub breaks: Vec<Break>,
 }
 
 /// The whole program: all claims, or one case of them when it was started for that. `subject` begins the last line.

@@ -6,7 +6,7 @@ use keepsake_core::error::Result;
 use peak_alloc::PeakAlloc;
 
 use super::flaws::{Flaw, Flawed};
-use super::{Case, Claim, Finding, matrix};
+use super::{Break, Case, Claim, Finding, matrix};
 use crate::kills::{Arena, BLOWS, Blow, Operation, Victim};
 use crate::s3::{conforms, faults, patient_store};
 use crate::scratch::Scratch;
@@ -30,28 +30,28 @@ pub fn claims(memory: &'static PeakAlloc) -> Vec<Claim> {
         engine(
             "redis",
             || Redis::start(true),
-            ("loses-the-tail", || async {
+            ("loses-the-tail", "the RDB ends early", || async {
                 conformance::round_trip(Flawed::new(Redis::start(true).await, Flaw::LosesTheTail)).await;
             }),
         ),
         engine(
             "redis-over-the-network",
             || Redis::start(false),
-            ("commits-nothing", || async {
+            ("commits-nothing", "over changed data: these differ", || async {
                 conformance::round_trip(Flawed::new(Redis::start(false).await, Flaw::CommitsNothing)).await;
             }),
         ),
         engine(
             "mysql",
             Mysql::start,
-            ("calls-failure-success", || async {
+            ("calls-failure-success", "called a success", || async {
                 conformance::blows_to_a_dump(Flawed::new(Mysql::start().await, Flaw::CallsFailureSuccess)).await;
             }),
         ),
         engine(
             "postgres",
             Postgres::start,
-            ("stages-unchecked", || async {
+            ("stages-unchecked", "was staged", || async {
                 let stand = Flawed::new(Postgres::start().await, Flaw::StagesUnchecked);
                 conformance::refused_before_anything_is_touched(stand).await;
             }),
@@ -59,7 +59,7 @@ pub fn claims(memory: &'static PeakAlloc) -> Vec<Claim> {
         engine(
             "files",
             || std::future::ready(Files::start()),
-            ("overlooks-a-file", || async {
+            ("overlooks-a-file", "over changed data: these differ", || async {
                 let stand = Files::start();
                 let overlooked = stand.root().join("large-7");
                 conformance::round_trip(Flawed::new(stand, Flaw::Overlooks(overlooked))).await;
@@ -73,7 +73,7 @@ pub fn claims(memory: &'static PeakAlloc) -> Vec<Claim> {
 fn engine<S, F, B>(
     name: &'static str,
     start: impl Fn() -> F + Copy + Sync + 'static,
-    (flaw, broken): (&'static str, impl Fn() -> B + Sync + 'static),
+    (flaw, seen, broken): (&'static str, &'static str, impl Fn() -> B + Sync + 'static),
 ) -> Claim
 where
     S: Stand + 'static,
@@ -101,7 +101,7 @@ where
             blows_to_a_dump,
             blows_to_a_load
         ],
-        breaks: vec![Case::new(flaw, SHORT, broken)],
+        breaks: vec![Break { case: Case::new(flaw, SHORT, broken), seen }],
     }
 }
 
@@ -127,7 +127,7 @@ fn kills() -> Claim {
         name: "kills",
         says: "agent, tool and coordinator are killed and stopped at every event of a backup and of a restore: never a record without its data",
         cases,
-        breaks: vec![record_without_data],
+        breaks: vec![Break { case: record_without_data, seen: "it is missing from the repository" }],
     }
 }
 
@@ -149,7 +149,10 @@ fn s3() -> Claim {
         name: "s3",
         says: "whatever the server or the network does, nothing is called stored that is not",
         cases,
-        breaks: vec![Case::new("store-that-overwrites", SHORT, || conforms_with(Oddity::IgnoresIfNoneMatch))],
+        breaks: vec![Break {
+            case: Case::new("store-that-overwrites", SHORT, || conforms_with(Oddity::IgnoresIfNoneMatch)),
+            seen: "this store overwrites",
+        }],
     }
 }
 
@@ -164,7 +167,10 @@ fn servers() -> Claim {
         name: "servers",
         says: "the engines work on servers of other releases, or refuse them in words",
         cases: ["redis", "mysql", "postgres"].into_iter().map(case).collect(),
-        breaks: vec![Case::telling("mislabelled", LONG, || async { matrix::mislabelled() })],
+        breaks: vec![Break {
+            case: Case::telling("mislabelled", LONG, || async { matrix::mislabelled() }),
+            seen: "of another server: it was loaded",
+        }],
     }
 }
 
@@ -175,21 +181,22 @@ fn fuzzing(memory: &'static PeakAlloc) -> Claim {
                 Finding::Holds(fuzz::run(format, FUZZ_INPUTS, 1, memory))
             })
         });
-    let broken = |name: &'static str, read: fn(&[u8]) -> Result<()>| {
-        Case::new(name, SHORT, move || async move {
+    let broken = |name: &'static str, seen, read: fn(&[u8]) -> Result<()>| {
+        let case = Case::new(name, SHORT, move || async move {
             fuzz::run(&fuzz::Format { name: "dump.rdb", read, memory: 2 << 20 }, FUZZ_INPUTS, 1, memory);
-        })
+        });
+        Break { case, seen }
     };
     Claim {
         name: "fuzz",
         says: "a million inputs that no dump tool wrote: no panic, no memory without bound",
         cases: cases.collect(),
         breaks: vec![
-            broken("reader-that-panics", |bytes| {
+            broken("reader-that-panics", "it panicked", |bytes| {
                 assert!(bytes.len() < 100_000 && !bytes.ends_with(&[0xff; 4]), "on purpose");
                 keepsake_core::format::rdb::walk(bytes).map(drop)
             }),
-            broken("reader-that-believes-lengths", |bytes| {
+            broken("reader-that-believes-lengths", "bytes for an input of", |bytes| {
                 let believed = bytes.iter().take(4).fold(0_usize, |n, b| n << 8 | usize::from(*b)) % (64 << 20);
                 drop(Vec::<u8>::with_capacity(if bytes.starts_with(b"REDIS") { 0 } else { believed }));
                 keepsake_core::format::rdb::walk(bytes).map(drop)

@@ -67,13 +67,16 @@ impl Engine for FlawedEngine {
         let done = match &self.flaw {
             Flaw::LosesTheTail => self.inner.dump(cut, &Tailless(out), cx).await,
             Flaw::Overlooks(file) => {
-                let away = file.with_extension("away").file_name().map(|name| std::env::temp_dir().join(name));
-                let away = away.expect("a name");
-                std::fs::rename(file, &away).or_else(|_| std::fs::copy(file, &away).map(drop)).expect("hide a file");
-                let _gone = std::fs::remove_file(file);
+                // Beside the volume, in the same file system.
+                let away = file.parent().and_then(|root| root.parent()).expect("a volume").join("overlooked");
+                let there = file.try_exists().expect("look for a file");
+                if there {
+                    std::fs::rename(file, &away).expect("hide a file");
+                }
                 let done = self.inner.dump(cut, out, cx).await;
-                std::fs::copy(&away, file).expect("bring the file back");
-                std::fs::remove_file(&away).expect("remove the copy");
+                if there {
+                    std::fs::rename(&away, file).expect("bring the file back");
+                }
                 done
             }
             Flaw::CommitsNothing | Flaw::CallsFailureSuccess | Flaw::StagesUnchecked => {

@@ -27,7 +27,7 @@ pub fn one(claims: &[Claim], claim: &str, case: &str) -> ExitCode {
     let found = claims
         .iter()
         .filter(|c| c.name == claim)
-        .flat_map(|c| c.cases.iter().chain(&c.breaks))
+        .flat_map(|c| c.cases.iter().chain(c.breaks.iter().map(|b| &b.case)))
         .find(|c| c.name == case);
     let Some(found) = found else {
         eprintln!("there is no case {case} of {claim}");
@@ -66,11 +66,11 @@ enum Came {
     Failed,
 }
 
-/// One case of one claim, and whether it must fail.
+/// One case of one claim, and if it must fail, the words that tell it failed for what was broken.
 struct Job<'a> {
     claim: &'a Claim,
     case: &'a Case,
-    is_break: bool,
+    seen: Option<&'static str>,
 }
 
 /// Runs everything, or one claim and counts the others as skipped; prints the verdict as the last line.
@@ -84,8 +84,8 @@ pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
         .iter()
         .filter(|c| only.is_none_or(|only| c.name == only))
         .flat_map(|claim| {
-            let job = move |is_break| move |case| Job { claim, case, is_break };
-            claim.cases.iter().map(job(false)).chain(claim.breaks.iter().map(job(true)))
+            let cases = claim.cases.iter().map(move |case| Job { claim, case, seen: None });
+            cases.chain(claim.breaks.iter().map(move |b| Job { claim, case: &b.case, seen: Some(b.seen) }))
         })
         .collect();
     let left_out: usize = claims.iter().filter(|c| only.is_some_and(|o| c.name != o)).map(|c| c.cases.len()).sum();
@@ -98,7 +98,7 @@ pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let (result, told) = job.run();
                     println!("[{:>6.1} s] {told}", began.elapsed().as_secs_f64());
-                    came.lock().expect("results").push((job.is_break, result));
+                    came.lock().expect("results").push((job.seen.is_some(), result));
                 }
             });
         }
@@ -127,18 +127,18 @@ impl Job<'_> {
         let name = format!("{} {}", self.claim.name, self.case.name);
         let took = began.elapsed().as_secs_f64();
         let colon = if last.is_empty() { "" } else { ": " };
-        match (done.status.code(), self.is_break) {
-            (Some(0), false) => (Came::Held, format!("{name} holds ({took:.1} s){colon}{last}")),
-            (Some(PANICKED), true) => {
-                let why = String::from_utf8_lossy(&done.stderr).into_owned();
-                (Came::Held, format!("{name} was broken on purpose and is seen ({took:.1} s): {}", panic_in(&why)))
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        match (done.status.code(), self.seen) {
+            (Some(0), None) => (Came::Held, format!("{name} holds ({took:.1} s){colon}{last}")),
+            (Some(PANICKED), Some(words)) if stderr.contains(words) => {
+                (Came::Held, format!("{name}: broken on purpose, and seen ({took:.1} s): {}", panic_in(&stderr)))
             }
             (Some(4), _) => (Came::Skipped, format!("{name} SKIPPED: {last}")),
-            (_, true) => (
+            (_, Some(words)) => (
                 Came::Failed,
-                format!("{name} was broken on purpose and is NOT SEEN: {}\n{}", done.status, tail(&done.stderr)),
+                format!("{name}: broken on purpose, and NOT SEEN by {words:?}: {}\n{}", done.status, tail(&stderr)),
             ),
-            (_, false) => (Came::Failed, format!("{name} FAILED: {}\n{}", done.status, tail(&done.stderr))),
+            (_, None) => (Came::Failed, format!("{name} FAILED: {}\n{}", done.status, tail(&stderr))),
         }
     }
 }
@@ -150,9 +150,8 @@ fn panic_in(stderr: &str) -> String {
     message.map_or_else(String::new, |m| m.chars().take(160).collect())
 }
 
-fn tail(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().collect();
+fn tail(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().collect();
     let at = lines.iter().position(|l| l.contains("panicked at")).unwrap_or(lines.len().saturating_sub(SHOWN));
     lines.iter().skip(at).take(SHOWN).map(|l| format!("    {l}\n")).collect()
 }
