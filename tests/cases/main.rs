@@ -4,6 +4,7 @@ mod architecture;
 mod by_hand;
 mod conformance;
 mod files;
+mod full;
 mod installation;
 mod kills;
 mod mysql;

@@ -21,20 +21,20 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::blows::{blows_to_a_dump, blows_to_a_load};
 
-fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context::new(CancellationToken::new()).0
 }
 
-fn run() -> RunKey {
+pub(crate) fn run() -> RunKey {
     RunKey { run: RunId::generate(), installation: "test".parse().unwrap(), epoch: Epoch(1) }
 }
 
-fn source(stand: &dyn Stand, report: &DumpReport, bytes: Vec<u8>) -> Arc<MemorySource> {
+pub(crate) fn source(stand: &dyn Stand, report: &DumpReport, bytes: Vec<u8>) -> Arc<MemorySource> {
     let name = ArtifactName::new(stand.artifact()).unwrap();
     Arc::new(MemorySource { artifacts: [(name, bytes)].into(), recorded: Some(report.clone()) })
 }
 
-async fn dump(stand: &dyn Stand) -> (DumpReport, Vec<u8>) {
+pub(crate) async fn dump(stand: &dyn Stand) -> (DumpReport, Vec<u8>) {
     let sink = MemorySink::default();
     let report = stand.engine().dump(None, &sink, &context()).await.unwrap_or_else(|e| panic!("dump: {}", e.chain()));
     let mut artifacts = sink.finished();
@@ -49,7 +49,7 @@ async fn load(engine: &Arc<dyn Engine>, source: Arc<dyn Source>, cx: &Context) -
     engine.finalize(&key, cx).await
 }
 
-async fn must_load(stand: &dyn Stand, report: &DumpReport, bytes: &[u8]) {
+pub(crate) async fn must_load(stand: &dyn Stand, report: &DumpReport, bytes: &[u8]) {
     let source = source(stand, report, bytes.to_vec());
     load(&stand.engine(), source, &context()).await.unwrap_or_else(|e| panic!("load: {}", e.chain()));
 }
@@ -73,7 +73,7 @@ fn tools_that_run(tools: &[&str]) -> Vec<String> {
 }
 
 /// Nothing of an operation that ended is left.
-async fn nothing_is_left(stand: &dyn Stand, what: &str) {
+pub(crate) async fn nothing_is_left(stand: &dyn Stand, what: &str) {
     wait_for("tools and files to go", Duration::from_secs(20), async || {
         let (tools, files) = (tools_that_run(stand.tools()), stand.leftovers());
         if tools.is_empty() && files.is_empty() { Ok(()) } else { Err(format!("{what}: {tools:?} {files:?}")) }
@@ -81,7 +81,7 @@ async fn nothing_is_left(stand: &dyn Stand, what: &str) {
     .await;
 }
 
-fn same(found: &Contents, expected: &Contents, what: &str) {
+pub(crate) fn same(found: &Contents, expected: &Contents, what: &str) {
     let keys: std::collections::BTreeSet<_> = found.keys().chain(expected.keys()).collect();
     let differ: Vec<_> = keys.into_iter().filter(|k| found.get(*k) != expected.get(*k)).take(5).collect();
     assert!(differ.is_empty(), "{what}: these differ, and perhaps more: {differ:?}");

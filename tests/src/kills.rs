@@ -9,6 +9,7 @@ mod watched;
 
 use std::time::Instant;
 
+pub(crate) use self::strike::end_for_it;
 pub use self::watched::Watched;
 use crate::house::{House, State};
 use crate::threescale::Size;
