@@ -124,6 +124,10 @@ impl Error {
 
     /// A failure of the local machine's files; the kind follows from the operating system's answer.
     pub fn io(text: impl Into<String>, source: std::io::Error) -> Self {
+        let mut text = text.into();
+        if is_no_room(&source) {
+            text.push_str(MAKE_ROOM);
+        }
         Self::caused(io_kind(&source), text, source)
     }
 
@@ -154,6 +158,14 @@ impl Error {
         }
         out
     }
+}
+
+/// What to do about a filesystem or quota that is full.
+pub(crate) const MAKE_ROOM: &str = " (there is no room: make room there, then try again)";
+
+/// Whether a filesystem or quota is full.
+pub(crate) fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 fn io_kind(error: &std::io::Error) -> Kind {

@@ -1,20 +1,9 @@
-//! Bytes that a dump tool never wrote: every reader of a format gets them, by the million when it is asked for.
+//! Every reader gets bytes that a dump tool never wrote. A binary of its own, because it counts what is allocated.
 //!
-//! What is shown: no reader panics, none takes more memory than its format needs, each gives a result or an error that says something. The
-//! inputs are made from `tests/corpus` (real dumps) by changes that a seed decides, so a failure can be repeated: it prints format, number and
-//! seed. `KEEPSAKE_FUZZ_INPUTS` says how many per format.
+//! `KEEPSAKE_FUZZ_INPUTS` says how many inputs per format, `KEEPSAKE_FUZZ_SEED` which.
 
-mod mutate;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-
-use keepsake_core::error::Result;
-use keepsake_core::format::{pgc, rdb, sql, tar};
-use keepsake_core::record::Record;
+use keepsake_tests::fuzz;
 use peak_alloc::PeakAlloc;
-
-use self::mutate::Mutator;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -22,99 +11,11 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// Inputs per format, unless the environment says otherwise.
 const INPUTS: u64 = 3_000;
 
-/// A reader, and the bytes of memory that it may take on top of its input.
-struct Format {
-    name: &'static str,
-    read: fn(&[u8]) -> Result<()>,
-    memory: usize,
-}
-
-const FORMATS: [Format; 6] = [
-    Format { name: "dump.rdb", read: |bytes| rdb::walk(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "dump.sql", read: sql, memory: 2 << 20 },
-    Format { name: "dump.pgc", read: |bytes| pgc::walk(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "files.tar", read: archive, memory: 4 << 20 },
-    Format { name: "record.json", read: |bytes| Record::parse(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "event.json", read: event, memory: 1 << 20 },
-];
-
-fn sql(bytes: &[u8]) -> Result<()> {
-    let mut reader = sql::Reader::new();
-    // In two pieces, so that every state is left and entered again somewhere.
-    let (first, second) = bytes.split_at(bytes.len() / 3);
-    reader.feed(first)?;
-    reader.feed(second)?;
-    reader.finish().map(drop)
-}
-
-/// Bytes for the reader of archives.
-struct Whole(Option<bytes::Bytes>);
-
-impl tar::Input for Whole {
-    fn next_chunk(&mut self) -> Result<Option<bytes::Bytes>> {
-        Ok(self.0.take())
-    }
-}
-
-fn archive(bytes: &[u8]) -> Result<()> {
-    let mut reader = tar::Reader::new(Whole(Some(bytes::Bytes::copy_from_slice(bytes))));
-    let mut rules = tar::Rules::new([]);
-    while let Some(entry) = reader.next_entry()? {
-        rules.admit(&entry)?;
-        while reader.data()?.is_some() {}
-    }
-    Ok(())
-}
-
-/// A run's journal is written by whoever can write the repository.
-fn event(bytes: &[u8]) -> Result<()> {
-    use keepsake_coordinator::run::event::Event;
-    use keepsake_core::error::{Kind, ResultExt};
-    use keepsake_core::repository::runs::RunEvent;
-    serde_json::from_slice::<RunEvent<Event>>(bytes).map(drop).or_kind(Kind::Corrupt, "an event")
-}
-
 #[test]
 fn no_bytes_make_a_reader_panic_or_grow() {
     let inputs = std::env::var("KEEPSAKE_FUZZ_INPUTS").map_or(INPUTS, |n| n.parse().expect("KEEPSAKE_FUZZ_INPUTS"));
     let seed = std::env::var("KEEPSAKE_FUZZ_SEED").map_or(1, |n| n.parse().expect("KEEPSAKE_FUZZ_SEED"));
-    // A panic is caught and told once, with what made it; its own message would come thousands of times.
-    std::panic::set_hook(Box::new(|_| {}));
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in FORMATS {
-        let good = std::fs::read(corpus.join(format.name)).expect("the corpus");
-        (format.read)(&good).unwrap_or_else(|e| fail(&format, seed, 0, &e.chain()));
-        let mut mutator = Mutator::new(seed, good);
-        let (mut refused, mut taken, mut most) = (0_u64, 0_u64, 0);
-        for n in 1..=inputs {
-            let input = mutator.next(format.name == "files.tar");
-            MEMORY.reset_peak_usage();
-            let before = MEMORY.current_usage();
-            let read = catch_unwind(AssertUnwindSafe(|| (format.read)(input)));
-            let grown = MEMORY.peak_usage().saturating_sub(before);
-            most = most.max(grown);
-            match read {
-                Err(_) => fail(&format, seed, n, "it panicked"),
-                Ok(Ok(())) => taken += 1,
-                Ok(Err(e)) => {
-                    refused += 1;
-                    if e.chain().is_empty() || e.chain().len() > 2_000 {
-                        fail(&format, seed, n, &format!("its error has {} bytes", e.chain().len()));
-                    }
-                }
-            }
-            if grown > format.memory + input.len() {
-                fail(&format, seed, n, &format!("it took {grown} bytes for an input of {}", input.len()));
-            }
-        }
-        println!("{}: {inputs} inputs, {refused} refused, {taken} taken, at most {most} bytes", format.name);
-        assert!(refused > inputs / 20, "{}: hardly anything was refused: are the inputs changed at all?", format.name);
+    for format in &fuzz::FORMATS {
+        println!("{}", fuzz::run(format, inputs, seed, &MEMORY));
     }
-}
-
-/// Says how to get there again.
-fn fail(format: &Format, seed: u64, n: u64, what: &str) -> ! {
-    // The hook that keeps caught panics quiet would keep this one quiet, too.
-    let _quiet = std::panic::take_hook();
-    panic!("{} input {n} of seed {seed}: {what}", format.name)
 }

@@ -81,7 +81,7 @@ impl Inner {
                     let held = session.release().await?;
                     Told::Released(v1::HoldReleased { held_us: u64::try_from(held.as_micros()).unwrap_or(u64::MAX) })
                 }
-                (Some(_), _) | (None, _) => {
+                (Some(_) | None, _) => {
                     return Err(Error::new(Kind::Invalid, "a hold is prepared once, then taken, renewed, released"));
                 }
             };

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::s3::S3Settings;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, MAKE_ROOM, Result, is_no_room};
 use crate::retry::Retry;
 
 /// How long one request may take before its outcome is called unknown.
@@ -292,6 +292,7 @@ fn failed(what: &str, error: object_store::Error) -> Error {
             }
         }),
     };
+    let what = if io_cause(&error).is_some_and(is_no_room) { format!("{what}{MAKE_ROOM}") } else { what.to_owned() };
     Error::caused(kind, what, error)
 }
 

@@ -1,45 +1,13 @@
 //! Other filesystems in and under the volume. These run themselves again where they may mount: in a namespace of their own,
 //! so that nothing of it outlives them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keepsake_core::error::Kind;
-use keepsake_tests::child::{is_root, run as run_command, tool_command};
+use keepsake_tests::own_mounts::{may_mount, mount, unmount};
 
 use super::{Volume, context, names, run};
-
-/// Set where mounting is possible.
-const INSIDE: &str = "KEEPSAKE_TEST_MAY_MOUNT";
-
-/// Whether this is the inner run; if not, it was done, or skipped.
-fn may_mount(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    if !is_root() || !run_command(tool_command("unshare").args(["--mount", "true"])).status.success() {
-        eprintln!("SKIPPED {test}: mounting is not allowed here");
-        return false;
-    }
-    let mut command = tool_command("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe().expect("this program"));
-    let done = run_command(command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1"));
-    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success() && said.contains("1 passed"), "{said}");
-    false
-}
-
-fn mount(at: &Path, size: &str) {
-    std::fs::create_dir_all(at).unwrap();
-    let mut command = tool_command("mount");
-    command.args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"]).arg(at);
-    let done = run_command(&mut command);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
-fn unmount(at: &Path) {
-    assert!(run_command(tool_command("umount").arg(at)).status.success());
-}
 
 #[tokio::test]
 async fn mounts_in_the_volume_are_left_alone_or_refused() {

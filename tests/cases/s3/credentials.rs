@@ -10,11 +10,10 @@ use keepsake_core::repository::seal::SetKey;
 use keepsake_core::repository::{S3Settings, Store, WebIdentity};
 use keepsake_tests::certs::{Authority, replace};
 use keepsake_tests::poll::wait_for;
+use keepsake_tests::s3::{impatient, open, place, read, write};
 use keepsake_tests::scratch::Scratch;
 use keepsake_tests::servers::s3::{ADMIN, BUCKET, Oddity, Rights, S3Server};
 use tokio::net::TcpListener;
-
-use super::{impatient, open, place, read, write};
 
 #[tokio::test]
 async fn s3_credentials_are_read_again_from_their_file() {

@@ -62,6 +62,15 @@ impl Agent {
         self.process.kill();
     }
 
+    /// Kills it and starts it again at the same address, as whoever supervises it would.
+    pub fn replace(&mut self) {
+        self.process.kill();
+        let mut arguments = self.arguments.clone();
+        let listen = arguments.iter().position(|a| a == "--listen").expect("where it listens") + 1;
+        arguments[listen].clone_from(&self.address);
+        (self.process, self.address) = launch(&self.component, &arguments);
+    }
+
     /// Kills it and starts it again; the topology must be written anew, because its port is another.
     pub fn restart(&mut self) {
         self.process.kill();

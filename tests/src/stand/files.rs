@@ -29,6 +29,11 @@ impl Files {
         Self { scratch, root }
     }
 
+    /// The volume's folder.
+    pub fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
     fn away(&self) -> PathBuf {
         self.scratch.path().join("away")
     }

@@ -24,6 +24,11 @@ impl Redis {
     pub async fn start(shared_folder: bool) -> Self {
         Self { server: RedisServer::start(&["--appendonly", "yes"]).await, shared_folder }
     }
+
+    /// The server's data folder.
+    pub fn data(&self) -> &std::path::Path {
+        self.server.data()
+    }
 }
 
 #[async_trait(?Send)]

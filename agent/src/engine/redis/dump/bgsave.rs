@@ -116,8 +116,8 @@ fn check_saved(info: &Info, folder: &Path) -> Result<()> {
     Err(Error::new(
         Kind::Unavailable,
         format!(
-            "the server's BGSAVE failed (rdb_last_bgsave_status:{}): its log says why, most often no room in {} or no memory to fork. Until a save \
-             succeeds the server may refuse writes (stop-writes-on-bgsave-error)",
+            "the server's BGSAVE failed (rdb_last_bgsave_status:{}): its log says why, most often no room in {} or no memory to fork: make room and \
+             back up again. Until a save succeeds the server may refuse writes (stop-writes-on-bgsave-error)",
             info.get("rdb_last_bgsave_status").unwrap_or("unknown"),
             folder.display()
         ),

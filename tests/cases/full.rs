@@ -1,0 +1,25 @@
+//! No room, in the repository and in a datastore: the library's cases, a test each.
+
+use keepsake_tests::full;
+use keepsake_tests::own_mounts::may_mount;
+
+#[tokio::test]
+async fn installation_whose_repository_is_full() {
+    if may_mount("full::installation_whose_repository_is_full") {
+        full::repository().await;
+    }
+}
+
+#[tokio::test]
+async fn volume_that_is_full() {
+    if may_mount("full::volume_that_is_full") {
+        full::volume().await;
+    }
+}
+
+#[tokio::test]
+async fn redis_data_folder_that_is_full() {
+    if may_mount("full::redis_data_folder_that_is_full") {
+        full::redis_data_folder(|redis| redis).await;
+    }
+}

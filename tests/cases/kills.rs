@@ -1,0 +1,28 @@
+//! Kill loops over a whole installation: some of all blows here, spread over all events; all of them in `make prove-engines`.
+
+use keepsake_tests::kills::{Arena, BLOWS, Operation, Tally};
+
+/// How far apart the blows are that are tried; 1 is all. No multiple of the number of blows, so that each blow has its turn.
+fn stride() -> usize {
+    let given = std::env::var("KEEPSAKE_SOAK").ok();
+    given.map_or(19, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
+}
+
+async fn some_blows(operation: Operation, stride: usize) -> Tally {
+    let mut arena = Arena::open(operation).await;
+    let tally = arena.strike_all(&BLOWS, 1, stride).await;
+    println!("{operation:?}: {} of {} runs were struck", tally.struck, tally.runs);
+    tally
+}
+
+#[tokio::test]
+async fn installation_survives_blows_at_the_events_of_a_backup() {
+    let tally = some_blows(Operation::Backup, stride()).await;
+    assert!(tally.struck * 2 >= tally.runs, "{tally:?}: were they struck at all?");
+}
+
+#[tokio::test]
+async fn installation_survives_blows_at_the_events_of_a_restore() {
+    let tally = some_blows(Operation::Restore, stride() * 2 + 1).await;
+    assert!(tally.struck * 2 >= tally.runs, "{tally:?}: were they struck at all?");
+}

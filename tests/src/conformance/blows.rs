@@ -1,0 +1,171 @@
+//! Blows in the middle of an operation: cancelled, server gone, tool killed, store failing, each at several places.
+
+use std::sync::Arc;
+
+use keepsake_agent::engine::Context;
+use keepsake_core::Kind;
+use tokio_util::sync::CancellationToken;
+
+use super::{context, dump, must_load, nothing_is_left, run, same, source, tools_that_run};
+use crate::gate::{Gate, GatedSink, GatedSource};
+use crate::memory::MemorySink;
+use crate::stand::{Contents, Stand};
+
+/// Where in a dump or load something happens: parts of its length, in percent.
+const PLACES: [u64; 4] = [0, 30, 60, 99];
+
+/// What happens in the middle of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    Cancel,
+    Vanish,
+    KillTools,
+    StoreFails,
+}
+
+const BLOWS: [Blow; 4] = [Blow::Cancel, Blow::Vanish, Blow::KillTools, Blow::StoreFails];
+
+fn kill_tools(tools: &[&str]) -> usize {
+    let running = tools_that_run(tools);
+    for tool in &running {
+        let pid: i32 = tool.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+        // One that has just ended needs no killing.
+        let _gone = rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).expect("a process"),
+            rustix::process::Signal::KILL,
+        );
+    }
+    running.len()
+}
+
+/// Whatever strikes a dump: it fails and leaves nothing, or what it made is whole.
+pub async fn blows_to_a_dump(mut stand: impl Stand) {
+    stand.fill().await;
+    let (_, whole) = dump(&stand).await;
+    let mut failures = 0;
+    for blow in BLOWS {
+        for percent in PLACES {
+            let what = format!("{blow:?} at {percent} % of a dump");
+            let at = whole.len() as u64 * percent / 100;
+            let gate = Gate::at(at);
+            let mut inner = MemorySink::default();
+            if blow == Blow::StoreFails {
+                inner = MemorySink::failing_after(at);
+                gate.open();
+            }
+            let sink = GatedSink { inner: inner.clone(), gate: gate.clone() };
+            let cancel = CancellationToken::new();
+            let (cx, _) = Context::new(cancel.clone());
+            let engine = stand.engine();
+            let dumping = engine.dump(None, &sink, &cx);
+            let mut killed = 0;
+            let strike = async {
+                if !gate.reached().await {
+                    return;
+                }
+                match blow {
+                    Blow::Cancel => cancel.cancel(),
+                    Blow::Vanish => stand.vanish(),
+                    Blow::KillTools => killed = kill_tools(stand.tools()),
+                    Blow::StoreFails => {}
+                }
+                gate.open();
+            };
+            let (done, ()) = tokio::join!(dumping, strike);
+            if blow == Blow::Vanish {
+                stand.come_back().await;
+            }
+            match done {
+                Err(e) => {
+                    failures += 1;
+                    assert!(inner.finished().is_empty(), "{what}: a dump that failed has an artifact: {}", e.chain());
+                    if blow == Blow::Vanish {
+                        assert!(e.kind().retry(), "{what}: {:?} {}", e.kind(), e.chain());
+                    }
+                    assert_eq!(e.kind() == Kind::Cancelled, blow == Blow::Cancel, "{what}: {}", e.chain());
+                }
+                // What was read before the server went, or with no tool to kill, is whole.
+                Ok(report) => {
+                    let allowed = blow == Blow::Vanish || (blow == Blow::KillTools && (killed == 0 || percent == 99));
+                    assert!(allowed, "{what}: called a success");
+                    let (_, bytes) = inner.finished().pop_first().expect("an artifact");
+                    must_load(&stand, &report, &bytes).await;
+                }
+            }
+            nothing_is_left(&stand, &what).await;
+        }
+    }
+    assert!(failures >= PLACES.len() * 2, "only {failures} dumps failed: were they struck at all?");
+    dump(&stand).await;
+}
+
+/// Whatever strikes a load: the old data stays where that is promised, and the load can be made again.
+pub async fn blows_to_a_load(mut stand: impl Stand) {
+    stand.fill().await;
+    let full = stand.contents().await;
+    let (report, bytes) = dump(&stand).await;
+    let (mut failures, mut old) = (0, Contents::new());
+    // A load reads everything twice: to check it, and to load it.
+    for blow in BLOWS {
+        for percent in PLACES.iter().flat_map(|p| [*p, 100 + p]) {
+            let what = format!("{blow:?} at {percent} % of a load");
+            if stand.contents().await != old {
+                must_load(&stand, &report, &bytes).await;
+                same(&stand.contents().await, &full, &format!("before {what}"));
+                stand.change().await;
+                old = stand.contents().await;
+            }
+            let at = bytes.len() as u64 * percent / 100;
+            let inner = source(&stand, &report, bytes.clone());
+            let (gate, gated) = if blow == Blow::StoreFails {
+                (None, GatedSource::failing(inner, at))
+            } else {
+                let gate = Gate::at(at);
+                (Some(gate.clone()), GatedSource::waiting(inner, gate))
+            };
+            let cancel = CancellationToken::new();
+            let (cx, _) = Context::new(cancel.clone());
+            let (engine, key) = (stand.engine(), run());
+            let mut touched = false;
+            let loading = async {
+                engine.stage(&key, Arc::new(gated), &cx).await?;
+                let committed = engine.commit(&key, &cx).await;
+                touched = engine.rollback(&key, &context()).await.is_err();
+                committed
+            };
+            let strike = async {
+                let Some(gate) = gate else { return };
+                if !gate.reached().await {
+                    return;
+                }
+                match blow {
+                    Blow::Cancel => cancel.cancel(),
+                    Blow::Vanish => stand.vanish(),
+                    Blow::KillTools => drop(kill_tools(stand.tools())),
+                    Blow::StoreFails => {}
+                }
+                gate.open();
+            };
+            let (done, ()) = tokio::join!(loading, strike);
+            drop(engine);
+            if blow == Blow::Vanish {
+                stand.come_back().await;
+            }
+            // Whatever a load of another agent left is ended by the next one, as after a kill.
+            stand.engine().describe().await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
+            match done {
+                Ok(_) => same(&stand.contents().await, &full, &format!("{what}: called a success")),
+                Err(e) => {
+                    failures += 1;
+                    if percent < 100 || stand.keeps_old_data() || !touched {
+                        same(&stand.contents().await, &old, &format!("{what}: the old data ({})", e.chain()));
+                    }
+                }
+            }
+            nothing_is_left(&stand, &what).await;
+        }
+    }
+    assert!(failures >= PLACES.len() * 4, "only {failures} loads failed: were they struck at all?");
+    must_load(&stand, &report, &bytes).await;
+    same(&stand.contents().await, &full, "after all the blows");
+}

@@ -1,0 +1,151 @@
+//! What must be true after a blow, whatever it struck.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::strike::{Fate, all_tools, end_for_it, still_running};
+use super::{Arena, Blow, Operation, Victim};
+use crate::house::{State, files_below};
+use crate::poll::wait_for;
+
+impl Arena {
+    /// No record without its data, nothing left, and the next run works. `fate` is `None` when nothing was struck.
+    pub(super) async fn must_be_sound(&mut self, fate: Option<(&Fate, &str)>) {
+        let what = fate.map_or("undisturbed", |(_, what)| what);
+        let struck = fate.is_some_and(|(fate, _)| fate.struck);
+        let success = fate.is_none_or(|(fate, _)| fate.status.success());
+        if let Some((fate, what)) = fate
+            && fate.struck
+        {
+            is_told(fate, what);
+            end_for_it(&self.house, what);
+        }
+        self.sets_are_whole(what);
+        match self.operation {
+            Operation::Backup => {
+                if struck {
+                    self.house.must(&["backup"]);
+                    self.sets_are_whole(what);
+                }
+            }
+            Operation::Restore => {
+                // What calls itself a success is one. One that was taken over was made again already, and must not have come in between.
+                let taken_over = fate.is_some_and(|(f, _)| f.blow == (Victim::Coordinator, Blow::StopForAWhile));
+                if !success && !taken_over {
+                    self.restore_again(what);
+                }
+                State::of(&self.house.installations[0]).await.assert_is(&self.whole, what);
+                if struck {
+                    self.house.must(&["backup"]);
+                    self.sets_are_whole(what);
+                }
+            }
+        }
+        self.nothing_is_left(fate.map(|(fate, _)| fate), what).await;
+    }
+
+    /// Every set that exists is readable to its end, and is one whose run had it recorded.
+    fn sets_are_whole(&mut self, what: &str) {
+        let sets = self.house.must_json(&["sets"]);
+        let new: Vec<Value> =
+            sets.as_array().expect("sets").iter().filter(|s| !self.known.contains(id(s))).cloned().collect();
+        for set in new {
+            if !self.is_recorded(&set, what) {
+                continue;
+            }
+            self.house.must(&["verify", id(&set)]);
+            self.house.must(&["inspect", id(&set), "--identity", &self.house.path("identity-2")]);
+            let components = self.house.must_json(&["show", id(&set)])["components"].clone();
+            let components = components.as_array().expect("components");
+            let whole = components.len() == 5 && components.iter().all(|c| c["dump"].is_object());
+            assert_eq!(set["status"] == "complete", whole, "{what}: {set:#} {components:#?}");
+            self.known.insert(id(&set).to_owned());
+        }
+    }
+
+    /// A set that is listed has its record only if its run had prepared it.
+    fn is_recorded(&self, set: &Value, what: &str) -> bool {
+        let recorded = matches!(set["status"].as_str(), Some("complete" | "partial"));
+        let Some(epoch) = set["epoch"].as_u64() else {
+            assert!(!recorded, "{what}: {set:#}");
+            return false;
+        };
+        let run = self.house.must_json(&["runs", &epoch.to_string()]);
+        let prepared =
+            run["events"].as_array().expect("events").iter().any(|e| e["event"]["type"] == "record-prepared");
+        assert!(!recorded || prepared, "{what}: a set that its run had not recorded: {set:#}");
+        recorded
+    }
+
+    fn restore_again(&self, what: &str) {
+        let restore = self.command();
+        let again = self.house.keepsake(&restore);
+        let told = String::from_utf8_lossy(&again.stderr).into_owned();
+        if again.status.success() {
+            return;
+        }
+        // The agent of the files says so when it was struck between two renames, and what to do.
+        assert!(told.contains("was interrupted while it moved files"), "{what}: it cannot be restored again: {told}");
+        let storage = &self.house.installations[0].storage;
+        for name in own(storage, ".keepsake-") {
+            std::fs::remove_dir_all(storage.join(name)).expect("remove what the interrupted load left");
+        }
+        self.house.must(&restore);
+    }
+
+    /// No tool runs on, no temporary file lies anywhere.
+    async fn nothing_is_left(&self, fate: Option<&Fate>, what: &str) {
+        let mut tools = fate.map(|f| f.tools.clone()).unwrap_or_default();
+        wait_for("tools and files to go", Duration::from_secs(20), async || {
+            tools.extend(all_tools(&self.house));
+            let running = still_running(&tools);
+            let files = self.leftovers();
+            if running.is_empty() && files.is_empty() { Ok(()) } else { Err(format!("{what}: {running:?} {files:?}")) }
+        })
+        .await;
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let prod = &self.house.installations[0];
+        let mut left = own(&prod.storage, ".keepsake");
+        for redis in [&prod.backend, &prod.system_redis] {
+            left.extend(own(redis.data(), "temp-"));
+            left.extend(own(redis.data(), ".keepsake"));
+        }
+        for agent in &prod.agents {
+            let scratch = self.house.scratch.path().join(format!("prod/{}/scratch", agent.component));
+            if scratch.is_dir() {
+                left.extend(files_below(&scratch).into_iter().map(|p| p.display().to_string()));
+            }
+        }
+        left
+    }
+}
+
+/// The coordinator's own word: a status that fits, and never silence about a failure.
+fn is_told(fate: &Fate, what: &str) {
+    use std::os::unix::process::ExitStatusExt;
+    let (victim, _) = fate.blow;
+    match (fate.status.code(), fate.status.signal()) {
+        (None, Some(9)) => assert_eq!(victim, Victim::Coordinator, "{what}: the coordinator was killed"),
+        (Some(0), _) => {}
+        (Some(1 | 4 | 130), _) => {
+            let words = ["FAILED", "cancelled", "was ended by another coordinator", "keepsake: "];
+            let why = fate.said.iter().any(|line| words.iter().any(|word| line.contains(word)));
+            assert!(why, "{what}: it does not say why: {:#?}", fate.said);
+        }
+        _ => panic!("{what}: ended with {}: {:#?}", fate.status, fate.said),
+    }
+}
+
+fn id(set: &Value) -> &str {
+    set["set"].as_str().expect("a set's id")
+}
+
+fn own(folder: &Path, prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("list a folder");
+    let names = entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}

@@ -1,0 +1,177 @@
+//! Who is struck, how, and what whoever is responsible does about it.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::watched::{Watched, Word};
+use super::{Blow, Victim};
+use crate::house::{COMPONENTS, House};
+
+/// Programs that agents start.
+const TOOLS: [&str; 7] = ["mariadb-dump", "mysqldump", "mariadb", "mysql", "pg_dump", "pg_restore", "psql"];
+
+/// What became of a run that was to be struck.
+#[derive(Debug)]
+pub struct Fate {
+    /// Whether the victim was there.
+    pub struck: bool,
+    /// Victim and blow.
+    pub blow: (Victim, Blow),
+    /// The event.
+    pub place: String,
+    /// How the coordinator ended.
+    pub status: ExitStatus,
+    /// Everything that it said.
+    pub said: Vec<String>,
+    /// Tools that ran when their agent was struck, or that were struck.
+    pub tools: Vec<Pid>,
+}
+
+impl Fate {
+    /// In a few words.
+    pub fn told(&self) -> String {
+        if self.struck { self.status.to_string() } else { format!("no such victim, {}", self.status) }
+    }
+}
+
+/// Runs to the event, strikes, and sees to it that the run comes to an end. `again` is the operation as it is typed.
+pub fn strike(
+    house: &mut House,
+    again: &[String],
+    mut run: Watched,
+    event: usize,
+    (victim, blow): (Victim, Blow),
+    what: &str,
+) -> Fate {
+    let mut place = String::new();
+    for n in 0..=event {
+        place = run.next_event().unwrap_or_else(|| panic!("{what}: it ended after {n} events: {:#?}", run.said()));
+    }
+    let named = COMPONENTS.into_iter().find(|c| place.split(' ').next().is_some_and(|step| step.ends_with(c)));
+    let component = named.unwrap_or(COMPONENTS[event % COMPONENTS.len()]);
+    let (struck, tools) = match victim {
+        Victim::Coordinator => coordinator(house, again, &mut run, blow, what),
+        Victim::Agent => agent(house, &mut run, component, blow),
+        Victim::Tool => tool(house, &mut run, blow, what),
+    };
+    let status = run.end();
+    if struck && blow == Blow::StopForAWhile && victim != Victim::Coordinator {
+        assert!(status.success(), "{what}: it was only slower, and ended with {status}: {:#?}", run.said());
+    }
+    Fate { struck, blow: (victim, blow), place, status, said: run.said().to_vec(), tools }
+}
+
+fn coordinator(house: &House, again: &[String], run: &mut Watched, blow: Blow, what: &str) -> (bool, Vec<Pid>) {
+    if blow == Blow::Kill {
+        run.signal(Signal::KILL);
+        return (true, Vec::new());
+    }
+    run.signal(Signal::STOP);
+    // It is ended for it, another one works; only then does it wake.
+    end_for_it(house, what);
+    house.must(again);
+    run.signal(Signal::CONT);
+    (true, Vec::new())
+}
+
+/// As the runbook says for a coordinator that is gone. There may be nothing to end: its last word was durable.
+pub fn end_for_it(house: &House, what: &str) {
+    let ended = house.keepsake(&["cancel", "--coordinator-is-gone"]);
+    let told = String::from_utf8_lossy(&ended.stderr);
+    let done = ended.status.success() || told.contains("no run of prod is unfinished");
+    assert!(done, "{what}: cancel ended with {}: {told}", ended.status);
+}
+
+fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow) -> (bool, Vec<Pid>) {
+    let agent = house.installations[0].agent(component);
+    agent.process().signal(Signal::STOP);
+    // Stopped it starts none: these are all.
+    let tools = tools_of(agent.process().pid());
+    if blow != Blow::Kill {
+        run.until_only(component);
+    }
+    if blow == Blow::StopForAWhile {
+        agent.process().signal(Signal::CONT);
+        return (true, tools);
+    }
+    agent.replace();
+    (true, tools)
+}
+
+fn tool(house: &mut House, run: &mut Watched, blow: Blow, what: &str) -> (bool, Vec<Pid>) {
+    let agents: Vec<(String, Pid)> =
+        house.installations[0].agents.iter().map(|a| (a.component.clone(), a.process().pid())).collect();
+    let found = loop {
+        let found = agents.iter().find_map(|(component, pid)| Some((component, tools_of(*pid).into_iter().next()?)));
+        if let Some(found) = found {
+            break found;
+        }
+        // Tools of so small stores are gone soon: look again as soon as possible, until the next event.
+        if !matches!(run.word(Duration::from_micros(200)), Word::Nothing) {
+            return (false, Vec::new());
+        }
+    };
+    let (component, pid) = found;
+    let signal = if blow == Blow::Kill { Signal::KILL } else { Signal::STOP };
+    // Between looking and striking it may have ended.
+    if kill_process(pid, signal).is_err() {
+        return (false, Vec::new());
+    }
+    if blow != Blow::Kill {
+        run.until_only(component);
+    }
+    match blow {
+        Blow::Kill => {}
+        Blow::StopForAWhile => {
+            let _ended = kill_process(pid, Signal::CONT);
+        }
+        Blow::StopForEver => end_its_run(house, run, what),
+    }
+    (true, vec![pid])
+}
+
+/// A tool that hangs hangs its run: the operator cancels it. A load over live data is not cut short by that, so then the agents are told.
+fn end_its_run(house: &House, run: &Watched, what: &str) {
+    let cancelled = house.keepsake(&["cancel", "--wait", "5"]);
+    if !cancelled.status.success() {
+        end_for_it(house, &format!("{what}, {:?}", run.said().last()));
+    }
+}
+
+/// Tools that this agent has running.
+fn tools_of(agent: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    // A thread or process that ends while it is looked at has no tools, and is none.
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", agent.as_raw_nonzero())) else { return found };
+    for thread in threads.flatten() {
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|n| n.parse().ok()).filter_map(Pid::from_raw) {
+            if TOOLS.contains(&program(pid).as_str()) {
+                found.push(pid);
+            }
+        }
+    }
+    found
+}
+
+/// The name of the program that a process runs; empty for one that has ended.
+pub fn program(pid: Pid) -> String {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+        return String::new();
+    };
+    let (name, rest) = stat.split_once('(').and_then(|(_, r)| r.rsplit_once(") ")).unwrap_or_default();
+    if rest.starts_with('Z') { String::new() } else { name.to_owned() }
+}
+
+/// Those of the processes that still run a tool.
+pub fn still_running(tools: &[Pid]) -> Vec<String> {
+    let running = tools.iter().map(|pid| (pid, program(*pid))).filter(|(_, name)| TOOLS.contains(&name.as_str()));
+    running.map(|(pid, name)| format!("{name} {}", pid.as_raw_nonzero())).collect()
+}
+
+/// Tools of all agents of the installation.
+pub fn all_tools(house: &House) -> Vec<Pid> {
+    house.installations[0].agents.iter().flat_map(|a| tools_of(a.process().pid())).collect()
+}
