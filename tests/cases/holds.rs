@@ -1,5 +1,7 @@
 //! Holds of every engine on its real server.
 
+mod in_the_way;
+
 use keepsake_tests::holds::{Redis, mysql, postgres};
 use keepsake_tests::root::Root;
 use keepsake_tests::servers::redis::RedisServer;

@@ -40,10 +40,10 @@ pub trait Server {
 
 /// Mysql.
 #[derive(Debug)]
-pub struct Mysql(MysqlServer);
+pub struct Mysql(pub MysqlServer);
 /// Postgres.
 #[derive(Debug)]
-pub struct Postgres(PostgresServer);
+pub struct Postgres(pub PostgresServer);
 /// Redis.
 #[derive(Debug)]
 pub struct Redis(pub RedisServer);

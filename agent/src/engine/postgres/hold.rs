@@ -16,22 +16,45 @@ use crate::engine::{Hold, Prepared};
 
 /// A transaction that has written and goes on for so long is in the way: the locks wait for its end.
 const LONG: &str = "1 second";
+/// Between two looks at a transaction whose age is not to be seen.
+const A_MOMENT: Duration = Duration::from_millis(300);
 
 /// What would be in the way of a hold now: transactions that have written and are still open, and whatever locks tables against reading or writing.
 pub(super) async fn in_the_way(session: &Session) -> Result<Option<String>> {
+    let mut found = lockers(session).await?;
+    if found.iter().any(|l| l.long.is_none()) {
+        // How old another role's transaction is, only a superuser sees; whether it is still the same one a moment later, everybody does.
+        tokio::time::sleep(A_MOMENT).await;
+        let later = lockers(session).await?;
+        found.retain(|l| l.long.unwrap_or_else(|| later.iter().any(|other| other.transaction == l.transaction)));
+    }
+    let mut names: Vec<_> = found.into_iter().filter(|l| l.long != Some(false)).map(|l| l.name).collect();
+    names.dedup();
+    Ok((!names.is_empty())
+        .then(|| format!("tables are locked or written to by transactions that stay open: {}", names.join(", "))))
+}
+
+struct Locker {
+    name: String,
+    transaction: String,
+    /// Whether it has been open for long; `None` when this role may not see that.
+    long: Option<bool>,
+}
+
+async fn lockers(session: &Session) -> Result<Vec<Locker>> {
     let sql = format!(
-        "SELECT DISTINCT format('process %s of %s (%s, %s)', a.pid, coalesce(a.usename, 'the server'), a.backend_type, coalesce(a.state, 'active')) \
+        "SELECT DISTINCT format('process %s of %s', a.pid, coalesce(a.usename, a.backend_type, 'the server')), l.virtualtransaction, \
+         coalesce(a.xact_start, a.query_start) < now() - interval '{LONG}' \
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_class c ON c.oid = l.relation \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE l.granted AND l.locktype = 'relation' AND a.pid <> pg_backend_pid() AND c.relkind IN ('r', 'p') \
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' \
          AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
-         AND coalesce(a.xact_start, a.query_start) < now() - interval '{LONG}' ORDER BY 1 LIMIT 5"
+         ORDER BY 1 LIMIT 20"
     );
-    let found: Vec<String> = session.rows(&sql, &[]).await?.iter().map(|row| row.get(0)).collect();
-    Ok((!found.is_empty())
-        .then(|| format!("tables are locked or written to for longer than {LONG}: {}", found.join(", "))))
+    let rows = session.rows(&sql, &[]).await?;
+    Ok(rows.iter().map(|row| Locker { name: row.get(0), transaction: row.get(1), long: row.get(2) }).collect())
 }
 
 /// What the dump under a hold needs.

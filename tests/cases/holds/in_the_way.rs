@@ -1,0 +1,150 @@
+//! What is in the way of a hold: seen beforehand without locking anything, and each with its outcome.
+
+use std::time::Duration;
+
+use keepsake_agent::engine::{Context, Engine};
+use keepsake_core::Kind;
+use keepsake_tests::holds::{Redis, Server as _, mysql, postgres};
+use keepsake_tests::memory::MemorySink;
+use keepsake_tests::poll::wait_for;
+use keepsake_tests::root::Root;
+use keepsake_tests::servers::redis::RedisServer;
+use mysql_async::prelude::Queryable;
+use tokio_util::sync::CancellationToken;
+
+const BUDGET: Duration = Duration::from_millis(300);
+const LEASE: Duration = Duration::from_secs(2);
+
+/// Waits until the engine says that something with these words is in the way.
+async fn is_said(engine: &dyn Engine, words: &str) {
+    wait_for("the engine to see what is in the way", Duration::from_secs(20), async || {
+        let said = engine.ready_to_hold().await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        if said.as_ref().is_some_and(|s| s.contains(words)) { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
+}
+
+async fn is_ready(engine: &dyn Engine) {
+    wait_for("nothing to be in the way", Duration::from_secs(30), async || match engine.ready_to_hold().await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_stays_open_and_a_definition_being_changed_are_seen_on_mysql() {
+    let server = mysql(&Root::host()).await;
+    let engine = server.engine();
+    let open = server.open_transaction().unwrap().await;
+    is_said(engine.as_ref(), "a transaction of connection").await;
+    // It waits for the transaction, and would itself be waited for.
+    let opts = keepsake_tests::servers::mysql::opts(server.0.port());
+    let altering = tokio::spawn(async move {
+        let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+        conn.query_drop("ALTER TABLE `system`.held ADD COLUMN more int, ALGORITHM = COPY").await
+    });
+    wait_for("the change to begin", Duration::from_secs(20), async || {
+        let said = engine.ready_to_hold().await.unwrap();
+        let sees_nothing = "connections in another database are not looked at";
+        let info =
+            server.0.value("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE%'").await;
+        if info.as_deref() == Some("1") { Ok(()) } else { Err(format!("{said:?} {sees_nothing}")) }
+    })
+    .await;
+    drop(open);
+    altering.await.unwrap().unwrap();
+    is_ready(engine.as_ref()).await;
+}
+
+#[tokio::test]
+async fn a_long_query_is_not_waited_for_and_keeps_no_reader_waiting() {
+    let server = mysql(&Root::host()).await;
+    let engine = server.engine();
+    let opts = keepsake_tests::servers::mysql::opts(server.0.port());
+    let querying = tokio::spawn(async move {
+        let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+        conn.query_drop("SELECT SLEEP(20), n FROM `system`.held").await
+    });
+    wait_for("the query to run", Duration::from_secs(10), async || {
+        let running = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
+        let n = server.0.value(running).await;
+        if n.as_deref() == Some("1") { Ok(()) } else { Err(format!("{n:?}")) }
+    })
+    .await;
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let taken = hold.take(BUDGET, LEASE).await;
+    tokio::time::timeout(LEASE, server.read()).await.expect("a reader waits behind the hold");
+    match taken {
+        Ok(_) => hold.release().await.unwrap(),
+        Err(e) => assert!(e.kind().retry(), "{:?} {}", e.kind(), e.chain()),
+    }
+    tokio::time::timeout(LEASE, server.read()).await.expect("a reader waits after the hold");
+    tokio::time::timeout(LEASE, server.write()).await.expect("a writer waits after the hold");
+    assert!(!querying.is_finished(), "the query was ended");
+    querying.abort();
+}
+
+#[tokio::test]
+async fn a_table_cannot_be_made_while_mariadb_is_held() {
+    let server = mysql(&Root::host()).await;
+    let engine = server.engine();
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let _prepared = hold.take(BUDGET, LEASE).await.unwrap();
+    let opts = keepsake_tests::servers::mysql::opts(server.0.port());
+    let mut making = tokio::spawn(async move {
+        let mut conn = mysql_async::Conn::new(opts).await.unwrap();
+        conn.query_drop("CREATE TABLE `system`.made_meanwhile (id int)").await
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut making).await.is_err(), "it was made under the hold");
+    hold.release().await.unwrap();
+    making.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_vacuum_and_a_table_made_meanwhile_are_seen_on_postgres() {
+    let server = postgres().await;
+    let engine = server.engine();
+    let client = server.0.client("zync_production").await;
+    // The lock that VACUUM and autovacuum take.
+    client.batch_execute("BEGIN; LOCK TABLE held IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    is_said(engine.as_ref(), "tables are locked or written to").await;
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let busy = hold.take(BUDGET, LEASE).await.err().expect("a hold beside a vacuum");
+    assert!(matches!(busy.kind(), Kind::Busy | Kind::Timeout), "{:?} {}", busy.kind(), busy.chain());
+    hold.release().await.unwrap();
+    tokio::time::timeout(LEASE, server.write()).await.expect("a writer waits for a hold that was given up");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    is_ready(engine.as_ref()).await;
+
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let prepared = hold.take(BUDGET, LEASE).await.unwrap();
+    client.batch_execute("CREATE TABLE made_meanwhile (id int)").await.unwrap();
+    let (sink, (cx, _progress)) = (MemorySink::default(), Context::new(CancellationToken::new()));
+    let refused = engine.dump(Some(prepared), &sink, &cx).await.expect_err("a dump with a table that nobody held");
+    assert_eq!(refused.kind(), Kind::Busy, "{}", refused.chain());
+    assert!(sink.finished().is_empty());
+    hold.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_save_and_a_rewrite_in_progress_are_seen_on_redis() {
+    let server = Redis(RedisServer::start(&["--appendonly", "yes"]).await);
+    let engine = server.engine();
+    for n in 0..50 {
+        server.0.ask::<()>(&["SET", &format!("key:{n}"), "value"]).await;
+    }
+    for command in ["BGSAVE", "BGREWRITEAOF"] {
+        // Microseconds a key: two seconds and a half.
+        server.0.ask::<()>(&["CONFIG", "SET", "rdb-key-save-delay", "50000"]).await;
+        server.0.ask::<redis::Value>(&[command]).await;
+        is_said(engine.as_ref(), "a child at work").await;
+        let busy = engine.prepare_hold().await.err().expect("a hold beside a child");
+        assert_eq!(busy.kind(), Kind::Busy, "{command}: {}", busy.chain());
+        server.0.ask::<()>(&["CONFIG", "SET", "rdb-key-save-delay", "0"]).await;
+        is_ready(engine.as_ref()).await;
+    }
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let _prepared = hold.take(BUDGET, LEASE).await.unwrap();
+    hold.release().await.unwrap();
+}
