@@ -15,9 +15,9 @@ use keepsake_core::id::{Component, EngineName, Installation, RunKey, SetId};
 use keepsake_core::record::{ComponentRecord, DumpRecord};
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::client::Dialer;
+use keepsake_proto::convert;
 use keepsake_proto::tls::peer_certificate;
 use keepsake_proto::v1::{self, watch_response::Event};
-use keepsake_proto::{convert, status};
 
 use self::operation::{Start, Told};
 use super::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening};
@@ -78,9 +78,8 @@ impl GrpcFleet {
         let mut client = dialer.client()?;
         let mut request = tonic::Request::new(what);
         request.set_timeout(keepsake_proto::client::CALL);
-        let answer = client.describe(request).await.map_err(|s| {
-            status::from_status(&s).context(format!("ask the agent of {component} at {}", dialer.host_and_port()))
-        })?;
+        let answer = operation::answered(client.describe(request)).await;
+        let answer = answer.with_context(|| format!("ask the agent of {component} at {}", dialer.host_and_port()))?;
         let answer = answer.into_inner();
         if answer.component != component.as_str() || answer.installation != self.installation.as_str() {
             return Err(Error::new(

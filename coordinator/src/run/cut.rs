@@ -24,6 +24,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How often it is asked again whether everything is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
+/// So long is waited for agents to say that they stop what a void attempt has begun.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
 /// What a cut leaves for the dumps that go on from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Made {
@@ -69,8 +72,8 @@ pub(super) async fn make(order: Order<'_>) -> Result<Made> {
         if number > 1 {
             tokio::time::sleep(FIRST_PAUSE * 2_u32.pow((number - 2).min(6))).await;
         }
-        wait_until_ready(&order, &failed).await?;
-        let tried = Attempt::new(&order, number).make(&mut failed, &mut unreachable).await;
+        let silent = wait_until_ready(&order, &failed).await?;
+        let tried = Attempt::new(&order, number).make(&silent, &mut failed, &mut unreachable).await;
         match tried {
             Ok(mut made) => {
                 made.cut.pauses_us = micros(pauses) + made.cut.pause_us;
@@ -96,23 +99,30 @@ pub(super) async fn make(order: Order<'_>) -> Result<Made> {
     Err(Error::new(Kind::Busy, format!("no cut could be made: {}", void.join("; "))))
 }
 
-/// Waits until every agent says that a hold would be had at once. Nothing is locked meanwhile.
-async fn wait_until_ready(order: &Order<'_>, failed: &BTreeMap<Component, Failure>) -> Result<()> {
+/// Waits until every agent says that a hold would be had at once; gives those that say nothing at all. Nothing is locked meanwhile.
+async fn wait_until_ready(
+    order: &Order<'_>,
+    failed: &BTreeMap<Component, Failure>,
+) -> Result<BTreeMap<Component, Failure>> {
     let end = tokio::time::Instant::now() + order.limits.ready_within();
     loop {
         let components = order.groups.iter().flatten().filter(|c| !failed.contains_key(*c));
         let asked = join_all(components.map(async |c| (c, order.fleet.ready_to_hold(c).await))).await;
         let mut waiting = Vec::new();
+        let mut silent = BTreeMap::new();
         for (component, answer) in asked {
             match answer {
                 Ok(None) => {}
                 Ok(Some(why)) => waiting.push(format!("{component}: {why}")),
-                // Whether it can be reached at all shows when it is prepared.
+                Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Timeout) => {
+                    silent.insert(component.clone(), Failure::from(&e));
+                }
+                // What is wrong with it shows when it is prepared.
                 Err(e) => tracing::debug!("ask {component} whether it is ready: {}", e.chain()),
             }
         }
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(silent);
         }
         let waiting = waiting.join("; ");
         if tokio::time::Instant::now() >= end {
@@ -128,13 +138,16 @@ async fn wait_until_ready(order: &Order<'_>, failed: &BTreeMap<Component, Failur
 
 /// Ends the dumps that a void attempt has begun.
 async fn stop_dumps(order: &Order<'_>) {
-    join_all(order.groups.iter().flatten().map(async |component| {
+    let all = join_all(order.groups.iter().flatten().map(async |component| {
         if let Err(e) = order.fleet.cancel_run(component, order.run).await {
             // It stops by itself when nobody asks for it any more, and the next attempt finds it busy until then.
             tracing::debug!("stop the dump of {component}: {}", e.chain());
         }
-    }))
-    .await;
+    }));
+    // An agent that does not answer stops by itself, too.
+    if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+        tracing::debug!("not every agent has answered within {STOP_WITHIN:?} that it stops");
+    }
 }
 
 fn micros(duration: Duration) -> u64 {

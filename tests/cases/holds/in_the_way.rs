@@ -110,7 +110,7 @@ async fn a_vacuum_and_a_table_made_meanwhile_are_seen_on_postgres() {
     client.batch_execute("BEGIN; LOCK TABLE held IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
     is_said(engine.as_ref(), "tables are locked or written to").await;
     let mut hold = engine.prepare_hold().await.unwrap();
-    let busy = hold.take(BUDGET, LEASE).await.err().expect("a hold beside a vacuum");
+    let busy = hold.take(BUDGET, LEASE).await.expect_err("a hold beside a vacuum");
     assert!(matches!(busy.kind(), Kind::Busy | Kind::Timeout), "{:?} {}", busy.kind(), busy.chain());
     hold.release().await.unwrap();
     tokio::time::timeout(LEASE, server.write()).await.expect("a writer waits for a hold that was given up");

@@ -58,7 +58,14 @@ pub fn strike(
     };
     let status = run.end();
     if struck && blow == Blow::StopForAWhile && victim != Victim::Coordinator {
-        assert!(status.success(), "{what}: it was only slower, and ended with {status}: {:#?}", run.said());
+        // One that does not answer while the cut is made is not in it, nor in the set; one that stops to answer in the middle of it costs the set.
+        let said = |words: &str| run.said().iter().any(|line| line.contains(words));
+        let left_out = match status.code() {
+            Some(4) => said(&format!("dump-{component} FAILED")),
+            Some(1) => said("cut FAILED"),
+            _ => false,
+        };
+        assert!(left_out || status.success(), "{what}: it was only slower, and ended with {status}: {:#?}", run.said());
     }
     Fate { struck, blow: (victim, blow), place, status, said: run.said().to_vec(), tools }
 }

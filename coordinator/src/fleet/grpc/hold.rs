@@ -18,7 +18,7 @@ use crate::fleet::Hold;
 /// The step that a hold belongs to at an agent; it is no operation and is never attached to.
 const STEP: &str = "cut";
 /// What an answer may take beside the work that was asked for.
-const ON_THE_WAY: Duration = Duration::from_secs(1);
+const ON_THE_WAY: Duration = Duration::from_millis(300);
 
 /// A hold at one agent.
 pub(super) struct GrpcHold {
@@ -97,7 +97,7 @@ impl Hold for GrpcHold {
     }
 
     async fn release(&mut self) -> Result<Duration> {
-        match self.ask(Ask::Release(v1::HoldRelease {}), self.lease.max(ON_THE_WAY)).await? {
+        match self.ask(Ask::Release(v1::HoldRelease {}), self.lease).await? {
             Told::Released(released) => Ok(Duration::from_micros(released.held_us)),
             other => Err(out_of_order(&other)),
         }

@@ -95,15 +95,16 @@ impl GrpcFleet {
     async fn start(&self, component: &Component, key: &OpKey, start: &Start) -> std::result::Result<(), Ended> {
         let mut client = self.dialer(component)?.client()?;
         let key = Some(convert::key_to_wire(&key.run, &key.step));
-        let lost = |s: tonic::Status| Ended::Lost(from_status(&s));
-        match start {
-            Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| ()),
-            Start::Load(request) => client.start_load(limited((**request).clone())).await.map(|_| ()),
-            Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| ()),
-            Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| ()),
-            Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| ()),
-        }
-        .map_err(lost)
+        let started = async {
+            match start {
+                Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| ()),
+                Start::Load(request) => client.start_load(limited((**request).clone())).await.map(|_| ()),
+                Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| ()),
+                Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| ()),
+                Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| ()),
+            }
+        };
+        answered(started).await.map_err(Ended::Lost)
     }
 
     async fn watch(
@@ -116,7 +117,7 @@ impl GrpcFleet {
         let mut client = self.dialer(component)?.client()?;
         let request = v1::WatchRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
         let lost = |s: tonic::Status| Ended::Lost(from_status(&s));
-        let mut events = client.watch(request).await.map_err(lost)?.into_inner();
+        let mut events = answered(client.watch(request)).await.map_err(Ended::Lost)?.into_inner();
         let mut segments = Vec::new();
         while let Some(message) = events.message().await.map_err(lost)? {
             *last_word = Instant::now();
@@ -148,7 +149,7 @@ impl GrpcFleet {
         self.start(component, key, start).await.map_err(told)?;
         let mut client = self.dialer(component)?.client()?;
         let request = v1::WatchRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
-        let mut events = client.watch(request).await.map_err(|s| from_status(&s))?.into_inner();
+        let mut events = answered(client.watch(request)).await?.into_inner();
         while let Some(message) = events.message().await.map_err(|s| from_status(&s))? {
             match message.event {
                 Some(Event::Progress(p)) if p.snapshot_open => return Ok(()),
@@ -165,7 +166,16 @@ impl GrpcFleet {
     pub(super) async fn cancel(&self, component: &Component, key: &OpKey) -> Result<()> {
         let mut client = self.dialer(component)?.client()?;
         let request = v1::CancelRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
-        client.cancel(limited(request)).await.map(|_| ()).map_err(|s| from_status(&s))
+        answered(client.cancel(limited(request))).await.map(|_| ())
+    }
+}
+
+/// The answer to a call that is answered at once by its nature. The limit that travels with a call begins when a connection stands; an agent that is
+/// stopped lets one begin and never end.
+pub(super) async fn answered<T>(call: impl Future<Output = std::result::Result<T, tonic::Status>>) -> Result<T> {
+    match tokio::time::timeout(CALL, call).await {
+        Ok(answer) => answer.map_err(|s| from_status(&s)),
+        Err(e) => Err(Error::caused(Kind::Timeout, format!("the agent did not answer within {CALL:?}"), e)),
     }
 }
 

@@ -39,13 +39,15 @@ impl<'a> Attempt<'a> {
         Self { order, number, holds, names, began: None, sequence: Vec::new() }
     }
 
-    /// Makes the attempt. Components that cannot be dumped at all are moved to `failed`; `unreachable` counts how often each was.
+    /// Makes the attempt. Components that cannot be dumped at all are moved to `failed`; `silent` are those that do not answer now, and `unreachable`
+    /// counts how often each has not.
     pub(super) async fn make(
         mut self,
+        silent: &BTreeMap<Component, Failure>,
         failed: &mut BTreeMap<Component, Failure>,
         unreachable: &mut BTreeMap<Component, u32>,
     ) -> Result<Made, Void> {
-        if let Err(why) = self.prepare(failed, unreachable).await {
+        if let Err(why) = self.prepare(silent, failed, unreachable).await {
             return Err(Void { why, pause: Duration::ZERO });
         }
         let cut = self.cut().await;
@@ -76,12 +78,17 @@ impl<'a> Attempt<'a> {
 
     async fn prepare(
         &mut self,
+        silent: &BTreeMap<Component, Failure>,
         failed: &mut BTreeMap<Component, Failure>,
         unreachable: &mut BTreeMap<Component, u32>,
     ) -> Result<()> {
         let wanted: Vec<_> = self.order.groups.iter().flatten().filter(|c| !failed.contains_key(*c)).collect();
         let prepared = join_all(wanted.into_iter().map(async |component| {
-            (component.clone(), self.order.fleet.prepare_hold(component, self.order.run).await)
+            let prepared = match silent.get(component) {
+                Some(failure) => Err(Error::from(failure.clone())),
+                None => self.order.fleet.prepare_hold(component, self.order.run).await,
+            };
+            (component.clone(), prepared)
         }))
         .await;
         let mut void = None;
@@ -91,7 +98,7 @@ impl<'a> Attempt<'a> {
                     self.holds.insert(component, hold);
                 }
                 Err(e) if e.kind() == Kind::Unsupported => return Err(e),
-                Err(e) if e.kind() == Kind::Unavailable => {
+                Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Timeout) => {
                     let times = unreachable.entry(component.clone()).or_default();
                     *times += 1;
                     if *times > 1 {
