@@ -54,8 +54,8 @@ impl Holds {
         if let Slot::Claimed { run: other, .. } = &*slot {
             return Err(Error::new(Kind::Busy, format!("run {other} holds the writes, or is about to")));
         }
-        *slot = Slot::Claimed { run, taken: None };
-        Ok(Claim { holds: self.clone() })
+        *slot = Slot::Claimed { run: run.clone(), taken: None };
+        Ok(Claim { holds: self.clone(), run })
     }
 
     /// What the dump under the hold of this name needs; given once, and only while the hold is in force.
@@ -79,6 +79,7 @@ impl Holds {
 #[derive(Debug)]
 pub struct Claim {
     holds: Holds,
+    run: RunKey,
 }
 
 impl Drop for Claim {
@@ -110,6 +111,11 @@ impl Session {
     pub async fn prepare(claim: Claim, engine: &dyn Engine) -> Result<Self> {
         let hold = engine.prepare_hold().await?;
         Ok(Self { claim, hold, held: None, lease: Duration::ZERO })
+    }
+
+    /// Whose it is.
+    pub fn run(&self) -> &RunKey {
+        &self.claim.run
     }
 
     /// When it ends by itself, if nothing more is asked.

@@ -67,3 +67,18 @@ async fn installation_dumped_store_by_store_does_not_hang_together() {
     let found = restored(&house, &sets).await;
     assert!(!found.is_empty(), "without a cut the stores agreed all the same: the test sees nothing");
 }
+
+/// How far apart the blows are that are tried; 1 is all. No multiple of the numbers of victims and signals.
+const STRIDE: usize = 11;
+
+#[tokio::test]
+async fn installation_whose_cut_is_struck_leaves_nobody_waiting() {
+    let mut arena = keepsake_tests::struck::Arena::open().await;
+    for blow in keepsake_tests::struck::blows().into_iter().step_by(STRIDE) {
+        let began = std::time::Instant::now();
+        arena.strike(blow).await;
+        println!("{blow:?}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+    assert!(arena.claims() > 0, "no set claims a cut");
+    arena.every_claim_is_true().await;
+}

@@ -30,5 +30,6 @@ pub mod scratch;
 pub mod servers;
 pub mod stand;
 pub mod steps;
+pub mod struck;
 pub mod template;
 pub mod threescale;

@@ -16,6 +16,17 @@ use tonic::{Status, Streaming};
 use super::Inner;
 use crate::hold::{READY_FOR, Session};
 
+/// One word for each stage of a hold, for the audit log.
+fn word(told: &Told) -> &'static str {
+    match told {
+        Told::Ready(_) => "ready to hold",
+        Told::Taken(_) => "writes are held",
+        Told::Unbroken(_) => "the hold is unbroken",
+        Told::Released(_) => "writes go on",
+        Told::Failed(_) => "the hold failed",
+    }
+}
+
 type Answer = std::result::Result<v1::HoldResponse, Status>;
 
 impl Inner {
@@ -85,6 +96,9 @@ impl Inner {
                     return Err(Error::new(Kind::Invalid, "a hold is prepared once, then taken, renewed, released"));
                 }
             };
+            if let Some(session) = session.as_ref() {
+                tracing::info!(target: "audit", call = "Hold", run = %session.run(), "{}", word(&told));
+            }
             let released = matches!(told, Told::Released(_));
             let _hung_up = answers.send(Ok(v1::HoldResponse { told: Some(told) })).await;
             if released {
