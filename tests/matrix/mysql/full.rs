@@ -71,7 +71,7 @@ async fn by_all_tools(server: &mut MysqlServer, change: impl Fn(&mut keepsake_ag
 async fn account(name: &str, plugin: &str, options: &[&str]) {
     let Some(root) = root(name) else { return begin("mysql", name, plugin).not_tried() };
     let label = super::label(&root);
-    let finding = begin("mysql", &format!("{label}, {plugin}"), "account");
+    let finding = begin("mysql", &format!("account of {plugin} on {label}"), "account");
     let mut server = MysqlServer::start_in(&root, options).await;
     server.fill(1).await;
     let password = "canary-of-the-account";
@@ -94,7 +94,7 @@ async fn account(name: &str, plugin: &str, options: &[&str]) {
 /// TLS with the server's certificate verified, by agent and tools; a server of another certificate is refused.
 async fn tls(name: &str) {
     let Some(root) = root(name) else { return begin("mysql", name, "TLS").not_tried() };
-    let finding = begin("mysql", &format!("{}, TLS", super::label(&root)), "TLS");
+    let finding = begin("mysql", &format!("TLS on {}", super::label(&root)), "TLS");
     let folder = Scratch::new();
     let file = |name: &str| folder.path().join(name);
     let certificate = |at: &str| {
