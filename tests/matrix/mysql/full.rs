@@ -51,12 +51,11 @@ async fn by_all_tools(server: &mut MysqlServer, change: impl Fn(&mut keepsake_ag
     assert!(all.len() > 1, "no tools of another release are here");
     for tools in &all {
         let what = format!("tools of {}", tools.name());
-        server.restart().await;
         let engine = server.engine_with(tools, &change);
-        let told = engine.describe().await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
-        assert_eq!(told.problems, Vec::<String>::new(), "{what}");
         server.restart().await;
         let made = dump(&engine).await;
+        let told = engine.describe().await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
+        assert_eq!(told.problems, Vec::<String>::new(), "{what}");
         let wreck = system::wreck();
         let mut all = vec!["USE `system`"];
         all.extend(wreck.iter().map(String::as_str));
