@@ -96,7 +96,8 @@ async fn a_dump_that_fails_is_no_artifact() {
     assert_eq!(kind, Kind::Unavailable);
     assert!(text.contains("on purpose"), "{text}");
     // A definition changes while it runs.
-    let changing = r#"mkfifo "$0.go"; "$real" "$@" | { head -c 100000; read -r _ <"$0.go"; cat; }"#;
+    // The tool has listed the tables once it writes rows: only then is it told to wait.
+    let changing = r#""$real" "$@" | { head -c 100000; mkfifo "$0.go"; read -r _ <"$0.go"; cat; }"#;
     let engine = dump_program(&server, "changing", changing);
     let go = server.scratch().join("changing.go");
     let change =

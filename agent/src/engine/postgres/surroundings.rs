@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(value(&setting("search_path", r#""""#)), "''");
         assert_eq!(value(&setting("search_path", "")), "''");
         assert_eq!(value(&setting("work_mem", "64MB")), "'64MB'");
-        assert_eq!(value(&setting("app.note", r"it's \ a, b")), r"E'it''s \\\\ a, b'");
+        assert_eq!(value(&setting("app.note", r"it's \ a, b")), r"E'it''s \\ a, b'");
     }
 
     #[test]
