@@ -294,10 +294,10 @@ pairs! { tools, with_tools:
 async fn crossing_the_families_when_asked_for() {
     for (from, to) in [("host", "sid-mysql"), ("sid-mysql", "host"), ("sid-mysql", "sid-mariadb")] {
         let (Some(from_root), Some(to_root)) = (root(from), root(to)) else {
-            begin("mysql", &format!("{from} → {to}, asked for"), "load").not_tried();
+            begin("mysql", &format!("{from} → {to} (asked for)"), "load").not_tried();
             continue;
         };
-        let subject = format!("{} → {}, asked for", label(&from_root), label(&to_root));
+        let subject = format!("{} → {} (asked for, and only counted)", label(&from_root), label(&to_root));
         let finding = begin("mysql", &subject, "load");
         let (from, to) = (start(&from_root).await, start(&to_root).await);
         fill(&from, 1).await;

@@ -1,5 +1,7 @@
 //! PostgreSQL of other releases, with its own client and with others'.
 
+mod full;
+
 use std::sync::Arc;
 
 use keepsake_agent::engine::Engine;
@@ -33,10 +35,19 @@ fn server(name: &str, case: &str) -> Option<(Root, String, Finding)> {
 
 /// An engine on a server with the tools of a root, as a role.
 fn engine(server: &PostgresServer, tools: &Root, user: &str) -> Arc<dyn Engine> {
+    engine_with(server, tools, user, |_| {})
+}
+
+fn engine_with(
+    server: &PostgresServer,
+    tools: &Root,
+    user: &str,
+    change: impl FnOnce(&mut Settings),
+) -> Arc<dyn Engine> {
     let programs = programs_of(tools);
     let paths = ["pg_dump", "pg_restore", "psql"].map(|tool| programs.join(tool));
     let folder = server.scratch().join(format!("tools-{}", tools.name()));
-    let settings = Settings {
+    let mut settings = Settings {
         postgres_host: "127.0.0.1".to_owned(),
         postgres_port: server.port(),
         postgres_user: user.to_owned(),
@@ -45,6 +56,7 @@ fn engine(server: &PostgresServer, tools: &Root, user: &str) -> Arc<dyn Engine> 
         postgres_bin_dir: Some(tools.tools(&folder, &paths.each_ref().map(std::path::PathBuf::as_path))),
         ..Settings::default()
     };
+    change(&mut settings);
     settings.open(server.scratch().to_owned()).unwrap()
 }
 

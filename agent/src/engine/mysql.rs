@@ -173,6 +173,11 @@ impl Mysql {
                 Err(e) => problems.push(e.chain()),
             }
         }
+        if let Ok(client) = tools::client(self.program.as_deref(), server.family).await
+            && let Err(e) = tools::gets_in(&client, &self.address, self.address.password()?.as_ref()).await
+        {
+            problems.push(e.chain());
+        }
         let mut size = 0;
         if facts::defaults(&mut server, database).await?.is_some() {
             size = facts::size(&mut server, database).await?;
@@ -229,7 +234,8 @@ impl Engine for Mysql {
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         self.loads.begin(key, from.clone());
         // Cancelled, nothing is left: the live database is only read.
-        let report = cx.unless_cancelled(Box::pin(stage::run(self, from.as_ref(), cx))).await?;
+        let done = cx.unless_cancelled(Box::pin(stage::run(self, from.as_ref(), cx))).await;
+        let report = unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.staged(key);
         Ok(report)
     }

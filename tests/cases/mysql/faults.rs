@@ -48,7 +48,7 @@ case " $* " in *" --version "*|*" --help "*) exec "$real" "$@";; esac"#;
 /// The same for the client.
 fn client(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
     let real = r#"real=$(command -v mariadb || command -v mysql)
-case " $* " in *" --version "*|*" --help "*) exec "$real" "$@";; esac"#;
+case " $* " in *" --version "*|*" --help "*|*" --execute="*) exec "$real" "$@";; esac"#;
     let mut settings = server.settings();
     settings.mysql_program = Some(program(server, name, &format!("{real}\n{script}")));
     settings.open(server.scratch().to_owned()).unwrap()
@@ -96,7 +96,8 @@ async fn a_dump_that_fails_is_no_artifact() {
     assert_eq!(kind, Kind::Unavailable);
     assert!(text.contains("on purpose"), "{text}");
     // A definition changes while it runs.
-    let changing = r#"mkfifo "$0.go"; "$real" "$@" | { head -c 100000; read -r _ <"$0.go"; cat; }"#;
+    // The tool has listed the tables once it writes rows: only then is it told to wait.
+    let changing = r#""$real" "$@" | { head -c 100000; mkfifo "$0.go"; read -r _ <"$0.go"; cat; }"#;
     let engine = dump_program(&server, "changing", changing);
     let go = server.scratch().join("changing.go");
     let change =
@@ -256,6 +257,34 @@ async fn what_cannot_be_loaded_is_refused_before_anything_is_touched() {
     drop(holder);
     engine.commit(&key, &cx).await.unwrap();
     assert_eq!((server.checksums("system").await, server.schema_digest("system").await), before);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_get_in_is_told_before_anything_is_dropped() {
+    let server = filled(&[]).await;
+    let (bytes, report) = dump(&server.engine()).await;
+    let before = (server.checksums("system").await, server.schema_digest("system").await);
+    for (name, script, words) in [
+        (
+            "lacks-a-plugin",
+            "echo \"ERROR 2059 (HY000): Authentication plugin 'caching_sha2_password' cannot be loaded\" >&2; exit 1",
+            "2059",
+        ),
+        ("says-nothing", "exit 0", "without the answer"),
+    ] {
+        let settings = {
+            let versions = r#"case " $* " in *" --version "*|*" --help "*) exec mariadb "$@";; esac"#;
+            let mut settings = server.settings();
+            settings.mysql_program = Some(program(&server, name, &format!("{versions}\n{script}")));
+            settings
+        };
+        let engine = settings.open(server.scratch().to_owned()).unwrap();
+        let problems = engine.describe().await.unwrap().problems;
+        assert!(problems.iter().any(|p| p.contains(words) && p.contains("--mysql-program")), "{problems:?}");
+        let error = engine.stage(&key(), source(&bytes, Some(&report)), &context().0).await.unwrap_err();
+        assert!(told(&error).contains(words), "{}", error.chain());
+        assert_eq!((server.checksums("system").await, server.schema_digest("system").await), before);
+    }
 }
 
 #[tokio::test]

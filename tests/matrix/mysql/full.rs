@@ -51,12 +51,11 @@ async fn by_all_tools(server: &mut MysqlServer, change: impl Fn(&mut keepsake_ag
     assert!(all.len() > 1, "no tools of another release are here");
     for tools in &all {
         let what = format!("tools of {}", tools.name());
-        server.restart().await;
         let engine = server.engine_with(tools, &change);
-        let told = engine.describe().await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
-        assert_eq!(told.problems, Vec::<String>::new(), "{what}");
         server.restart().await;
         let made = dump(&engine).await;
+        let told = engine.describe().await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
+        assert_eq!(told.problems, Vec::<String>::new(), "{what}");
         let wreck = system::wreck();
         let mut all = vec!["USE `system`"];
         all.extend(wreck.iter().map(String::as_str));
@@ -71,7 +70,7 @@ async fn by_all_tools(server: &mut MysqlServer, change: impl Fn(&mut keepsake_ag
 async fn account(name: &str, plugin: &str, options: &[&str]) {
     let Some(root) = root(name) else { return begin("mysql", name, plugin).not_tried() };
     let label = super::label(&root);
-    let finding = begin("mysql", &format!("{label}, {plugin}"), "account");
+    let finding = begin("mysql", &format!("account of {plugin} on {label}"), "account");
     let mut server = MysqlServer::start_in(&root, options).await;
     server.fill(1).await;
     let password = "canary-of-the-account";
@@ -94,7 +93,7 @@ async fn account(name: &str, plugin: &str, options: &[&str]) {
 /// TLS with the server's certificate verified, by agent and tools; a server of another certificate is refused.
 async fn tls(name: &str) {
     let Some(root) = root(name) else { return begin("mysql", name, "TLS").not_tried() };
-    let finding = begin("mysql", &format!("{}, TLS", super::label(&root)), "TLS");
+    let finding = begin("mysql", &format!("TLS on {}", super::label(&root)), "TLS");
     let folder = Scratch::new();
     let file = |name: &str| folder.path().join(name);
     let certificate = |at: &str| {

@@ -105,6 +105,34 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>) 
 
 /// The client, reading statements and stopping at the first that fails.
 pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+    client_with_options(found, address, password).arg(format!("--database={}", address.database)).feed_stdin()
+}
+
+/// Proves that the client gets into the server, with all that a load gives it. The agent's own connection proves it for the agent only: a client
+/// may lack the account's authentication plugin or trust other certificates, and the database is dropped before it would tell.
+///
+/// # Errors
+/// In the client's words.
+pub(super) async fn gets_in(found: &Found, address: &Address, password: Option<&Secret>) -> Result<()> {
+    const ANSWER: &str = "keepsake";
+    let asks = client_with_options(found, address, password)
+        .arg("--skip-column-names")
+        .arg(format!("--execute=SELECT '{ANSWER}'"));
+    let why = match asks.output().await {
+        Ok(said) if said.trim() == ANSWER => return Ok(()),
+        Ok(_) => Error::new(Kind::Internal, "it ended well without the answer"),
+        Err(e) => e,
+    };
+    Err(why.context(format!(
+        "the client {} does not get into the server at {} as {}, but the agent does: it may lack the account's authentication plugin \
+         or TLS; name one of the server's family with --mysql-program, or give --mysql-ca-file",
+        found.program,
+        address.place(),
+        address.user
+    )))
+}
+
+fn client_with_options(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
     let mut tool = connected(found, address, password).args([
         "--batch",
         // No command of the client but DELIMITER works, and line ends and NUL are taken as they are.
@@ -119,7 +147,7 @@ pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>) 
     if found.has("--sandbox") {
         tool = tool.arg("--sandbox");
     }
-    tool.arg(format!("--database={}", address.database)).feed_stdin().stderr_filter(stderr::load)
+    tool.stderr_filter(stderr::load)
 }
 
 fn connected(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {

@@ -251,7 +251,8 @@ fn failed(what: &str, error: tokio_postgres::Error) -> Error {
         return Error::caused(kind, what, error);
     };
     let (kind, hint) = match db.code().code() {
-        "28000" if db.message().contains("pg_hba.conf") && db.message().contains("no encryption") => {
+        // Before 14 it says `SSL off`.
+        "28000" if ["no encryption", "SSL off"].iter().any(|end| db.message().ends_with(end)) => {
             (Kind::Denied, " (give --postgres-ca-file, if the server takes only TLS)")
         }
         "28P01" | "28000" => (Kind::Denied, " (look at --postgres-user and --postgres-password-file)"),

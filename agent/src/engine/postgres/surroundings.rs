@@ -1,5 +1,5 @@
-//! What belongs to a database but stands in no dump of it: its comment, and the settings of ALTER DATABASE and ALTER ROLE … IN DATABASE. pg_dump writes
-//! them only with --create, which makes the database anew; a load into the one that is there puts them back by itself.
+//! What belongs to a database but not to what is in it: its comment, and the settings of ALTER DATABASE and ALTER ROLE … IN DATABASE. pg_restore
+//! brings them only with --create, which makes the database anew; a load into the one that is there puts them back by itself.
 
 use keepsake_core::error::{Kind, Result, ResultExt};
 use keepsake_core::record::Facts;
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(value(&setting("search_path", r#""""#)), "''");
         assert_eq!(value(&setting("search_path", "")), "''");
         assert_eq!(value(&setting("work_mem", "64MB")), "'64MB'");
-        assert_eq!(value(&setting("app.note", r"it's \ a, b")), r"E'it''s \\\\ a, b'");
+        assert_eq!(value(&setting("app.note", r"it's \ a, b")), r"E'it''s \\ a, b'");
     }
 
     #[test]
