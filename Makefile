@@ -24,7 +24,7 @@ else
 	KEEPSAKE_REQUIRE_SERVERS=1 $(CARGO) test --locked --workspace --features keepsake-core/testing
 endif
 
-# Every engine on servers and clients of other releases (Debian, and MySQL 8 of Ubuntu), unpacked beside the build (about 2.5 GB) and run under chroot: as root, on Debian.
+# Every engine on servers and clients of other releases of Debian (and of Ubuntu, if KEEPSAKE_MATRIX_UBUNTU names a mirror: MySQL 8), unpacked beside the build (about 2.5 GB) and run under chroot: as root, on Debian.
 # What cannot be had is not tried; the table at the end tells.
 test-matrix: setup-matrix
 	tests/matrix/unpack "$(MATRIX_DIR)"
