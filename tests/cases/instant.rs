@@ -1,47 +1,12 @@
 //! Whole installations at one instant, on real servers: what writers felt, and whether what they wrote hangs together in every set.
 
-use std::time::Duration;
-
-use keepsake_tests::causality::{self, Writers, quantile, violations};
+use keepsake_coordinator::run::event::Outcome;
+use keepsake_tests::causality::{self, WRITERS, Writers, quantile, restored, taken};
 use keepsake_tests::house::House;
 use keepsake_tests::threescale::Size;
 
-/// Several at once.
-const WRITERS: usize = 4;
 /// Sets taken in `make test`; `make prove-cut` takes more.
 const SETS: usize = 5;
-
-/// Restores each of these sets, and tells what in it cannot be of one instant.
-async fn restored(house: &House, sets: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    for set in sets {
-        let identity = house.path("identity-1");
-        house.must(&["restore", "--yes", "prod", "--set", set, "--identity", &identity]);
-        let seen = causality::seen(&house.installations[0], WRITERS).await;
-        found.extend(violations(&seen).into_iter().map(|v| format!("set {set}: {v}")));
-    }
-    found
-}
-
-/// Takes sets while writers write; gives their ids and what each writer felt at most in each.
-async fn taken(house: &House, count: usize) -> (Vec<String>, Vec<Duration>) {
-    let installation = &house.installations[0];
-    causality::prepare(installation, WRITERS).await;
-    let writers = Writers::start(installation, WRITERS);
-    let (mut sets, mut felt) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        let before = writers.rounds();
-        let _since = writers.longest();
-        let done = house.must_json(&["backup"]);
-        assert_eq!(done[0]["outcome"], "completed", "{done:#}");
-        sets.push(done[0]["set"].as_str().expect("a set").to_owned());
-        felt.extend(writers.longest());
-        assert!(writers.rounds() > before, "nobody wrote anything meanwhile");
-    }
-    let rounds = writers.stop();
-    assert!(rounds > 100, "hardly anything was written: {rounds} rounds");
-    (sets, felt)
-}
 
 #[tokio::test]
 async fn installation_at_one_instant_hangs_together_in_every_set() {
@@ -66,6 +31,32 @@ async fn installation_dumped_store_by_store_does_not_hang_together() {
     let (sets, _) = taken(&house, 2).await;
     let found = restored(&house, &sets).await;
     assert!(!found.is_empty(), "without a cut the stores agreed all the same: the test sees nothing");
+}
+
+/// A house whose agents' holds may end long before the coordinator believes it.
+async fn house_with_a_long_lease() -> House {
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    house.consistency = "    cut: { lease_ms: 10000, attempts: 1 }\n".to_owned();
+    house.write_topology();
+    causality::prepare(&house.installations[0], WRITERS).await;
+    house
+}
+
+#[tokio::test]
+async fn installation_whose_agent_is_late_is_noticed_by_the_last_step_and_by_nothing_else() {
+    let house = house_with_a_long_lease().await;
+    let writers = Writers::start(&house.installations[0], WRITERS);
+    let (outcome, note, _) = keepsake_tests::unproven::back_up(&house, &writers, false).await;
+    assert_eq!(outcome, Outcome::Failed, "{note}");
+    assert!(note.contains("prove the hold of"), "{note}");
+    assert_eq!(house.must_json(&["sets"])[0]["latest"], serde_json::Value::Bool(false));
+
+    // Switched off, a set claims a cut that it has not: so it is this step that keeps it from being made.
+    let (outcome, note, set) = keepsake_tests::unproven::back_up(&house, &writers, true).await;
+    assert_eq!(outcome, Outcome::Completed, "{note}");
+    writers.stop();
+    let found = restored(&house, &[set.to_string()]).await;
+    assert!(!found.is_empty(), "a late snapshot made no difference: the test sees nothing");
 }
 
 /// How far apart the blows are that are tried; 1 is all. No multiple of the numbers of victims and signals.

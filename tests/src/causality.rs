@@ -3,6 +3,8 @@
 //! Each writer puts n into system-mysql, then into backend-redis, then into zync-database, then into system-redis, then goes on with n + 1. So at every
 //! instant no later store is ahead of an earlier one, and none is behind by more than one. A set that stands for one instant must show the same.
 
+mod sets;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 
+pub use self::sets::{WRITERS, restored, taken};
 use crate::house::Installation;
 use crate::servers::{mysql, postgres};
 

@@ -33,3 +33,4 @@ pub mod steps;
 pub mod struck;
 pub mod template;
 pub mod threescale;
+pub mod unproven;
