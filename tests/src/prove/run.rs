@@ -130,9 +130,10 @@ impl Job<'_> {
         let stderr = String::from_utf8_lossy(&done.stderr);
         match (done.status.code(), self.seen) {
             (Some(0), None) => (Came::Held, format!("{name} holds ({took:.1} s){colon}{last}")),
-            (Some(PANICKED), Some(words)) if stderr.contains(words) => {
-                (Came::Held, format!("{name}: broken on purpose, and seen ({took:.1} s): {}", panic_in(&stderr)))
-            }
+            (Some(PANICKED), Some(words)) if stderr.contains(words) => (
+                Came::Held,
+                format!("{name}: broken on purpose, and seen ({took:.1} s): {}", line_with(&stderr, words)),
+            ),
             (Some(4), _) => (Came::Skipped, format!("{name} SKIPPED: {last}")),
             (_, Some(words)) => (
                 Came::Failed,
@@ -143,11 +144,9 @@ impl Job<'_> {
     }
 }
 
-/// What a panic said, in one line.
-fn panic_in(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().collect();
-    let message = lines.iter().position(|l| l.contains("panicked at")).and_then(|at| lines.get(at + 1));
-    message.map_or_else(String::new, |m| m.chars().take(160).collect())
+/// The line that has these words, not too long.
+fn line_with(stderr: &str, words: &str) -> String {
+    stderr.lines().find(|l| l.contains(words)).unwrap_or(words).trim().chars().take(160).collect()
 }
 
 fn tail(stderr: &str) -> String {
