@@ -59,6 +59,12 @@ pub const BLOWS: [(Victim, Blow); 8] = [
     (Victim::Tool, Blow::StopForEver),
 ];
 
+/// How far apart the blows are that are tried: `KEEPSAKE_SOAK`, where 1 is all of them; else what is given.
+pub fn stride(otherwise: usize) -> usize {
+    let given = std::env::var("KEEPSAKE_SOAK").ok();
+    given.map_or(otherwise, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
+}
+
 /// An installation that is struck again and again.
 #[derive(Debug)]
 pub struct Arena {
