@@ -16,8 +16,8 @@ use crate::{conformance, full, fuzz, own_mounts};
 
 /// What a case may take that takes seconds.
 const SHORT: Duration = Duration::from_mins(3);
-/// A case of hundreds of runs.
-const LONG: Duration = Duration::from_mins(10);
+/// A case of many runs, or of all tests of a kind.
+const LONG: Duration = Duration::from_mins(6);
 /// Inputs of each of the readers: more than a million in all.
 const FUZZ_INPUTS: u64 = 170_000;
 
