@@ -11,7 +11,7 @@ use crate::server::{CONNECTION_WINDOW, KEEPALIVE_EVERY, KEEPALIVE_LIMIT, MESSAGE
 use crate::tls::TlsFiles;
 use crate::v1::agent_client::AgentClient;
 
-/// How long a connection may take to be made.
+/// How long a connection may take to be made, and again its TLS handshake.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a call may take that answers at once by its nature; streams and `Load` have no such limit.
 pub const CALL: Duration = Duration::from_secs(15);
@@ -101,7 +101,9 @@ impl Dialer {
             let tls = ClientTlsConfig::new()
                 .ca_certificate(Certificate::from_pem(&bytes.ca))
                 .identity(Identity::from_pem(&bytes.cert, &bytes.key))
-                .domain_name(self.name.clone());
+                .domain_name(self.name.clone())
+                // The connection of a frozen agent is made by its kernel; the handshake then waits for ever.
+                .timeout(CONNECT);
             endpoint = endpoint.tls_config(tls).or_kind(Kind::Invalid, "use the certificate files")?;
         }
         Ok(endpoint)

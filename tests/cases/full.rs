@@ -6,7 +6,8 @@ use keepsake_tests::own_mounts::may_mount;
 #[tokio::test]
 async fn installation_whose_repository_is_full() {
     if may_mount("full::installation_whose_repository_is_full") {
-        full::repository().await;
+        // Room for the journal, and for one of the dumps.
+        full::repository(&[150_000]).await;
     }
 }
 

@@ -1,12 +1,9 @@
 //! Kill loops over a whole installation: some of all blows here, spread over all events; all of them in `make prove-engines`.
 
-use keepsake_tests::kills::{Arena, BLOWS, Operation, Tally};
+use keepsake_tests::kills::{Arena, BLOWS, Operation, Tally, stride};
 
-/// How far apart the blows are that are tried; 1 is all. No multiple of the number of blows, so that each blow has its turn.
-fn stride() -> usize {
-    let given = std::env::var("KEEPSAKE_SOAK").ok();
-    given.map_or(19, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
-}
+/// How far apart the blows are that are tried here. No multiple of the number of blows, so that each blow has its turn.
+const APART: usize = 19;
 
 async fn some_blows(operation: Operation, stride: usize) -> Tally {
     let mut arena = Arena::open(operation).await;
@@ -17,12 +14,12 @@ async fn some_blows(operation: Operation, stride: usize) -> Tally {
 
 #[tokio::test]
 async fn installation_survives_blows_at_the_events_of_a_backup() {
-    let tally = some_blows(Operation::Backup, stride()).await;
+    let tally = some_blows(Operation::Backup, stride(APART)).await;
     assert!(tally.struck * 2 >= tally.runs, "{tally:?}: were they struck at all?");
 }
 
 #[tokio::test]
 async fn installation_survives_blows_at_the_events_of_a_restore() {
-    let tally = some_blows(Operation::Restore, stride() * 2 + 1).await;
+    let tally = some_blows(Operation::Restore, stride(APART * 2 + 1)).await;
     assert!(tally.struck * 2 >= tally.runs, "{tally:?}: were they struck at all?");
 }

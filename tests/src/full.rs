@@ -23,8 +23,10 @@ fn tells_of_room(error: &Error, what: &str) {
     assert!(matches!(error.kind(), Kind::Busy | Kind::Unavailable), "{what}: {:?} {told}", error.kind());
 }
 
-/// A repository on a full filesystem, at several degrees of fullness.
-pub async fn repository() {
+/// A repository on a full filesystem; each time with so many bytes left.
+///
+/// It takes half a minute each time and more: the store is asked again and again whether there is room by now.
+pub async fn repository(lefts: &[u64]) {
     let scratch = Scratch::new();
     let at = scratch.path().join("repository");
     mount(&at, "96m");
@@ -37,7 +39,7 @@ pub async fn repository() {
         let sets = house.must_json(&["sets"]);
         sets.as_array().expect("sets").iter().filter(|s| s["status"] == "complete").count()
     };
-    for left in [0, 20_000, 150_000, 400_000] {
+    for left in lefts.iter().copied() {
         let before = complete();
         fill(&house.repository(), left);
         let done = house.keepsake(&["backup"]);
@@ -89,16 +91,16 @@ pub async fn volume() {
 
 /// A Redis whose data folder has no room for a save. `flawed` may put something between.
 pub async fn redis_data_folder<S: Stand>(flawed: impl Fn(Redis) -> S) {
-    let mut redis = Redis::start(true).await;
+    let redis = Redis::start(true).await;
     let data = redis.data().to_owned();
-    redis.vanish();
+    let mut stand = flawed(redis);
+    stand.vanish();
     mount(&data, "24m");
     crate::child::give_to_servers(&data);
-    redis.come_back().await;
+    stand.come_back().await;
     // The first save is small, so that the agent cannot foresee that the second has no room.
-    dump(&redis).await;
-    redis.fill().await;
-    let stand = flawed(redis);
+    dump(&stand).await;
+    stand.fill().await;
     let full = stand.contents().await;
     for unforeseen in [true, false] {
         let what =

@@ -43,6 +43,8 @@ pub enum Blow {
     StopForAWhile,
     /// SIGSTOP. An agent is replaced when all is done that can be done without it; a tool's run is ended by `keepsake cancel`.
     StopForEver,
+    /// SIGSTOP of an agent that nobody replaces before the run was ended by `keepsake cancel`. Takes a quarter of a minute.
+    StopUntilCancelled,
 }
 
 /// Every blow that is tried at an event. A coordinator that is stopped for ever is like one that is killed.
@@ -57,6 +59,12 @@ pub const BLOWS: [(Victim, Blow); 8] = [
     (Victim::Tool, Blow::StopForEver),
 ];
 
+/// How far apart the blows are that are tried: `KEEPSAKE_SOAK`, where 1 is all of them; else what is given.
+pub fn stride(otherwise: usize) -> usize {
+    let given = std::env::var("KEEPSAKE_SOAK").ok();
+    given.map_or(otherwise, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
+}
+
 /// An installation that is struck again and again.
 #[derive(Debug)]
 pub struct Arena {
@@ -70,6 +78,10 @@ pub struct Arena {
     events: usize,
     /// Sets that were found good already.
     known: std::collections::BTreeSet<String>,
+    /// Restores so far.
+    restores: usize,
+    /// Objects that writers who were killed had begun.
+    torn: std::collections::BTreeSet<String>,
     /// Damages the repository behind a blow: the checks must find it.
     sabotage: Option<fn(&House)>,
 }
@@ -90,7 +102,17 @@ impl Arena {
         let made = house.must_json(&["backup"]);
         let set = made[0]["set"].as_str().expect("a set").to_owned();
         let whole = State::of(&house.installations[0]).await;
-        let mut arena = Self { house, operation, set, whole, events: 0, known: [].into(), sabotage: None };
+        let mut arena = Self {
+            house,
+            operation,
+            set,
+            whole,
+            events: 0,
+            known: [].into(),
+            restores: 0,
+            torn: [].into(),
+            sabotage: None,
+        };
         let mut run = arena.begin().await;
         let mut events = Vec::new();
         while let Some(event) = run.next_event() {

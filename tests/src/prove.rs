@@ -95,7 +95,7 @@ pub fn main(subject: &str, claims: &[Claim]) -> ExitCode {
     match words.as_slice() {
         [run::CASE, claim, case] => run::one(claims, claim, case),
         [] => run::all(subject, claims, None),
-        ["--only", claim] => run::all(subject, claims, Some(claim)),
+        ["--only", claim] if claims.iter().any(|c| c.name == *claim) => run::all(subject, claims, Some(claim)),
         _ => {
             eprintln!(
                 "usage: [--only CLAIM]; claims: {}",

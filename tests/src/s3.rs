@@ -43,7 +43,8 @@ pub fn open(endpoint: &str, credentials: &Path) -> Store {
 /// The same store with little patience.
 pub fn impatient(store: Store) -> Store {
     let retry = Retry { tries: 4, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(2) };
-    store.with_patience(retry, Duration::from_secs(2))
+    // A put of 4 MiB took more than 2 s where ten programs shared two cores.
+    store.with_patience(retry, Duration::from_secs(4))
 }
 
 /// A repository without encryption.

@@ -70,3 +70,25 @@ async fn a_failure_of_the_engine_is_not_tried_again() {
     assert_eq!(done.kind(), Kind::Unavailable);
     assert_eq!(agent.engine.calls(Step::Dump), 1);
 }
+
+/// The kernel of a frozen agent makes connections for it, and nobody ever shakes hands: without a limit a backup would hang before it began.
+#[tokio::test]
+async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
+    let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scratch = keepsake_tests::scratch::Scratch::new();
+    let files = keepsake_tests::certs::Authority::new("ca").issue(scratch.path(), "coordinator.keepsake");
+    let component: keepsake_core::id::Component = COMPONENT.parse().unwrap();
+    let settings = InstallationSettings {
+        name: INSTALLATION.parse().unwrap(),
+        components: vec![ComponentSettings {
+            name: component.clone(),
+            engine: "mysql".parse().unwrap(),
+            agent: format!("https://{}", frozen.local_addr().unwrap()),
+        }],
+    };
+    let tls = keepsake_coordinator::topology::TlsFiles { ca: files.ca, cert: files.cert, key: files.key };
+    let fleet = GrpcFleet::new(&settings, Some(&tls)).unwrap();
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(20), fleet.describe(&component)).await;
+    let error = asked.expect("it waits for ever").expect_err("nobody is there");
+    assert!(matches!(error.kind(), Kind::Unavailable | Kind::Timeout), "{:?} {}", error.kind(), error.chain());
+}

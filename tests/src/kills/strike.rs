@@ -53,7 +53,7 @@ pub fn strike(
     let component = named.unwrap_or(COMPONENTS[event % COMPONENTS.len()]);
     let (struck, tools) = match victim {
         Victim::Coordinator => coordinator(house, again, &mut run, blow, what),
-        Victim::Agent => agent(house, &mut run, component, blow),
+        Victim::Agent => agent(house, &mut run, component, blow, what),
         Victim::Tool => tool(house, &mut run, blow, what),
     };
     let status = run.end();
@@ -91,7 +91,7 @@ pub fn end_for_it(house: &House, what: &str) {
     assert!(done, "{what}: cancel ended with {}: {told}", ended.status);
 }
 
-fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow) -> (bool, Vec<Pid>) {
+fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow, what: &str) -> (bool, Vec<Pid>) {
     let agent = house.installations[0].agent(component);
     agent.process().signal(Signal::STOP);
     // Stopped it starts none: these are all.
@@ -103,7 +103,10 @@ fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow) -> (
         agent.process().signal(Signal::CONT);
         return (true, tools);
     }
-    agent.replace();
+    if blow == Blow::StopUntilCancelled {
+        end_its_run(house, run, what);
+    }
+    house.installations[0].agent(component).replace();
     (true, tools)
 }
 
@@ -134,14 +137,14 @@ fn tool(house: &mut House, run: &mut Watched, blow: Blow, what: &str) -> (bool, 
         Blow::StopForAWhile => {
             let _ended = kill_process(pid, Signal::CONT);
         }
-        Blow::StopForEver => end_its_run(house, run, what),
+        Blow::StopForEver | Blow::StopUntilCancelled => end_its_run(house, run, what),
     }
     (true, vec![pid])
 }
 
-/// A tool that hangs hangs its run: the operator cancels it. A load over live data is not cut short by that, so then the agents are told.
+/// Who hangs hangs the run: the operator cancels it. A load over live data is not cut short by that, so then the agents are told.
 fn end_its_run(house: &House, run: &Watched, what: &str) {
-    let cancelled = house.keepsake(&["cancel", "--wait", "5"]);
+    let cancelled = house.keepsake(&["cancel", "--wait", "30"]);
     if !cancelled.status.success() {
         end_for_it(house, &format!("{what}, {:?}", run.said().last()));
     }

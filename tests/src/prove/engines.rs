@@ -6,26 +6,27 @@ use keepsake_core::error::Result;
 use peak_alloc::PeakAlloc;
 
 use super::flaws::{Flaw, Flawed};
-use super::{Break, Case, Claim, Finding, matrix};
-use crate::kills::{Arena, BLOWS, Blow, Operation, Victim};
+use super::{Break, Case, Claim, Finding, matrix, run};
+use crate::kills::{Arena, BLOWS, Blow, Operation, Victim, stride};
 use crate::s3::{conforms, faults, patient_store};
 use crate::scratch::Scratch;
 use crate::servers::s3::{Oddity, S3Server};
 use crate::stand::{Files, Mysql, Postgres, Redis, Stand};
-use crate::{conformance, fuzz};
+use crate::{conformance, full, fuzz, own_mounts};
 
 /// What a case may take that takes seconds.
 const SHORT: Duration = Duration::from_mins(3);
-/// A case of hundreds of runs.
-const LONG: Duration = Duration::from_mins(10);
+/// A case of many runs, or of all tests of a kind.
+const LONG: Duration = Duration::from_mins(6);
 /// Inputs of each of the readers: more than a million in all.
 const FUZZ_INPUTS: u64 = 170_000;
 
 /// All claims. `memory` is the program's allocator.
 pub fn claims(memory: &'static PeakAlloc) -> Vec<Claim> {
     vec![
-        kills(),
         servers(),
+        kills(),
+        no_room(),
         s3(),
         engine(
             "redis",
@@ -112,11 +113,26 @@ fn kills() -> Claim {
             let name = format!("{operation:?}-{victim:?}-{blow:?}").to_lowercase();
             cases.push(Case::telling(name, LONG, move || async move {
                 let mut arena = Arena::open(operation).await;
-                let tally = arena.strike_all(&[(victim, blow)], 0, 1).await;
+                let stride = stride(1);
+                let tally = arena.strike_all(&[(victim, blow)], 0, stride).await;
                 assert!(tally.struck > 0, "nobody was struck in {} runs", tally.runs);
-                Finding::Holds(format!("struck {} times in {} runs, one for each event", tally.struck, tally.runs))
+                let told = format!("struck {} times in {} runs, {} events", tally.struck, tally.runs, arena.events());
+                // Fewer than all is not what is claimed.
+                if stride == 1 {
+                    Finding::Holds(told)
+                } else {
+                    Finding::Skipped(format!("{told}: KEEPSAKE_SOAK is {stride}"))
+                }
             }));
         }
+    }
+    // Where the coordinator waits for an agent that is frozen and that nobody replaces.
+    for (operation, event) in [(Operation::Backup, 3), (Operation::Restore, 2)] {
+        let name = format!("{operation:?}-frozen-agent-cancelled").to_lowercase();
+        cases.push(Case::new(name, SHORT, move || async move {
+            let mut arena = Arena::open(operation).await;
+            arena.strike(event, Victim::Agent, Blow::StopUntilCancelled).await;
+        }));
     }
     let record_without_data = Case::new("record-without-its-data", SHORT, || async {
         let mut arena = Arena::open(Operation::Backup).await;
@@ -159,6 +175,46 @@ fn s3() -> Claim {
 async fn conforms_with(oddity: Oddity) {
     let server = S3Server::start(oddity);
     conforms(&patient_store(&server, &Scratch::new())).await;
+}
+
+/// A case that mounts: it runs itself again where it may.
+fn mounting<F: Future<Output = ()> + 'static>(
+    claim: &'static str,
+    name: &'static str,
+    work: impl Fn() -> F + Sync + 'static,
+) -> Case {
+    Case::telling(name, LONG, move || {
+        let work = work();
+        async move {
+            match own_mounts::enter(&[run::CASE, claim, name]) {
+                own_mounts::Place::Inside => work.await,
+                own_mounts::Place::Outside(done) => {
+                    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                }
+                own_mounts::Place::Forbidden(why) => return Finding::Skipped(why),
+            }
+            Finding::Holds(String::new())
+        }
+    })
+}
+
+fn no_room() -> Claim {
+    let name = "no-room";
+    Claim {
+        name,
+        says: "without room nothing counts as done, the error says what to do, and with room it works again",
+        cases: vec![
+            mounting(name, "repository", || full::repository(&[0, 150_000])),
+            mounting(name, "volume", full::volume),
+            mounting(name, "redis-data-folder", || full::redis_data_folder(|redis| redis)),
+        ],
+        breaks: vec![Break {
+            case: mounting(name, "calls-failure-success", || {
+                full::redis_data_folder(|redis| Flawed::new(redis, Flaw::CallsFailureSuccess))
+            }),
+            seen: "as only the save finds out: ()",
+        }],
+    }
 }
 
 fn servers() -> Claim {

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -19,6 +19,8 @@ const SKIPPED: u8 = 4;
 const PANICKED: i32 = 101;
 /// Cases at the same time.
 const TOGETHER: usize = 2;
+/// After so long no case is begun any more, so that with the longest all is over in half an hour. What was not begun is skipped.
+const BEGUN_WITHIN: Duration = Duration::from_mins(24);
 /// Lines of a failed case that are shown.
 const SHOWN: usize = 40;
 
@@ -96,14 +98,21 @@ pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
         for _ in 0..TOGETHER {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let (result, told) = job.run();
+                    let late = began.elapsed() > BEGUN_WITHIN;
+                    let (result, told) = if late { job.skip("there was no time") } else { job.run() };
                     println!("[{:>6.1} s] {told}", began.elapsed().as_secs_f64());
                     came.lock().expect("results").push((job.seen.is_some(), result));
                 }
             });
         }
     });
-    let came = came.into_inner().expect("results");
+    let ((word, numbers), status) = verdict(&came.into_inner().expect("results"), left_out);
+    println!("{subject}: {word} claims={} {numbers}", claims.len());
+    ExitCode::from(status)
+}
+
+/// The word and the numbers of the last line, and the status, from what came of all cases (`true`: of a break) and how many were left out.
+fn verdict(came: &[(bool, Came)], left_out: usize) -> ((&'static str, String), u8) {
     let count = |result: Came| came.iter().filter(|(_, r)| *r == result).count();
     let skipped = left_out + count(Came::Skipped);
     let cases = came.iter().filter(|(is_break, r)| !is_break && *r != Came::Skipped).count();
@@ -112,11 +121,14 @@ pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
         (0, _) => ("PARTIAL", 4),
         (_, _) => ("FAIL", 1),
     };
-    println!("{subject}: {word} claims={} cases={cases} skipped={skipped}", claims.len());
-    ExitCode::from(status)
+    ((word, format!("cases={cases} skipped={skipped}")), status)
 }
 
 impl Job<'_> {
+    fn skip(&self, why: &str) -> (Came, String) {
+        (Came::Skipped, format!("{} {} SKIPPED: {why}", self.claim.name, self.case.name))
+    }
+
     fn run(&self) -> (Came, String) {
         let began = Instant::now();
         let mut command = tool_command(std::env::current_exe().expect("this program's path"));
@@ -130,10 +142,11 @@ impl Job<'_> {
         let stderr = String::from_utf8_lossy(&done.stderr);
         match (done.status.code(), self.seen) {
             (Some(0), None) => (Came::Held, format!("{name} holds ({took:.1} s){colon}{last}")),
-            (Some(PANICKED), Some(words)) if stderr.contains(words) => {
-                (Came::Held, format!("{name}: broken on purpose, and seen ({took:.1} s): {}", panic_in(&stderr)))
-            }
-            (Some(4), _) => (Came::Skipped, format!("{name} SKIPPED: {last}")),
+            (Some(PANICKED), Some(words)) if stderr.contains(words) => (
+                Came::Held,
+                format!("{name}: broken on purpose, and seen ({took:.1} s): {}", line_with(&stderr, words)),
+            ),
+            (Some(4), _) => self.skip(last),
             (_, Some(words)) => (
                 Came::Failed,
                 format!("{name}: broken on purpose, and NOT SEEN by {words:?}: {}\n{}", done.status, tail(&stderr)),
@@ -143,15 +156,32 @@ impl Job<'_> {
     }
 }
 
-/// What a panic said, in one line.
-fn panic_in(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().collect();
-    let message = lines.iter().position(|l| l.contains("panicked at")).and_then(|at| lines.get(at + 1));
-    message.map_or_else(String::new, |m| m.chars().take(160).collect())
+/// The line that has these words, not too long.
+fn line_with(stderr: &str, words: &str) -> String {
+    stderr.lines().find(|l| l.contains(words)).unwrap_or(words).trim().chars().take(160).collect()
 }
 
 fn tail(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     let at = lines.iter().position(|l| l.contains("panicked at")).unwrap_or(lines.len().saturating_sub(SHOWN));
     lines.iter().skip(at).take(SHOWN).map(|l| format!("    {l}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_tried_and_held_is_a_pass() {
+        let told = |came: &[(bool, Came)], left_out| {
+            let ((word, numbers), status) = verdict(came, left_out);
+            (format!("{word} {numbers}"), status)
+        };
+        assert_eq!(told(&[(false, Came::Held), (true, Came::Held)], 0), ("PASS cases=1 skipped=0".to_owned(), 0));
+        assert_eq!(told(&[(false, Came::Held), (true, Came::Skipped)], 0).1, 4, "a break that was not tried");
+        assert_eq!(told(&[(false, Came::Held)], 3), ("PARTIAL cases=1 skipped=3".to_owned(), 4));
+        assert_eq!(told(&[(false, Came::Held), (true, Came::Failed)], 0).1, 1, "a break that nobody saw");
+        let failed = told(&[(false, Came::Failed), (false, Came::Skipped)], 0);
+        assert_eq!(failed, ("FAIL cases=1 skipped=1".to_owned(), 1));
+    }
 }
