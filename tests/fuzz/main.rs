@@ -6,6 +6,7 @@
 
 mod mutate;
 
+use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -29,14 +30,39 @@ struct Format {
     memory: usize,
 }
 
-const FORMATS: [Format; 6] = [
+const FORMATS: [Format; 7] = [
     Format { name: "dump.rdb", read: |bytes| rdb::walk(bytes).map(drop), memory: 2 << 20 },
+    // The input without its checksum, the splice of it, and the walk over that.
+    Format { name: "dump.rdb", read: spliced, memory: 4 << 20 },
     Format { name: "dump.sql", read: sql, memory: 2 << 20 },
     Format { name: "dump.pgc", read: |bytes| pgc::walk(bytes).map(drop), memory: 2 << 20 },
     Format { name: "files.tar", read: archive, memory: 4 << 20 },
     Format { name: "record.json", read: |bytes| Record::parse(bytes).map(drop), memory: 2 << 20 },
     Format { name: "event.json", read: event, memory: 1 << 20 },
 ];
+
+/// What walks can be spliced, whatever is chosen of it, and what comes out walks again and has as many keys.
+fn spliced(bytes: &[u8]) -> Result<()> {
+    // A stored sum of zero means none: otherwise hardly a change would reach the structure.
+    let (body, _) = bytes.split_at(bytes.len().saturating_sub(8));
+    let input = || body.chain(&[0; 8][..]);
+    let walked = rdb::walk(input());
+    let chosen = |db: u64, name: &[u8]| name.iter().fold(db, |sum, b| sum.rotate_left(5) ^ u64::from(*b)) & 1 == 0;
+    let rest = |db: u64, name: &[u8]| !chosen(db, name);
+    let parts = vec![
+        rdb::Part { rdb: Box::new(input()), take: &chosen },
+        rdb::Part { rdb: Box::new(input()), take: &rest },
+    ];
+    let mut out = Vec::new();
+    let made = rdb::splice(parts, &mut out);
+    assert_eq!(walked.is_ok(), made.is_ok(), "the walker and the splicer do not agree");
+    let (walked, made) = (walked?, made?);
+    let again = rdb::walk(&out[..]).expect("what was spliced walks");
+    assert_eq!(again.length, made.length);
+    let keys = |w: &rdb::Walked| w.databases.iter().map(|(db, k)| (*db, k.persistent)).collect::<Vec<_>>();
+    assert_eq!(keys(&again), keys(&walked));
+    Ok(())
+}
 
 fn sql(bytes: &[u8]) -> Result<()> {
     let mut reader = sql::Reader::new();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use keepsake_agent::engine::{ArtifactSink, ArtifactSource, Sink, Source};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::ArtifactName;
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::DumpReport;
 
 /// Finished artifacts by name.
@@ -70,6 +71,8 @@ pub struct MemorySource {
     pub artifacts: Artifacts,
     /// What the record says.
     pub recorded: Option<DumpReport>,
+    /// What is to be done with queues.
+    pub queues: QueuePolicy,
 }
 
 struct MemoryReader(Bytes);
@@ -82,6 +85,10 @@ impl Source for MemorySource {
 
     fn recorded(&self) -> Option<&DumpReport> {
         self.recorded.as_ref()
+    }
+
+    fn queues(&self) -> QueuePolicy {
+        self.queues
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {

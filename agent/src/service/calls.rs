@@ -80,7 +80,7 @@ impl Inner {
         self.table.start(key, what, work).await
     }
 
-    pub(super) async fn start_load(&self, request: v1::StartLoadRequest) -> Result<bool> {
+    pub(super) async fn start_load(&self, request: v1::StartLoadRequest) -> Result<v1::StartLoadResponse> {
         let key = self.key(request.key)?;
         self.own(&request.component)?;
         let place = self.place(&request.set)?;
@@ -92,15 +92,18 @@ impl Inner {
             .map(|a| convert::artifact_from_parts(&place, a, Vec::new()))
             .collect::<Result<Vec<_>>>()
             .context("field `artifacts`")?;
+        let queues = convert::queues_from_wire(request.queues)?;
         let what = format!("stage of set {}", place.set);
         let source =
-            RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts);
+            RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts)
+                .with_queues(queues);
         let (engine, run) = (self.engine.clone(), key.0.clone());
         let work = move |cx: Context| async move {
             let stage = engine.stage(&run, Arc::new(source), &cx);
             cx.unless_cancelled(stage).await.map(Done::Staged)
         };
-        self.table.start(key, what, work).await
+        let attached = self.table.start(key, what, work).await?;
+        Ok(v1::StartLoadResponse { attached, queues: convert::queues_to_wire(queues) })
     }
 
     pub(super) async fn start_commit(&self, key: Option<v1::OperationKey>) -> Result<bool> {

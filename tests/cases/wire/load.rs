@@ -28,6 +28,7 @@ async fn dumped(client: &mut Client, dump: &RunKey, load: &RunKey) -> v1::StartL
         unsealing: Some(v1::Unsealing { how: Some(v1::unsealing::How::None(v1::Unsealed {})) }),
         report: done.report,
         artifacts: done.artifacts,
+        queues: 0,
     }
 }
 
