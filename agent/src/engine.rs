@@ -117,7 +117,9 @@ pub(crate) fn no_queues(source: &dyn Source) -> Result<()> {
         QueuePolicy::Restore => Ok(()),
         other => Err(Error::new(
             Kind::Unsupported,
-            format!("this component has no queues that could be told apart: the policy `{other}` is for redis only, leave it out"),
+            format!(
+                "this component has no queues that could be told apart: the policy `{other}` is for redis only, leave it out"
+            ),
         )),
     }
 }

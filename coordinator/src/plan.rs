@@ -9,6 +9,7 @@ pub mod restore;
 
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, EngineName, Epoch, Installation, SetId, StepId};
+use keepsake_core::queues::QueuePolicy;
 use serde::{Deserialize, Serialize};
 
 /// What will be done, in order.
@@ -81,6 +82,9 @@ pub enum Action {
     Stage {
         /// Which.
         component: Component,
+        /// What becomes of its queues.
+        #[serde(default, skip_serializing_if = "QueuePolicy::is_restore")]
+        queues: QueuePolicy,
     },
     /// Puts the staged dump in the place of the live data, and counts it.
     Commit {
@@ -123,7 +127,7 @@ impl Action {
         match self {
             Self::BeginSet | Self::CommitSet => None,
             Self::Dump { component, .. }
-            | Self::Stage { component }
+            | Self::Stage { component, .. }
             | Self::Commit { component }
             | Self::Rollback { component }
             | Self::Finalize { component } => Some(component),

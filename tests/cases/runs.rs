@@ -94,7 +94,7 @@ impl House {
 
     async fn plan_restore(&self, record: &Record) -> Plan {
         let inventory = Inventory::ask(&self.installation, &self.fleet).await;
-        plan::restore::plan(&self.installation, &inventory, record, &[]).unwrap()
+        plan::restore::plan(&self.installation, &inventory, record, &[], &[]).unwrap()
     }
 
     /// Executes a plan with a journal that refuses from its n-th entry on.
@@ -355,7 +355,7 @@ async fn a_partial_set_is_restored_only_by_naming_components() {
     let inventory = Inventory::ask(&house.installation, &house.fleet).await;
     let plan = |only: &[&str]| {
         let only: Vec<_> = only.iter().map(|n| n.parse().unwrap()).collect();
-        plan::restore::plan(&house.installation, &inventory, &record, &only)
+        plan::restore::plan(&house.installation, &inventory, &record, &only, &[])
     };
     assert!(plan(&[]).unwrap_err().chain().contains("partial"));
     assert!(plan(&["zync-database"]).unwrap_err().chain().contains("nothing to restore"));

@@ -49,16 +49,15 @@ fn spliced(bytes: &[u8]) -> Result<()> {
     let walked = rdb::walk(input());
     let chosen = |db: u64, name: &[u8]| name.iter().fold(db, |sum, b| sum.rotate_left(5) ^ u64::from(*b)) & 1 == 0;
     let rest = |db: u64, name: &[u8]| !chosen(db, name);
-    let parts = vec![
-        rdb::Part { rdb: Box::new(input()), take: &chosen },
-        rdb::Part { rdb: Box::new(input()), take: &rest },
-    ];
+    let parts =
+        vec![rdb::Part { rdb: Box::new(input()), take: &chosen }, rdb::Part { rdb: Box::new(input()), take: &rest }];
     let mut out = Vec::new();
     let made = rdb::splice(parts, &mut out);
     assert_eq!(walked.is_ok(), made.is_ok(), "the walker and the splicer do not agree");
     let (walked, made) = (walked?, made?);
     let again = rdb::walk(&out[..]).expect("what was spliced walks");
     assert_eq!(again.length, made.length);
+    assert_eq!(again.databases, made.databases);
     let keys = |w: &rdb::Walked| w.databases.iter().map(|(db, k)| (*db, k.persistent)).collect::<Vec<_>>();
     assert_eq!(keys(&again), keys(&walked));
     Ok(())

@@ -9,6 +9,7 @@ use keepsake_coordinator::fleet::{Fleet, LoadReport, OnProgress, OpKey, Opening,
 use keepsake_coordinator::inventory::Found;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, Installation, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, DumpRecord, DumpReport, Sealing};
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
@@ -44,6 +45,7 @@ struct State {
     waits: BTreeSet<String>,
     calls: Vec<String>,
     loads: BTreeMap<Component, Load>,
+    queues: BTreeMap<Component, QueuePolicy>,
 }
 
 impl FakeFleet {
@@ -75,6 +77,11 @@ impl FakeFleet {
     /// How a component is loaded.
     pub fn load_of(&self, component: &Component) -> Load {
         self.lock().loads.get(component).copied().unwrap_or(Load::Old)
+    }
+
+    /// The policy for queues that a component was staged with.
+    pub fn queues_of(&self, component: &Component) -> Option<QueuePolicy> {
+        self.lock().queues.get(component).copied()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -150,9 +157,11 @@ impl Fleet for FakeFleet {
         _: SetId,
         entry: &ComponentRecord,
         _: &Opening,
+        queues: QueuePolicy,
         _: OnProgress<'_>,
     ) -> Result<LoadReport> {
         self.enter(key.step.as_str()).await?;
+        self.lock().queues.insert(entry.component.clone(), queues);
         self.set(&entry.component, Load::Staged);
         self.leave(key.step.as_str())?;
         Ok(LoadReport::default())

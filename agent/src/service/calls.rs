@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::repository::probe_put;
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::convert;
@@ -93,7 +94,10 @@ impl Inner {
             .collect::<Result<Vec<_>>>()
             .context("field `artifacts`")?;
         let queues = convert::queues_from_wire(request.queues)?;
-        let what = format!("stage of set {}", place.set);
+        let what = match queues {
+            QueuePolicy::Restore => format!("stage of set {}", place.set),
+            other => format!("stage of set {}, queues: {other}", place.set),
+        };
         let source =
             RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts)
                 .with_queues(queues);

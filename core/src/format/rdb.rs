@@ -55,16 +55,27 @@ pub struct Keys {
     pub expiring: u64,
 }
 
+impl Keys {
+    fn add(&mut self, more: Self) {
+        self.persistent += more.persistent;
+        self.expiring += more.expiring;
+    }
+}
+
 impl Walked {
     /// As in a record: `keys:db0` and `expiring:db0`.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::new();
-        for (db, keys) in &self.databases {
-            counts.insert(format!("keys:db{db}"), keys.persistent);
-            counts.insert(format!("expiring:db{db}"), keys.expiring);
-        }
-        counts
+        counts(&self.databases)
     }
+}
+
+fn counts(databases: &BTreeMap<u64, Keys>) -> Counts {
+    let mut counts = Counts::new();
+    for (db, keys) in databases {
+        counts.insert(format!("keys:db{db}"), keys.persistent);
+        counts.insert(format!("expiring:db{db}"), keys.expiring);
+    }
+    counts
 }
 
 /// Walks a whole RDB.
@@ -89,20 +100,43 @@ pub fn walk_counting(reader: impl Read, of: impl Fn(&[u8]) -> bool) -> Result<(W
 struct Walker<R, V> {
     input: Input<R, V>,
     walked: Walked,
+    clock: Clock,
+}
+
+/// Which time tells what had expired, in seconds since 1970; without one nothing had.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    /// The time of writing, once it was read.
+    Own(Option<u64>),
+    /// That of another file.
+    Given(Option<u64>),
+}
+
+impl Clock {
+    fn time(self) -> Option<u64> {
+        match self {
+            Self::Own(time) | Self::Given(time) => time,
+        }
+    }
 }
 
 impl<R: Read, V: Visitor> Walker<R, V> {
     /// Reads the header.
     fn begin(reader: R, visitor: V) -> Result<Self> {
-        let mut walker = Self { input: Input::new(reader, visitor), walked: Walked::default() };
+        let mut walker =
+            Self { input: Input::new(reader, visitor), walked: Walked::default(), clock: Clock::Own(None) };
         walker.header()?;
         Ok(walker)
     }
 
-    fn walk(mut self) -> Result<(Walked, V)> {
+    fn walk(self) -> Result<(Walked, V)> {
+        self.walk_telling().map(|(walked, visitor, _)| (walked, visitor))
+    }
+
+    /// Walks, and tells by which clock.
+    fn walk_telling(mut self) -> Result<(Walked, V, Clock)> {
         let mut db = 0;
         let mut marks = Marks::default();
-        let mut written = None;
         loop {
             self.input.visitor.part();
             match self.input.byte()? {
@@ -111,8 +145,8 @@ impl<R: Read, V: Visitor> Walker<R, V> {
                     self.input.visitor.of_the_file()?;
                     let name = self.input.short_string(16)?;
                     let value = self.input.short_string(32)?;
-                    if name.as_deref() == Some(b"ctime") {
-                        written = value.and_then(|v| String::from_utf8(v).ok()).and_then(|v| v.parse::<u64>().ok());
+                    if let (Some(b"ctime"), Clock::Own(time)) = (name.as_deref(), &mut self.clock) {
+                        *time = value.and_then(|v| String::from_utf8(v).ok()).and_then(|v| v.parse::<u64>().ok());
                     }
                 }
                 0xfe => db = self.input.number()?,
@@ -138,7 +172,7 @@ impl<R: Read, V: Visitor> Walker<R, V> {
                 // Sizes of a cluster's slot.
                 0xf4 => (0..3).try_for_each(|_| self.input.number().map(|_| ()))?,
                 0xff => break,
-                kind @ 0..=25 => self.key(kind, db, std::mem::take(&mut marks), written)?,
+                kind @ 0..=25 => self.key(kind, db, std::mem::take(&mut marks))?,
                 other => {
                     return Err(Error::new(
                         Kind::Unsupported,
@@ -151,20 +185,21 @@ impl<R: Read, V: Visitor> Walker<R, V> {
             }
         }
         self.end()?;
-        Ok((self.walked, self.input.visitor))
+        Ok((self.walked, self.input.visitor, self.clock))
     }
 
-    fn key(&mut self, kind: u8, db: u64, marks: Marks, written: Option<u64>) -> Result<()> {
+    fn key(&mut self, kind: u8, db: u64, marks: Marks) -> Result<()> {
         let name = self.input.head(LONGEST_NAME)?;
-        let counted = self.input.visitor.key(&Key { db, name: &name.bytes, marks: &marks })?;
-        self.input.skip(name.left)?;
-        let keys = self.walked.databases.entry(db).or_default();
-        match marks.expires.map(Expires::milliseconds) {
-            None if name.bytes == NOISE => {}
-            None => keys.persistent += 1,
-            Some(at) if written.is_none_or(|now| at > now.saturating_mul(1000)) => keys.expiring += 1,
-            Some(_) => {}
+        let mut one = Keys::default();
+        match (marks.expires.map(Expires::milliseconds), self.clock.time()) {
+            (None, _) if name.bytes == NOISE => {}
+            (None, _) => one.persistent = 1,
+            (Some(at), now) if now.is_none_or(|now| at > now.saturating_mul(1000)) => one.expiring = 1,
+            (Some(_), _) => {}
         }
+        let counted = self.input.visitor.key(&Key { db, name: &name.bytes, marks: &marks, keys: one })?;
+        self.input.skip(name.left)?;
+        self.walked.databases.entry(db).or_default().add(one);
         if counted {
             let elements = self.elements(kind)?;
             self.input.visitor.elements(name.bytes, elements);

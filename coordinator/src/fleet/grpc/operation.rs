@@ -98,7 +98,10 @@ impl GrpcFleet {
         let lost = |s: tonic::Status| Ended::Lost(from_status(&s));
         match start {
             Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| ()),
-            Start::Load(request) => client.start_load(limited((**request).clone())).await.map(|_| ()),
+            Start::Load(request) => {
+                let answer = client.start_load(limited((**request).clone())).await.map_err(lost)?.into_inner();
+                return understood(component, request.queues, answer.queues);
+            }
             Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| ()),
             Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| ()),
             Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| ()),
@@ -140,6 +143,18 @@ impl GrpcFleet {
         let request = v1::CancelRequest { key: Some(convert::key_to_wire(&key.run, &key.step)) };
         client.cancel(limited(request)).await.map(|_| ()).map_err(|s| from_status(&s))
     }
+}
+
+/// An agent that does not know of policies for queues would restore them all, and say nothing.
+fn understood(component: &Component, asked: i32, answered: i32) -> std::result::Result<(), Ended> {
+    let (asked, answered) = (convert::queues_from_wire(asked)?, convert::queues_from_wire(answered)?);
+    if asked == answered {
+        return Ok(());
+    }
+    let text = format!(
+        "the agent of {component} does not follow the policy `{asked}` for queues, it would `{answered}` them: update the agent"
+    );
+    Err(Ended::Failed(Failure { kind: Kind::Unsupported, text }))
 }
 
 fn limited<T>(message: T) -> tonic::Request<T> {

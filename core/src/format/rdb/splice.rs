@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Kind, Result};
+use crate::record::Counts;
 
 use super::crc64::crc64;
 use super::visit::{Expires, Key, Marks, Visitor};
-use super::{Walked, Walker};
+use super::{Clock, Keys, Walked, Walker};
 
 /// An RDB, and which of its keys are taken. The rule gets the database and the name, of a long one the first [`crate::queues::LONGEST_NAME`] bytes.
 pub struct Part<'a> {
@@ -31,10 +32,17 @@ impl std::fmt::Debug for Part<'_> {
 pub struct Spliced {
     /// What each part held, all of it.
     pub parts: Vec<Walked>,
-    /// Keys that were written, by database; those whose time had passed and probes' included.
-    pub keys: BTreeMap<u64, u64>,
+    /// Keys that were written, by database: what a walk over the result must find.
+    pub databases: BTreeMap<u64, Keys>,
     /// Bytes that were written.
     pub length: u64,
+}
+
+impl Spliced {
+    /// As in a record.
+    pub fn counts(&self) -> Counts {
+        super::counts(&self.databases)
+    }
 }
 
 /// Writes one RDB from parts. No key may be taken from two of them: that is the rules' business, and the server that loads it would refuse it.
@@ -42,7 +50,7 @@ pub struct Spliced {
 /// # Errors
 /// As [`super::walk`] for each part; `Unsupported` when one format cannot hold them all; any kind when `out` fails.
 pub fn splice(parts: Vec<Part<'_>>, out: impl Write) -> Result<Spliced> {
-    let mut out = Output { inner: out, crc: 0, length: 0, db: None, keys: BTreeMap::new() };
+    let mut out = Output { inner: out, crc: 0, length: 0, db: None, databases: BTreeMap::new() };
     // All headers first: the version of the whole stands at its beginning.
     let mut walkers = Vec::new();
     for (n, part) in parts.into_iter().enumerate() {
@@ -54,9 +62,13 @@ pub fn splice(parts: Vec<Part<'_>>, out: impl Write) -> Result<Spliced> {
     let (valkey, version) = format_of(&walkers.iter().map(|w| &w.walked).collect::<Vec<_>>())?;
     out.write(if valkey { format!("VALKEY{version:03}") } else { format!("REDIS{version:04}") }.as_bytes())?;
     let mut walked = Vec::new();
+    let mut clock = Clock::Own(None);
     for mut walker in walkers {
         walker.input.visitor.out = Some(out);
-        let (part, visitor) = walker.walk()?;
+        walker.clock = clock;
+        let (part, visitor, written) = walker.walk_telling()?;
+        // The time of writing is of the whole file, so all of it is measured by the first part's.
+        clock = Clock::Given(written.time());
         walked.push(part);
         out = visitor.out.ok_or_else(|| Error::new(Kind::Internal, "the output of a splice is gone"))?;
     }
@@ -65,7 +77,7 @@ pub fn splice(parts: Vec<Part<'_>>, out: impl Write) -> Result<Spliced> {
         out.write(&out.crc.to_le_bytes())?;
     }
     out.inner.flush().map_err(failed)?;
-    Ok(Spliced { parts: walked, keys: out.keys, length: out.length })
+    Ok(Spliced { parts: walked, databases: out.databases, length: out.length })
 }
 
 /// The format that holds all parts. A newer version can hold what an older one wrote; Valkey's own holds what Redis wrote before they parted, at version 11.
@@ -95,7 +107,7 @@ struct Output<W> {
     length: u64,
     /// The database that was selected last.
     db: Option<u64>,
-    keys: BTreeMap<u64, u64>,
+    databases: BTreeMap<u64, Keys>,
 }
 
 impl<W: Write> Output<W> {
@@ -213,7 +225,7 @@ impl<W: Write> Visitor for Choosing<'_, W> {
         if taken {
             let out = self.out()?;
             out.before(key.db, key.marks)?;
-            *out.keys.entry(key.db).or_default() += 1;
+            out.databases.entry(key.db).or_default().add(key.keys);
         }
         self.decide(taken)?;
         Ok(false)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 
+use super::Keys;
+
 /// What stands before a key and belongs to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Marks {
@@ -38,6 +40,8 @@ pub(super) struct Key<'a> {
     pub(super) db: u64,
     pub(super) name: &'a [u8],
     pub(super) marks: &'a Marks,
+    /// As what it counts.
+    pub(super) keys: Keys,
 }
 
 /// Who looks on. A walk calls `part` before each opcode, then one of the others once it knows what it is; without one, it belongs to nothing that is kept.

@@ -28,7 +28,8 @@ fn spliced(parts: &[(&[u8], Take<'_>)]) -> Result<(Vec<u8>, Spliced)> {
 fn good(parts: &[(&[u8], Take<'_>)]) -> (Vec<u8>, Walked) {
     let (out, spliced) = spliced(parts).unwrap_or_else(|e| panic!("{}", e.chain()));
     let walked = walk(&out[..]).unwrap_or_else(|e| panic!("{}", e.chain()));
-    assert_eq!(spliced.keys.keys().collect::<Vec<_>>(), walked.databases.keys().collect::<Vec<_>>());
+    assert_eq!(spliced.databases, walked.databases);
+    assert_eq!(spliced.counts(), walked.counts());
     (out, walked)
 }
 
@@ -129,6 +130,22 @@ fn marks_and_databases_go_with_their_key() {
     want.extend(crc.to_le_bytes());
     let (out, _) = good(&[(&rdb, &|_, name| name == b"b" || name == b"d"), (&rdb, &|_, name| name == b"a")]);
     assert_eq!(out, want);
+}
+
+/// What expired between the two moments of writing is counted alike in the splice and in a walk over it.
+#[test]
+fn the_first_part_says_what_had_expired() {
+    let written = |at: u8, name: &[u8; 1]| {
+        let mut rdb = b"REDIS0009\xfa\x05ctime\xc0".to_vec();
+        rdb.extend([at, 0xfd, 50, 0, 0, 0, 0, 1, name[0], 1, b'v', 0xff]);
+        rdb.extend([0; 8]);
+        rdb
+    };
+    let (early, late) = (written(10, b"a"), written(100, b"b"));
+    let expiring = |rdb: &[u8]| walk(rdb).unwrap().counts()["expiring:db0"];
+    assert_eq!((expiring(&early), expiring(&late)), (1, 0));
+    assert_eq!(good(&[(&early, ALL), (&late, ALL)]).1.counts()["expiring:db0"], 2);
+    assert_eq!(good(&[(&late, ALL), (&early, ALL)]).1.counts()["expiring:db0"], 0);
 }
 
 #[test]
@@ -234,8 +251,9 @@ proptest! {
         let walked = walk(&bytes[..]);
         let made = spliced(&[(&bytes, &take), (&bytes, &|db, name| !take(db, name))]);
         prop_assert_eq!(walked.is_ok(), made.is_ok());
-        if let (Ok(before), Ok((out, _))) = (walked, made) {
+        if let (Ok(before), Ok((out, made))) = (walked, made) {
             let after = walk(&out[..]).map_err(|e| TestCaseError::fail(e.chain()))?;
+            prop_assert_eq!(&made.databases, &after.databases);
             prop_assert_eq!(before.databases, after.databases);
         }
     }
