@@ -191,7 +191,7 @@ impl fmt::Display for Jobs {
         }
         match self.queues.len() {
             0 => Ok(()),
-            n if n > SHOWN => write!(f, " and {} more queues)", n - SHOWN),
+            n if n > SHOWN => write!(f, " and {} more)", n - SHOWN),
             _ => f.write_str(")"),
         }
     }
@@ -303,6 +303,8 @@ mod tests {
         assert!(facts.len() <= TOLD + 2, "{}", facts.len());
         let jobs = super::jobs(&facts).unwrap();
         assert_eq!(jobs.queues[0], ("others".to_owned(), 900));
+        assert!(jobs.to_string().starts_with("1000 jobs (others 900, queue:0000 1, "), "{jobs}");
+        assert!(jobs.to_string().ends_with(", queue:0010 1 and 89 more)"), "{jobs}");
         assert_eq!(jobs.queues.iter().map(|(_, n)| n).sum::<u64>(), jobs.total);
     }
 

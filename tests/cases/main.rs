@@ -8,6 +8,7 @@ mod installation;
 mod mysql;
 mod postgres;
 mod python;
+mod queues;
 mod redis;
 mod runs;
 mod s3;

@@ -140,18 +140,16 @@ fn policies(
 /// What becomes of the jobs that a dump holds.
 fn queue_note(name: &Component, policy: QueuePolicy, entry: &ComponentRecord) -> Option<String> {
     let held = entry.dump.as_ref().map(|d| jobs(&d.report.facts))?;
-    let jobs = |none: &str| held.as_ref().map_or_else(|| none.to_owned(), ToString::to_string);
+    let of_the_set = match &held {
+        Some(jobs) => format!("{jobs} of the set"),
+        None => "the jobs of the set, which were not counted when it was dumped,".to_owned(),
+    };
     match policy {
-        QueuePolicy::Restore if held.as_ref().is_some_and(|h| h.total == 0) => None,
+        QueuePolicy::Restore if held.is_some_and(|h| h.total == 0) => None,
         QueuePolicy::Restore => Some(format!(
-            "{name}: {} of the set will run again, also those that ran since the dump (--queues {name}=keep or =drop leaves them out)",
-            jobs("jobs, how many was not counted,")
+            "{name}: {of_the_set} will run again, also those that ran since the dump (--queues {name}=keep or =drop leaves them out)"
         )),
-        QueuePolicy::Keep => {
-            Some(format!("{name}: the live server's queues stay; left out are {} of the set", jobs("the jobs")))
-        }
-        QueuePolicy::Drop => {
-            Some(format!("{name}: the live server's queues go; left out are {} of the set", jobs("the jobs")))
-        }
+        QueuePolicy::Keep => Some(format!("{name}: {of_the_set} are left out; the live server's queues stay")),
+        QueuePolicy::Drop => Some(format!("{name}: {of_the_set} are left out, and the live server's queues go")),
     }
 }
