@@ -13,6 +13,7 @@ use keepsake_coordinator::run::{Journal, Reporter, Runner, World};
 use keepsake_coordinator::topology::{InstallationSettings, Topology};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Epoch, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{Record, Status};
 use keepsake_core::repository::runs::{RunLog, Runs};
 use keepsake_core::repository::seal::SetKey;
@@ -343,6 +344,25 @@ async fn plans_read_as_people_need_them() {
     let named = |plan: &Plan| plan.to_string().replace(&plan.set.to_string(), "SET");
     insta::assert_snapshot!("backup", named(&backup));
     insta::assert_snapshot!("restore", named(&restore));
+}
+
+#[tokio::test]
+async fn the_policy_of_the_plan_reaches_the_agent() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let record = house.latest().await.unwrap();
+    let mut plan = house.plan_restore(&record).await;
+    for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
+        if let plan::Action::Stage { component, queues } = &mut step.action
+            && component.as_str() == "backend-redis"
+        {
+            *queues = QueuePolicy::Drop;
+        }
+    }
+    house.execute(&plan, Some(&record), usize::MAX, CancellationToken::new()).await.unwrap();
+    let of = |name: &str| house.fleet.queues_of(&name.parse().unwrap());
+    assert_eq!(of("backend-redis"), Some(QueuePolicy::Drop));
+    assert_eq!(of("system-mysql"), Some(QueuePolicy::Restore));
 }
 
 #[tokio::test]

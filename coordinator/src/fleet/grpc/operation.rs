@@ -177,3 +177,30 @@ impl From<Error> for Ended {
         Self::Lost(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keepsake_core::queues::QueuePolicy;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_follows_another_policy_is_stopped() {
+        let component: Component = "system-redis".parse().unwrap();
+        let words = [QueuePolicy::Restore, QueuePolicy::Keep, QueuePolicy::Drop].map(convert::queues_to_wire);
+        for asked in words {
+            for answered in words {
+                assert_eq!(understood(&component, asked, answered).is_ok(), asked == answered);
+            }
+        }
+        // An older agent answers nothing, and restores everything.
+        assert!(understood(&component, convert::queues_to_wire(QueuePolicy::Restore), 0).is_ok());
+        match understood(&component, convert::queues_to_wire(QueuePolicy::Drop), 0) {
+            Err(Ended::Failed(failure)) => {
+                assert_eq!(failure.kind, Kind::Unsupported);
+                assert!(failure.text.contains("update the agent"), "{}", failure.text);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

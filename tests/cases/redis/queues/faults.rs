@@ -179,12 +179,37 @@ async fn redis_queues_behind_a_namespace_are_refused_by_name() {
 
 #[tokio::test]
 async fn redis_queues_of_other_engines_are_refused() {
+    use keepsake_agent::engine::{files, mysql, postgres};
     let scratch = keepsake_tests::scratch::Scratch::new();
-    let root = scratch.folder("volume", 0o755);
-    let settings = keepsake_agent::engine::files::Settings { files_root: root, files_preserve_owner: false };
-    let engine = settings.open(scratch.path().to_owned()).unwrap();
-    let asked = with_queues(&DumpReport::default(), b"", QueuePolicy::Drop);
-    let refused = engine.stage(&run(), asked, &context()).await.unwrap_err();
-    assert_eq!(refused.kind(), Kind::Unsupported, "{}", refused.chain());
-    assert!(refused.chain().contains("`drop` is for redis only"), "{}", refused.chain());
+    let files = files::Settings { files_root: scratch.folder("volume", 0o755), files_preserve_owner: false };
+    // Nobody listens there: a policy is refused before anybody is asked.
+    let mysql = mysql::Settings {
+        mysql_host: "127.0.0.1".to_owned(),
+        mysql_port: 1,
+        mysql_socket: None,
+        mysql_user: "root".to_owned(),
+        mysql_password_file: None,
+        mysql_database: "system".to_owned(),
+        mysql_ca_file: None,
+        mysql_insecure: false,
+        mysql_dump_program: None,
+        mysql_program: None,
+        mysql_allow_cross_family: false,
+    };
+    let postgres = postgres::Settings {
+        postgres_host: "127.0.0.1".to_owned(),
+        postgres_port: 1,
+        postgres_user: "zync".to_owned(),
+        postgres_password_file: None,
+        postgres_database: "zync_production".to_owned(),
+        postgres_bin_dir: None,
+    };
+    let folder = || scratch.path().to_owned();
+    for engine in [files.open(folder()), mysql.open(folder()), postgres.open(folder())] {
+        let engine = engine.unwrap_or_else(|e| panic!("{}", e.chain()));
+        let source = with_queues(&DumpReport::default(), b"", QueuePolicy::Drop);
+        let refused = engine.stage(&run(), source, &context()).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unsupported, "{}", refused.chain());
+        assert!(refused.chain().contains("`drop` is for redis only"), "{}", refused.chain());
+    }
 }
