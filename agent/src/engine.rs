@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, RunKey};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{Counts, DumpReport, Facts};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +113,10 @@ pub trait Source: Send + Sync {
     fn artifacts(&self) -> Vec<(ArtifactName, u64)>;
     /// What the record says of the dump; `None` when it came over the wire from other tooling, without a record.
     fn recorded(&self) -> Option<&DumpReport>;
+    /// What is to be done with queues. An engine that knows none refuses all but `restore` ([`no_queues`]).
+    fn queues(&self) -> QueuePolicy {
+        QueuePolicy::Restore
+    }
     /// Reads an artifact from its beginning. May be called again.
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>>;
 }
@@ -127,6 +132,22 @@ pub(crate) fn only_artifact(source: &dyn Source, expected: &str) -> Result<(Arti
             let names: Vec<_> = other.iter().map(|(n, _)| n.as_str()).collect();
             Err(Error::new(Kind::Corrupt, format!("such a dump is one artifact {expected}; this one has {names:?}")))
         }
+    }
+}
+
+/// For engines without queues: a policy that could not be followed is refused, not forgotten.
+///
+/// # Errors
+/// `Unsupported` for any policy but `restore`.
+pub(crate) fn no_queues(source: &dyn Source) -> Result<()> {
+    match source.queues() {
+        QueuePolicy::Restore => Ok(()),
+        other => Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "this component has no queues that could be told apart: the policy `{other}` is for redis only, leave it out"
+            ),
+        )),
     }
 }
 

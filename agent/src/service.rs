@@ -145,7 +145,7 @@ impl v1::agent_server::Agent for Service {
             Role::Restore,
             request,
             |r| about(r.key.as_ref()),
-            async |inner, r| inner.start_load(r).await.map(|attached| v1::StartLoadResponse { attached }),
+            async |inner, r| inner.start_load(r).await,
         )
         .await
     }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::ArtifactName;
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ArtifactRecord, DumpReport};
 use keepsake_core::repository::reader::ArtifactReader;
 use keepsake_core::repository::seal::{Sealer, Unsealer};
@@ -67,6 +68,7 @@ pub(crate) struct RepositorySource {
     place: Place,
     report: DumpReport,
     artifacts: Vec<ArtifactRecord>,
+    queues: QueuePolicy,
 }
 
 impl RepositorySource {
@@ -78,7 +80,12 @@ impl RepositorySource {
         report: DumpReport,
         artifacts: Vec<ArtifactRecord>,
     ) -> Self {
-        Self { store, budget, unsealer, place, report, artifacts }
+        Self { store, budget, unsealer, place, report, artifacts, queues: QueuePolicy::Restore }
+    }
+
+    /// With another policy for queues.
+    pub(crate) fn with_queues(self, queues: QueuePolicy) -> Self {
+        Self { queues, ..self }
     }
 }
 
@@ -90,6 +97,10 @@ impl Source for RepositorySource {
 
     fn recorded(&self) -> Option<&DumpReport> {
         Some(&self.report)
+    }
+
+    fn queues(&self) -> QueuePolicy {
+        self.queues
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {

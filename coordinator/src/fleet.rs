@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, RunKey, SetId, StepId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, Counts, DumpRecord, Sealing};
 use keepsake_core::secret::Secret;
 
@@ -92,13 +93,14 @@ pub trait Fleet: Send + Sync {
     async fn open_snapshot(&self, order: &DumpOrder<'_>) -> Result<()>;
     /// Dumps a component into a set.
     async fn dump(&self, order: &DumpOrder<'_>, progress: OnProgress<'_>) -> Result<DumpRecord>;
-    /// Stages a component's dump.
+    /// Stages a component's dump. With another policy for queues than `restore` it succeeds only if the agent said that it follows it.
     async fn stage(
         &self,
         key: &OpKey,
         set: SetId,
         entry: &ComponentRecord,
         opening: &Opening,
+        queues: QueuePolicy,
         progress: OnProgress<'_>,
     ) -> Result<LoadReport>;
     /// Puts what was staged in the place of the live data.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, EngineName, Epoch, Installation, SetId, StepId};
+use keepsake_core::queues::QueuePolicy;
 use serde::{Deserialize, Serialize};
 
 /// What will be done, in order.
@@ -92,6 +93,9 @@ pub enum Action {
     Stage {
         /// Which.
         component: Component,
+        /// What becomes of its queues.
+        #[serde(default, skip_serializing_if = "QueuePolicy::is_restore")]
+        queues: QueuePolicy,
     },
     /// Puts the staged dump in the place of the live data, and counts it.
     Commit {
@@ -189,7 +193,7 @@ impl Action {
         match self {
             Self::BeginSet | Self::Cut { .. } | Self::CommitSet => None,
             Self::Dump { component, .. }
-            | Self::Stage { component }
+            | Self::Stage { component, .. }
             | Self::Commit { component }
             | Self::Rollback { component }
             | Self::Finalize { component } => Some(component),

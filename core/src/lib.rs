@@ -7,6 +7,7 @@ pub mod clock;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod queues;
 pub mod record;
 pub mod repository;
 pub mod retry;

@@ -9,6 +9,7 @@ pub use report::{
 
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Epoch, RunKey, StepId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{Failure, Sealing};
 use keepsake_core::repository::seal::{Sealer, Unsealer};
 use keepsake_core::secret::Secret;
@@ -92,6 +93,32 @@ pub fn unsealer_from_wire(unsealing: Option<v1::Unsealing>) -> Result<Unsealer> 
     }
 }
 
+/// What is done with queues.
+pub fn queues_to_wire(policy: QueuePolicy) -> i32 {
+    match policy {
+        QueuePolicy::Restore => v1::QueuePolicy::Restore,
+        QueuePolicy::Keep => v1::QueuePolicy::Keep,
+        QueuePolicy::Drop => v1::QueuePolicy::Drop,
+    }
+    .into()
+}
+
+/// What is done with queues; an older peer says nothing and means that they come back.
+///
+/// # Errors
+/// `Unsupported` for a word from a newer peer: to restore what somebody wanted to be rid of would be the wrong guess.
+pub fn queues_from_wire(policy: i32) -> Result<QueuePolicy> {
+    match v1::QueuePolicy::try_from(policy) {
+        Ok(v1::QueuePolicy::Unspecified | v1::QueuePolicy::Restore) => Ok(QueuePolicy::Restore),
+        Ok(v1::QueuePolicy::Keep) => Ok(QueuePolicy::Keep),
+        Ok(v1::QueuePolicy::Drop) => Ok(QueuePolicy::Drop),
+        Err(_) => Err(Error::new(
+            Kind::Unsupported,
+            format!("the field `queues` has the value {policy}, which a newer Keepsake knows: update the agent"),
+        )),
+    }
+}
+
 /// A failure.
 pub fn failure_to_wire(failure: &Failure) -> v1::Failure {
     v1::Failure { kind: failure.kind.as_str().to_owned(), text: failure.text.clone() }
@@ -100,4 +127,18 @@ pub fn failure_to_wire(failure: &Failure) -> v1::Failure {
 /// A failure; a kind that is not known is internal.
 pub fn failure_from_wire(failure: v1::Failure) -> Failure {
     Failure { kind: Kind::from_name(&failure.kind), text: failure.text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_policies_come_back_and_nothing_said_means_restore() {
+        for policy in [QueuePolicy::Restore, QueuePolicy::Keep, QueuePolicy::Drop] {
+            assert_eq!(queues_from_wire(queues_to_wire(policy)).unwrap(), policy);
+        }
+        assert_eq!(queues_from_wire(v1::StartLoadRequest::default().queues).unwrap(), QueuePolicy::Restore);
+        assert_eq!(queues_from_wire(4).unwrap_err().kind(), Kind::Unsupported);
+    }
 }

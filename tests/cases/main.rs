@@ -13,6 +13,7 @@ mod kills;
 mod mysql;
 mod postgres;
 mod python;
+mod queues;
 mod redis;
 mod runs;
 mod s3;

@@ -2,6 +2,7 @@
 
 mod methods;
 mod network;
+mod queues;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

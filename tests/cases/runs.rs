@@ -7,6 +7,7 @@ use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::status::RunStatus;
 use keepsake_core::error::{Kind, Result};
 use keepsake_core::id::Epoch;
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Status;
 use keepsake_tests::fake_fleet::Load;
 use tokio_util::sync::CancellationToken;
@@ -210,6 +211,25 @@ async fn plans_read_as_people_need_them() {
 }
 
 #[tokio::test]
+async fn the_policy_of_the_plan_reaches_the_agent() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let record = house.latest().await.unwrap();
+    let mut plan = house.plan_restore(&record).await;
+    for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
+        if let plan::Action::Stage { component, queues } = &mut step.action
+            && component.as_str() == "backend-redis"
+        {
+            *queues = QueuePolicy::Drop;
+        }
+    }
+    house.execute(&plan, Some(&record), usize::MAX, CancellationToken::new()).await.unwrap();
+    let of = |name: &str| house.fleet.queues_of(&name.parse().unwrap());
+    assert_eq!(of("backend-redis"), Some(QueuePolicy::Drop));
+    assert_eq!(of("system-mysql"), Some(QueuePolicy::Restore));
+}
+
+#[tokio::test]
 async fn a_partial_set_is_restored_only_by_naming_components() {
     let house = House::new().await;
     house.fleet.fail("dump-zync-database");
@@ -219,7 +239,7 @@ async fn a_partial_set_is_restored_only_by_naming_components() {
     let inventory = Inventory::ask(&house.installation, &house.fleet).await;
     let plan = |only: &[&str]| {
         let only: Vec<_> = only.iter().map(|n| n.parse().unwrap()).collect();
-        plan::restore::plan(&house.installation, &inventory, &record, &only)
+        plan::restore::plan(&house.installation, &inventory, &record, &only, &[])
     };
     assert!(plan(&[]).unwrap_err().chain().contains("partial"));
     assert!(plan(&["zync-database"]).unwrap_err().chain().contains("nothing to restore"));

@@ -15,6 +15,7 @@ const INPUTS: u64 = 3_000;
 fn no_bytes_make_a_reader_panic_or_grow() {
     let inputs = std::env::var("KEEPSAKE_FUZZ_INPUTS").map_or(INPUTS, |n| n.parse().expect("KEEPSAKE_FUZZ_INPUTS"));
     let seed = std::env::var("KEEPSAKE_FUZZ_SEED").map_or(1, |n| n.parse().expect("KEEPSAKE_FUZZ_SEED"));
+    println!("{}", fuzz::large_ones_pass_through(&MEMORY));
     for format in &fuzz::FORMATS {
         println!("{}", fuzz::run(format, inputs, seed, &MEMORY));
     }

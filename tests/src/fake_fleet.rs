@@ -10,6 +10,7 @@ use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadReport, OnProgress
 use keepsake_coordinator::inventory::Found;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, Installation, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, DumpRecord, DumpReport};
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
@@ -57,6 +58,7 @@ struct State {
     cannot_hold: BTreeMap<Component, String>,
     /// What is in the way of a hold now.
     busy: BTreeMap<Component, String>,
+    queues: BTreeMap<Component, QueuePolicy>,
 }
 
 impl FakeFleet {
@@ -121,6 +123,11 @@ impl FakeFleet {
     /// How a component is loaded.
     pub fn load_of(&self, component: &Component) -> Load {
         self.lock().loads.get(component).copied().unwrap_or(Load::Old)
+    }
+
+    /// The policy for queues that a component was staged with.
+    pub fn queues_of(&self, component: &Component) -> Option<QueuePolicy> {
+        self.lock().queues.get(component).copied()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -225,9 +232,11 @@ impl Fleet for FakeFleet {
         _: SetId,
         entry: &ComponentRecord,
         _: &Opening,
+        queues: QueuePolicy,
         _: OnProgress<'_>,
     ) -> Result<LoadReport> {
         self.enter(key.step.as_str()).await?;
+        self.lock().queues.insert(entry.component.clone(), queues);
         self.set(&entry.component, Load::Staged);
         self.leave(key.step.as_str())?;
         Ok(LoadReport::default())

@@ -6,6 +6,7 @@
 
 mod mutate;
 
+use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -19,8 +20,10 @@ use self::mutate::Mutator;
 /// A reader, and the bytes of memory that it may take on top of its input.
 #[derive(Debug, Clone, Copy)]
 pub struct Format {
-    /// The file of the corpus that is changed.
+    /// Its name.
     pub name: &'static str,
+    /// The file of the corpus that is changed.
+    pub file: &'static str,
     /// The reader.
     pub read: fn(&[u8]) -> Result<()>,
     /// Bytes that it may take.
@@ -28,14 +31,38 @@ pub struct Format {
 }
 
 /// Every reader of bytes that others may have written.
-pub const FORMATS: [Format; 6] = [
-    Format { name: "dump.rdb", read: |bytes| rdb::walk(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "dump.sql", read: sql, memory: 2 << 20 },
-    Format { name: "dump.pgc", read: |bytes| pgc::walk(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "files.tar", read: archive, memory: 4 << 20 },
-    Format { name: "record.json", read: |bytes| Record::parse(bytes).map(drop), memory: 2 << 20 },
-    Format { name: "event.json", read: event, memory: 1 << 20 },
+pub const FORMATS: [Format; 7] = [
+    Format { name: "dump.rdb", file: "dump.rdb", read: |bytes| rdb::walk(bytes).map(drop), memory: 2 << 20 },
+    // The input without its checksum, the splice of it, and the walk over that.
+    Format { name: "spliced.rdb", file: "dump.rdb", read: spliced, memory: 4 << 20 },
+    Format { name: "dump.sql", file: "dump.sql", read: sql, memory: 2 << 20 },
+    Format { name: "dump.pgc", file: "dump.pgc", read: |bytes| pgc::walk(bytes).map(drop), memory: 2 << 20 },
+    Format { name: "files.tar", file: "files.tar", read: archive, memory: 4 << 20 },
+    Format { name: "record.json", file: "record.json", read: |bytes| Record::parse(bytes).map(drop), memory: 2 << 20 },
+    Format { name: "event.json", file: "event.json", read: event, memory: 1 << 20 },
 ];
+
+/// What walks can be spliced, whatever is chosen of it, and what comes out walks again and has as many keys.
+fn spliced(bytes: &[u8]) -> Result<()> {
+    // A stored sum of zero means none: otherwise hardly a change would reach the structure.
+    let (body, _) = bytes.split_at(bytes.len().saturating_sub(8));
+    let input = || body.chain(&[0; 8][..]);
+    let walked = rdb::walk(input());
+    let chosen = |db: u64, name: &[u8]| name.iter().fold(db, |sum, b| sum.rotate_left(5) ^ u64::from(*b)) & 1 == 0;
+    let rest = |db: u64, name: &[u8]| !chosen(db, name);
+    let parts =
+        vec![rdb::Part { rdb: Box::new(input()), take: &chosen }, rdb::Part { rdb: Box::new(input()), take: &rest }];
+    let mut out = Vec::new();
+    let made = rdb::splice(parts, &mut out);
+    assert_eq!(walked.is_ok(), made.is_ok(), "the walker and the splicer do not agree");
+    let (walked, made) = (walked?, made?);
+    let again = rdb::walk(&out[..]).expect("what was spliced walks");
+    assert_eq!(again.length, made.length);
+    assert_eq!(again.databases, made.databases);
+    let keys = |w: &rdb::Walked| w.databases.iter().map(|(db, k)| (*db, k.persistent)).collect::<Vec<_>>();
+    assert_eq!(keys(&again), keys(&walked));
+    Ok(())
+}
 
 fn sql(bytes: &[u8]) -> Result<()> {
     let mut reader = sql::Reader::new();
@@ -73,6 +100,32 @@ fn event(bytes: &[u8]) -> Result<()> {
     serde_json::from_slice::<RunEvent<Event>>(bytes).map(drop).or_kind(Kind::Corrupt, "an event")
 }
 
+/// A value and a name of 64 MiB each pass through the splicer in the memory that a small one takes.
+///
+/// # Panics
+/// When they take more.
+pub fn large_ones_pass_through(memory: &PeakAlloc) -> String {
+    const LARGE: u32 = 64 << 20;
+    let string = || {
+        let mut head = vec![0x80];
+        head.extend(LARGE.to_be_bytes());
+        std::io::Cursor::new(head).chain(std::io::repeat(b'x').take(u64::from(LARGE)))
+    };
+    let rdb = (&b"REDIS0011\x00\x01k"[..])
+        .chain(string())
+        .chain(&[0][..])
+        .chain(string())
+        .chain(&b"\x01v\xff\0\0\0\0\0\0\0\0"[..]);
+    memory.reset_peak_usage();
+    let before = memory.current_usage();
+    let made = rdb::splice(vec![rdb::Part { rdb: Box::new(rdb), take: &|_, _| true }], std::io::sink());
+    let grown = memory.peak_usage().saturating_sub(before);
+    let made = made.unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert!(made.length > 2 * u64::from(LARGE) && made.databases[&0].persistent == 2);
+    assert!(grown < 1 << 20, "it took {grown} bytes");
+    format!("two of {LARGE} bytes were spliced in {grown} bytes")
+}
+
 /// Gives a reader so many inputs, and says what came of them. `memory` must be the program's allocator.
 ///
 /// # Panics
@@ -81,7 +134,7 @@ pub fn run(format: &Format, inputs: u64, seed: u64, memory: &PeakAlloc) -> Strin
     // A panic is caught and told once, with what made it; its own message would come thousands of times.
     std::panic::set_hook(Box::new(|_| {}));
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let good = std::fs::read(corpus.join(format.name)).expect("the corpus");
+    let good = std::fs::read(corpus.join(format.file)).expect("the corpus");
     (format.read)(&good).unwrap_or_else(|e| fail(format, seed, 0, &e.chain()));
     let mut mutator = Mutator::new(seed, good);
     let (mut refused, mut taken, mut most) = (0_u64, 0_u64, 0);

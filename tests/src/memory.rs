@@ -8,6 +8,7 @@ use bytes::Bytes;
 use keepsake_agent::engine::{ArtifactSink, ArtifactSource, Sink, Source};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::ArtifactName;
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::DumpReport;
 
 /// Finished artifacts by name.
@@ -101,5 +102,33 @@ impl ArtifactSource for MemoryReader {
         }
         let n = self.0.len().min(64 * 1024);
         Ok(Some(self.0.split_to(n)))
+    }
+}
+
+/// A source that is asked for with a policy for queues.
+#[derive(Debug)]
+pub struct WithQueues {
+    /// Where the data comes from.
+    pub source: Arc<MemorySource>,
+    /// What is to be done with queues.
+    pub queues: QueuePolicy,
+}
+
+#[async_trait]
+impl Source for WithQueues {
+    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
+        self.source.artifacts()
+    }
+
+    fn recorded(&self) -> Option<&DumpReport> {
+        self.source.recorded()
+    }
+
+    fn queues(&self) -> QueuePolicy {
+        self.queues
+    }
+
+    async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
+        self.source.open(name).await
     }
 }

@@ -15,6 +15,7 @@ use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::{Reporter, Runner, World, claim};
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, DumpRecord};
 use tokio_util::sync::CancellationToken;
 
@@ -98,9 +99,10 @@ impl Fleet for Late<'_> {
         set: SetId,
         entry: &ComponentRecord,
         opening: &Opening,
+        queues: QueuePolicy,
         progress: OnProgress<'_>,
     ) -> Result<LoadReport> {
-        self.inner.stage(key, set, entry, opening, progress).await
+        self.inner.stage(key, set, entry, opening, queues, progress).await
     }
 
     async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport> {

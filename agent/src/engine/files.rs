@@ -130,6 +130,7 @@ impl Engine for Files {
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
+        super::no_queues(from.as_ref())?;
         let writing = self.writing(cx).await?;
         let artifacts = from.artifacts();
         let length = match artifacts.as_slice() {

@@ -232,6 +232,7 @@ impl Engine for Mysql {
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
+        super::no_queues(from.as_ref())?;
         self.loads.begin(key, from.clone());
         // Cancelled, nothing is left: the live database is only read.
         let done = cx.unless_cancelled(Box::pin(stage::run(self, from.as_ref(), cx))).await;

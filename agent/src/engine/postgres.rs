@@ -153,6 +153,7 @@ impl Engine for Postgres {
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
+        super::no_queues(from.as_ref())?;
         self.in_place.begin(key, from.clone());
         let report = load::stage(&self.settings, from.as_ref(), cx).await?;
         self.in_place.staged(key);

@@ -7,11 +7,12 @@ mod load;
 mod marker;
 mod preflight;
 mod put_back;
+mod queues;
 mod raw;
 mod settings;
 mod tls;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -37,6 +38,8 @@ pub struct Redis {
     settings: Settings,
     marker: Marker,
     put_back: PutBack,
+    /// For files that live no longer than an operation.
+    scratch: PathBuf,
     in_place: InPlace,
     /// Held while the server is made a replica of this agent, so that nobody mistakes that for a leftover.
     loading: Mutex<()>,
@@ -86,7 +89,10 @@ impl Engine for Redis {
         self.in_place.begin(key, from.clone());
         let server = Server::connect(&self.settings).await?;
         self.end_leftover(&server).await?;
-        let report = load::stage(&server, &self.settings, from.as_ref(), cx).await?;
+        // Spliced and checked in full, and not kept: a commit does it again with what is live then.
+        let (source, said) = Box::pin(queues::apply(&server, &self.settings, &self.scratch, from, cx)).await?;
+        let mut report = load::stage(&server, &self.settings, source.as_ref(), cx).await?;
+        report.warnings.extend(said);
         self.in_place.staged(key);
         Ok(report)
     }
@@ -99,6 +105,7 @@ impl Engine for Redis {
         let server = Server::connect(&self.settings).await?;
         let Some(source) = self.in_place.to_commit(key)? else { return load::live_counts(&server).await };
         let _loading = self.loading.lock().await;
+        let (source, _) = Box::pin(queues::apply(&server, &self.settings, &self.scratch, source, cx)).await?;
         let load = Load {
             settings: &self.settings,
             marker: &self.marker,
@@ -125,7 +132,14 @@ impl Engine for Redis {
 impl Redis {
     fn new(settings: Settings, scratch: &Path) -> Self {
         let (marker, put_back) = (Marker::new(scratch), PutBack::new(&settings, scratch));
-        Self { settings, marker, put_back, in_place: InPlace::default(), loading: Mutex::new(()) }
+        Self {
+            settings,
+            marker,
+            put_back,
+            scratch: scratch.to_owned(),
+            in_place: InPlace::default(),
+            loading: Mutex::new(()),
+        }
     }
 
     /// What an agent that died in the middle of a load left behind is ended: a server that follows it would refuse all writes, and one whose

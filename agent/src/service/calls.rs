@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::repository::probe_put;
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::convert;
@@ -97,7 +98,7 @@ impl Inner {
         self.table.start(key, what, work).await
     }
 
-    pub(super) async fn start_load(&self, request: v1::StartLoadRequest) -> Result<bool> {
+    pub(super) async fn start_load(&self, request: v1::StartLoadRequest) -> Result<v1::StartLoadResponse> {
         let key = self.key(request.key)?;
         self.own(&request.component)?;
         let place = self.place(&request.set)?;
@@ -109,15 +110,21 @@ impl Inner {
             .map(|a| convert::artifact_from_parts(&place, a, Vec::new()))
             .collect::<Result<Vec<_>>>()
             .context("field `artifacts`")?;
-        let what = format!("stage of set {}", place.set);
+        let queues = convert::queues_from_wire(request.queues)?;
+        let what = match queues {
+            QueuePolicy::Restore => format!("stage of set {}", place.set),
+            other => format!("stage of set {}, queues: {other}", place.set),
+        };
         let source =
-            RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts);
+            RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts)
+                .with_queues(queues);
         let (engine, run) = (self.engine.clone(), key.0.clone());
         let work = move |cx: Context| async move {
             let stage = engine.stage(&run, Arc::new(source), &cx);
             cx.unless_cancelled(stage).await.map(Done::Staged)
         };
-        self.table.start(key, what, work).await
+        let attached = self.table.start(key, what, work).await?;
+        Ok(v1::StartLoadResponse { attached, queues: convert::queues_to_wire(queues) })
     }
 
     pub(super) async fn start_commit(&self, key: Option<v1::OperationKey>) -> Result<bool> {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Installation};
+use keepsake_core::queues::QueuePolicy;
 
 /// Backs up and restores whole 3scale installations.
 #[derive(Debug, Parser)]
@@ -132,6 +134,10 @@ pub struct Restore {
     /// Only this component (may be repeated).
     #[arg(long = "component", env = "KEEPSAKE_COMPONENTS", value_delimiter = ',')]
     pub components: Vec<Component>,
+    /// What becomes of the queues of a Redis component: COMPONENT=restore|keep|drop (may be repeated). `restore` brings them back and their jobs run again; `keep` leaves
+    /// the live server's; `drop` leaves none. By default `restore`; backend-queues, a server of queues alone, is not restored unless it is named.
+    #[arg(long = "queues", env = "KEEPSAKE_QUEUES", value_delimiter = ',', value_parser = queues, value_name = "COMPONENT=POLICY")]
+    pub queues: Vec<(Component, QueuePolicy)>,
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
@@ -142,6 +148,13 @@ pub struct Restore {
     /// restores the wrong one by a copied command.
     #[arg(long, value_name = "INSTALLATION")]
     pub yes: Option<Installation>,
+}
+
+fn queues(text: &str) -> Result<(Component, QueuePolicy)> {
+    let (component, policy) = text.split_once('=').ok_or_else(|| {
+        Error::new(Kind::Invalid, format!("{text:?} is not of the form COMPONENT=POLICY, as in system-redis=drop"))
+    })?;
+    Ok((component.parse()?, policy.parse()?))
 }
 
 /// `plan`

@@ -36,7 +36,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let record = catalog::find(&repository, &installation.name, &command.set).await?;
     let fleet = app.fleet(installation)?;
     let inventory = Inventory::ask(installation, &fleet).await;
-    let plan = plan::restore::plan(installation, &inventory, &record, &command.components)?;
+    let plan = plan::restore::plan(installation, &inventory, &record, &command.components, &command.queues)?;
     if command.dry_run {
         output::result(args, &plan, || plan.to_string())?;
         return Ok(Exit::Done);

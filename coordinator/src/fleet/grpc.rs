@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Component, EngineName, Installation, RunKey, SetId};
+use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, DumpRecord};
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::client::Dialer;
@@ -178,6 +179,7 @@ impl Fleet for GrpcFleet {
         set: SetId,
         entry: &ComponentRecord,
         opening: &Opening,
+        queues: QueuePolicy,
         progress: OnProgress<'_>,
     ) -> Result<LoadReport> {
         let component = &entry.component;
@@ -197,6 +199,7 @@ impl Fleet for GrpcFleet {
             unsealing: Some(convert::unsealing_to_wire(identity)),
             report: Some(convert::dump_report_to_wire(&dump.report)),
             artifacts: dump.artifacts.iter().map(|a| convert::artifact_to_wire(&place, a)).collect::<Result<_>>()?,
+            queues: convert::queues_to_wire(queues),
         };
         match self.operate(component, key, &Start::Load(Box::new(request)), progress).await?.last {
             Event::Staged(report) => {

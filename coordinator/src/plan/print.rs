@@ -59,7 +59,8 @@ impl fmt::Display for Action {
             }
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
-            Self::Stage { component } => write!(f, "stage {component}"),
+            Self::Stage { component, queues } if queues.is_restore() => write!(f, "stage {component}"),
+            Self::Stage { component, queues } => write!(f, "stage {component} (queues: {queues})"),
             Self::Commit { component } => write!(f, "commit {component}"),
             Self::Rollback { component } => write!(f, "roll back {component}"),
             Self::Finalize { component } => write!(f, "finalize {component}"),

@@ -49,9 +49,9 @@ impl Runner<'_> {
                 Ok(Output::Dumped { dump: Box::new(dump) })
             }
             Action::CommitSet => self.commit_set().await,
-            Action::Stage { component } => {
+            Action::Stage { component, queues } => {
                 let (entry, opening) = self.source(component)?;
-                let stage = fleet.stage(&key, self.plan.set, entry, opening, &report);
+                let stage = fleet.stage(&key, self.plan.set, entry, opening, *queues, &report);
                 self.unless_cancelled(component, stage).await.map(Output::from)
             }
             // A load over live data is not cut short by a cancel: half of it is worse than either whole.

@@ -1,5 +1,6 @@
 //! Every way to load: what comes back, what survives a kill right after, and what an agent that dies in between leaves.
 
+use keepsake_agent::engine::Source;
 use keepsake_agent::engine::redis::{LoadMethod, RestartedBy};
 
 use super::*;
@@ -31,7 +32,7 @@ fn with(server: &RedisServer, method: LoadMethod) -> Arc<dyn Engine> {
 }
 
 /// Loads by one way, beside somebody who starts the server again if it is shut down.
-async fn load(server: &mut RedisServer, method: LoadMethod, source: Arc<MemorySource>) {
+pub(super) async fn load(server: &mut RedisServer, method: LoadMethod, source: Arc<dyn Source>) {
     let (engine, key) = (with(server, method), run());
     engine.stage(&key, source, &context()).await.unwrap_or_else(|e| panic!("{method:?}: {}", e.chain()));
     let cx = context();

@@ -99,7 +99,7 @@ impl House {
 
     pub async fn plan_restore(&self, record: &Record) -> Plan {
         let inventory = Inventory::ask(&self.installation, &self.fleet).await;
-        plan::restore::plan(&self.installation, &inventory, record, &[]).unwrap()
+        plan::restore::plan(&self.installation, &inventory, record, &[], &[]).unwrap()
     }
 
     /// Executes a plan with a journal that refuses from its n-th entry on.

@@ -80,6 +80,8 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
     let component: keepsake_core::id::Component = COMPONENT.parse().unwrap();
     let settings = InstallationSettings {
         name: INSTALLATION.parse().unwrap(),
+        consistency: Consistency::None,
+        cut: CutLimits::default(),
         components: vec![ComponentSettings {
             name: component.clone(),
             engine: "mysql".parse().unwrap(),

@@ -28,6 +28,7 @@ async fn dumped(client: &mut Client, dump: &RunKey, load: &RunKey) -> v1::StartL
         unsealing: Some(v1::Unsealing { how: Some(v1::unsealing::How::None(v1::Unsealed {})) }),
         report: done.report,
         artifacts: done.artifacts,
+        queues: 0,
     }
 }
 
@@ -163,4 +164,21 @@ async fn a_load_that_cannot_be_understood_starts_nothing() {
         assert!(kind == Kind::Invalid && text.contains(what), "{what}: {kind} {text}");
     }
     assert_eq!(agent.engine.calls(Step::Stage), 0);
+}
+
+#[tokio::test]
+async fn the_policy_for_queues_is_answered_and_an_unknown_one_refused() {
+    let agent = LoneAgent::start().await;
+    let mut client = agent.client();
+    let request = dumped(&mut client, &run(1), &run(2)).await;
+    // Nothing said, as an older coordinator does, means that they come back.
+    for (epoch, asked, answered) in [(3, 0, 1), (4, 1, 1), (5, 2, 2), (6, 3, 3)] {
+        let key = key(&run(epoch), "stage");
+        let wanted = v1::StartLoadRequest { key: Some(key.clone()), queues: asked, ..request.clone() };
+        assert_eq!(client.start_load(wanted).await.unwrap().into_inner().queues, answered);
+        watch(&mut client, key).await;
+    }
+    let unknown = v1::StartLoadRequest { key: Some(key(&run(7), "stage")), queues: 4, ..request };
+    let refused = client.start_load(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unimplemented, "{refused:?}");
 }

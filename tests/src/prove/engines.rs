@@ -239,7 +239,12 @@ fn fuzzing(memory: &'static PeakAlloc) -> Claim {
         });
     let broken = |name: &'static str, seen, read: fn(&[u8]) -> Result<()>| {
         let case = Case::new(name, SHORT, move || async move {
-            fuzz::run(&fuzz::Format { name: "dump.rdb", read, memory: 2 << 20 }, FUZZ_INPUTS, 1, memory);
+            fuzz::run(
+                &fuzz::Format { name: "dump.rdb", file: "dump.rdb", read, memory: 2 << 20 },
+                FUZZ_INPUTS,
+                1,
+                memory,
+            );
         });
         Break { case, seen }
     };

@@ -3,10 +3,13 @@
 mod bgsave;
 mod psync;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::format::rdb::Walked;
+use keepsake_core::format::background::Passing;
+use keepsake_core::format::rdb::{Walked, walk_counting};
+use keepsake_core::queues::{holds_jobs, job_facts};
 use keepsake_core::record::{DumpReport, ToolRecord};
 use tokio::time::Instant;
 
@@ -22,11 +25,21 @@ const TRIES: u32 = 3;
 
 /// What a dump took, by either way.
 struct Taken {
-    walked: Walked,
+    counted: Counted,
     position: Option<String>,
     opened: jiff::Timestamp,
     tool: &'static str,
     end_marker: &'static str,
+}
+
+/// What an RDB holds, and the jobs in each of its queues.
+struct Counted {
+    walked: Walked,
+    jobs: BTreeMap<Vec<u8>, u64>,
+}
+
+fn count(rdb: Passing) -> Result<Counted> {
+    walk_counting(rdb, holds_jobs).map(|(walked, jobs)| Counted { walked, jobs })
 }
 
 /// `held` says that writes are held now: the snapshot is opened at once, or not at all.
@@ -40,13 +53,15 @@ pub(super) async fn dump(
     let info = server.info().await?;
     preflight::refuse(preflight::dump_problems(&info))?;
     let patience = if held { Duration::ZERO } else { OTHER_CHILD };
-    let Taken { walked, position, opened, tool, end_marker } = match &settings.redis_data_dir {
+    let Taken { counted: Counted { walked, jobs }, position, opened, tool, end_marker } = match &settings.redis_data_dir
+    {
         Some(folder) => bgsave::dump(server, folder, &info, patience, out, cx).await?,
         None => psync::dump(server, settings, patience, out, cx).await?,
     };
     let mut facts = preflight::facts(server, &info).await?;
     facts.insert("rdb_version".to_owned(), walked.version.to_string());
     facts.insert("rdb_valkey".to_owned(), walked.valkey.to_string());
+    facts.extend(job_facts(&jobs));
 
     let mut warnings = Vec::new();
     if !walked.checksummed {

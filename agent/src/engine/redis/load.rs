@@ -103,7 +103,7 @@ async fn check(source: &dyn Source, cx: &Context) -> Result<Walked> {
     Ok(walked)
 }
 
-fn compare(found: &Counts, recorded: &DumpReport) -> Result<()> {
+pub(super) fn compare(found: &Counts, recorded: &DumpReport) -> Result<()> {
     if *found == recorded.counts {
         return Ok(());
     }

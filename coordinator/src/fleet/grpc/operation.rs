@@ -97,14 +97,20 @@ impl GrpcFleet {
         let key = Some(convert::key_to_wire(&key.run, &key.step));
         let started = async {
             match start {
-                Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| ()),
-                Start::Load(request) => client.start_load(limited((**request).clone())).await.map(|_| ()),
-                Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| ()),
-                Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| ()),
-                Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| ()),
+                Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| None),
+                Start::Load(request) => {
+                    let answer = client.start_load(limited((**request).clone())).await?.into_inner();
+                    Ok(Some((request.queues, answer.queues)))
+                }
+                Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| None),
+                Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| None),
+                Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| None),
             }
         };
-        answered(started).await.map_err(Ended::Lost)
+        match answered(started).await.map_err(Ended::Lost)? {
+            Some((asked, answer)) => understood(component, asked, answer),
+            None => Ok(()),
+        }
     }
 
     async fn watch(
@@ -179,6 +185,18 @@ pub(super) async fn answered<T>(call: impl Future<Output = std::result::Result<T
     }
 }
 
+/// An agent that does not know of policies for queues would restore them all, and say nothing.
+fn understood(component: &Component, asked: i32, answered: i32) -> std::result::Result<(), Ended> {
+    let (asked, answered) = (convert::queues_from_wire(asked)?, convert::queues_from_wire(answered)?);
+    if asked == answered {
+        return Ok(());
+    }
+    let text = format!(
+        "the agent of {component} does not follow the policy `{asked}` for queues, it would `{answered}` them: update the agent"
+    );
+    Err(Ended::Failed(Failure { kind: Kind::Unsupported, text }))
+}
+
 fn limited<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL);
@@ -197,5 +215,32 @@ enum Ended {
 impl From<Error> for Ended {
     fn from(error: Error) -> Self {
         Self::Lost(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepsake_core::queues::QueuePolicy;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_follows_another_policy_is_stopped() {
+        let component: Component = "system-redis".parse().unwrap();
+        let words = [QueuePolicy::Restore, QueuePolicy::Keep, QueuePolicy::Drop].map(convert::queues_to_wire);
+        for asked in words {
+            for answered in words {
+                assert_eq!(understood(&component, asked, answered).is_ok(), asked == answered);
+            }
+        }
+        // An older agent answers nothing, and restores everything.
+        assert!(understood(&component, convert::queues_to_wire(QueuePolicy::Restore), 0).is_ok());
+        match understood(&component, convert::queues_to_wire(QueuePolicy::Drop), 0) {
+            Err(Ended::Failed(failure)) => {
+                assert_eq!(failure.kind, Kind::Unsupported);
+                assert!(failure.text.contains("update the agent"), "{}", failure.text);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

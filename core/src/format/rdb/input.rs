@@ -5,13 +5,17 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 
 use super::crc64::crc64;
+use super::lzf;
+use super::visit::Visitor;
 
 /// Bytes buffered.
 const BUFFER: usize = 64 << 10;
 
-/// A reader that counts and checksums what was consumed.
-pub(super) struct Input<R> {
+/// A reader that counts and checksums what was consumed, and lets a visitor see it.
+pub(super) struct Input<R, V> {
     inner: R,
+    /// Who sees every byte as it is consumed.
+    pub(super) visitor: V,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -25,9 +29,17 @@ pub(super) enum Length {
     Special(u8),
 }
 
-impl<R: Read> Input<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, buffer: vec![0; BUFFER], start: 0, end: 0, crc: 0, offset: 0 }
+/// The beginning of a string in the clear.
+pub(super) struct Head {
+    /// Its first bytes.
+    pub(super) bytes: Vec<u8>,
+    /// Bytes of the RDB that are left of it: to be skipped next.
+    pub(super) left: u64,
+}
+
+impl<R: Read, V: Visitor> Input<R, V> {
+    pub(super) fn new(inner: R, visitor: V) -> Self {
+        Self { inner, visitor, buffer: vec![0; BUFFER], start: 0, end: 0, crc: 0, offset: 0 }
     }
 
     /// Bytes consumed so far.
@@ -65,6 +77,7 @@ impl<R: Read> Input<R> {
             let use_now = usize::try_from(n).map_or(have, |n| n.min(have));
             let piece = self.buffer.get(self.start..self.start + use_now).unwrap_or_default();
             self.crc = crc64(self.crc, piece);
+            self.visitor.bytes(piece)?;
             take(piece);
             self.start += use_now;
             self.offset += use_now as u64;
@@ -143,11 +156,7 @@ impl<R: Read> Input<R> {
     pub(super) fn short_string(&mut self, max: u64) -> Result<Option<Vec<u8>>> {
         let text = |n: i64| Ok(Some(n.to_string().into_bytes()));
         match self.length()? {
-            Length::Plain(n) if n <= max => {
-                let mut out = Vec::new();
-                self.consume(n, |piece| out.extend_from_slice(piece))?;
-                Ok(Some(out))
-            }
+            Length::Plain(n) if n <= max => self.some(n).map(Some),
             Length::Plain(n) => self.skip(n).map(|()| None),
             Length::Special(0) => text(i64::from(i8::from_le_bytes(self.array()?))),
             Length::Special(1) => text(i64::from(i16::from_le_bytes(self.array()?))),
@@ -159,6 +168,35 @@ impl<R: Read> Input<R> {
             }
             Length::Special(other) => Err(self.bad(&format!("a string of the encoding {other}"))),
         }
+    }
+
+    /// The first bytes of a string in the clear, at most `max`. Compressed, it is opened so far; what does not open ends there.
+    pub(super) fn head(&mut self, max: usize) -> Result<Head> {
+        let text = |n: i64| Ok(Head { bytes: n.to_string().into_bytes(), left: 0 });
+        match self.length()? {
+            Length::Plain(n) => {
+                let now = n.min(max as u64);
+                Ok(Head { bytes: self.some(now)?, left: n - now })
+            }
+            Length::Special(0) => text(i64::from(i8::from_le_bytes(self.array()?))),
+            Length::Special(1) => text(i64::from(i16::from_le_bytes(self.array()?))),
+            Length::Special(2) => text(i64::from(i32::from_le_bytes(self.array()?))),
+            Length::Special(3) => {
+                let compressed = self.number()?;
+                self.number()?;
+                let now = compressed.min(lzf::needed(max));
+                let bytes = lzf::beginning(&self.some(now)?, max);
+                Ok(Head { bytes, left: compressed - now })
+            }
+            Length::Special(other) => Err(self.bad(&format!("a string of the encoding {other}"))),
+        }
+    }
+
+    /// So many bytes, which are few.
+    fn some(&mut self, n: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.consume(n, |piece| out.extend_from_slice(piece))?;
+        Ok(out)
     }
 
     /// The error for something that no RDB has, with where it stands.

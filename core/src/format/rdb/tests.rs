@@ -6,10 +6,10 @@ use crate::Kind;
 use proptest::prelude::*;
 
 use super::crc64::crc64;
-use super::{Keys, Walked, walk};
+use super::{Keys, Walked, walk, walk_counting};
 
 /// An RDB with every type whose structure is written here by hand.
-fn sample() -> Vec<u8> {
+pub(super) fn sample() -> Vec<u8> {
     let string = |s: &[u8]| [&[u8::try_from(s.len()).unwrap()], s].concat();
     let mut b = b"REDIS0011".to_vec();
     b.extend([0xfa]);
@@ -97,6 +97,55 @@ fn every_structure_is_walked_and_counted() {
     assert!(walked.modules && walked.functions && walked.checksummed && !walked.valkey);
     assert_eq!(walked.length, bytes.len() as u64);
     assert_eq!(walked.counts()["keys:db0"], 12);
+}
+
+#[test]
+fn elements_are_counted_of_the_keys_that_are_asked_for() {
+    let string = |s: &[u8]| [&[u8::try_from(s.len()).unwrap()], s].concat();
+    let listpack = |n: u16| string(&[&[9, 0, 0, 0][..], &n.to_le_bytes(), &[1, 2, 3]].concat());
+    let ziplist = |n: u16| string(&[&[9, 0, 0, 0, 8, 0, 0, 0][..], &n.to_le_bytes(), &[0xff]].concat());
+    // The same header, compressed: eleven bytes as they are.
+    let squeezed = |n: u16| [&[0xc3, 12, 11, 10][..], &[9, 0, 0, 0, 8, 0, 0, 0], &n.to_le_bytes(), &[0xff]].concat();
+    let mut b = b"REDIS0011".to_vec();
+    for (kind, name, value) in [
+        (1, &b"list"[..], [&[2], &string(b"a")[..], &string(b"b")].concat()),
+        (10, b"ziplist", ziplist(3)),
+        (14, b"quick", [&[2][..], &ziplist(300), &squeezed(40)].concat()),
+        (
+            18,
+            b"quick2",
+            [&[3][..], &[2], &listpack(5), &[1], &string(b"one large element"), &[2], &listpack(7)].concat(),
+        ),
+        (3, b"oldzset", [&[2], &string(b"m")[..], &[1, b'5'], &string(b"inf"), &[254]].concat()),
+        (5, b"zset", [&[1], &string(b"m")[..], &[0; 8]].concat()),
+        (12, b"zsetzip", ziplist(8)),
+        (17, b"zsetpack", listpack(6)),
+        (18, b"short", [&[1, 2][..], &string(b"abc")].concat()),
+        (0, b"string", string(b"x")),
+        (1, b"other", [&[1], &string(b"a")[..]].concat()),
+    ] {
+        b.push(kind);
+        b.extend(string(name));
+        b.extend(value);
+    }
+    b.push(0xff);
+    b.extend([0; 8]);
+    let (walked, found) = walk_counting(&b[..], |name| name != b"other").unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert_eq!(walked, walk(&b[..]).unwrap());
+    let found: Vec<_> = found.iter().map(|(n, e)| (std::str::from_utf8(n).unwrap(), *e)).collect();
+    let want = [
+        ("list", 2),
+        ("oldzset", 2),
+        ("quick", 340),
+        ("quick2", 13),
+        ("short", 0),
+        ("string", 0),
+        ("ziplist", 3),
+        ("zset", 1),
+        ("zsetpack", 3),
+        ("zsetzip", 4),
+    ];
+    assert_eq!(found, want);
 }
 
 #[test]

@@ -5,8 +5,14 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 
 use super::Walker;
+use super::visit::Visitor;
 
-impl<R: Read> Walker<R> {
+/// Where a ziplist's header has its number of entries.
+const ZIPLIST: usize = 8;
+/// Where a listpack's has it.
+const LISTPACK: usize = 4;
+
+impl<R: Read, V: Visitor> Walker<R, V> {
     /// Passes over the value of a type.
     pub(super) fn value(&mut self, kind: u8) -> Result<()> {
         match kind {
@@ -15,13 +21,13 @@ impl<R: Read> Walker<R> {
             // Lists, sets, quicklists of ziplists.
             1 | 2 | 14 => self.strings(1),
             4 => self.strings(2),
-            3 => self.old_sorted_set(),
+            3 => self.each(Self::old_score),
             5 => self.each(|walker| {
                 walker.input.string()?;
                 walker.input.skip(8)
             }),
             7 => {
-                self.modules = true;
+                self.walked.modules = true;
                 self.input.number()?;
                 self.module()
             }
@@ -31,7 +37,7 @@ impl<R: Read> Walker<R> {
                 walker.input.string()
             }),
             // Hashes whose fields expire: Valkey 9 gave the number 22 another meaning than Redis 7.4's release candidates.
-            22 if self.valkey => self.each(|walker| {
+            22 if self.walked.valkey => self.each(|walker| {
                 walker.input.string()?;
                 walker.input.string()?;
                 walker.input.skip(8)
@@ -55,6 +61,47 @@ impl<R: Read> Walker<R> {
         }
     }
 
+    /// Passes over a value and counts the elements of a list or sorted set; 0 for anything else.
+    pub(super) fn elements(&mut self, kind: u8) -> Result<u64> {
+        match kind {
+            1 => self.tally(|walker| walker.input.string().map(|()| 1)),
+            3 => self.tally(|walker| walker.old_score().map(|()| 1)),
+            5 => self.tally(|walker| {
+                walker.input.string()?;
+                walker.input.skip(8).map(|()| 1)
+            }),
+            10 => self.packed(ZIPLIST),
+            // Members and scores in turn.
+            12 => self.packed(ZIPLIST).map(|n| n / 2),
+            17 => self.packed(LISTPACK).map(|n| n / 2),
+            14 => self.tally(|walker| walker.packed(ZIPLIST)),
+            18 => self.tally(|walker| {
+                // A node is one element in the clear, or a listpack of many.
+                let plain = walker.input.number()? == 1;
+                walker.packed(LISTPACK).map(|packed| if plain { 1 } else { packed })
+            }),
+            other => self.value(other).map(|()| 0),
+        }
+    }
+
+    /// The sum over all entries.
+    fn tally(&mut self, mut one: impl FnMut(&mut Self) -> Result<u64>) -> Result<u64> {
+        let mut sum = 0_u64;
+        self.each(|walker| {
+            sum = sum.saturating_add(one(walker)?);
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+
+    /// How many entries a packed structure says that it has in its header, which is `u16` at this place; at least so many if it is the largest.
+    fn packed(&mut self, at: usize) -> Result<u64> {
+        let head = self.input.head(at + 2)?;
+        self.input.skip(head.left)?;
+        let Some([low, high]) = head.bytes.get(at..).and_then(|b| b.first_chunk()) else { return Ok(0) };
+        Ok(u64::from(u16::from_le_bytes([*low, *high])))
+    }
+
     fn each(&mut self, mut one: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let n = self.input.number()?;
         for _ in 0..n {
@@ -76,16 +123,14 @@ impl<R: Read> Walker<R> {
         })
     }
 
-    /// Scores as text, as Redis wrote them before 4.0.
-    fn old_sorted_set(&mut self) -> Result<()> {
-        self.each(|walker| {
-            walker.input.string()?;
-            match walker.input.byte()? {
-                // Not a number and the infinities have no text.
-                253..=255 => Ok(()),
-                n => walker.input.skip(u64::from(n)),
-            }
-        })
+    /// A member with its score as text, as Redis wrote them before 4.0.
+    fn old_score(&mut self) -> Result<()> {
+        self.input.string()?;
+        match self.input.byte()? {
+            // Not a number and the infinities have no text.
+            253..=255 => Ok(()),
+            n => self.input.skip(u64::from(n)),
+        }
     }
 
     fn stream(&mut self, kind: u8) -> Result<()> {

@@ -13,13 +13,12 @@ use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::format::background::Checking;
-use keepsake_core::format::rdb::{Walked, walk};
 use keepsake_core::id::ArtifactName;
 use tokio::io::AsyncReadExt;
 
 use super::super::ARTIFACT;
 use super::super::connection::{Info, Server};
-use super::{TRIES, Taken, wait_for_no_child};
+use super::{Counted, TRIES, Taken, count, wait_for_no_child};
 use crate::engine::{Context, Sink};
 
 /// Bytes read at a time.
@@ -38,9 +37,9 @@ pub(super) async fn dump(
     check_space(folder, &place, info)?;
     let saved = cx.unless_cancelled(save(server, folder, &place, patience, cx)).await?;
     cx.phase("dumping", saved.length);
-    let walked = cx.unless_cancelled(copy(saved.file, out, cx)).await?;
+    let counted = cx.unless_cancelled(copy(saved.file, out, cx)).await?;
     Ok(Taken {
-        walked,
+        counted,
         position: saved.position,
         opened: saved.opened,
         tool: "BGSAVE",
@@ -185,10 +184,10 @@ fn inode(path: &Path) -> Result<Option<(u64, u64)>> {
 }
 
 /// Reads the file, walks what is read and hands it on.
-async fn copy(file: File, out: &dyn Sink, cx: &Context) -> Result<Walked> {
+async fn copy(file: File, out: &dyn Sink, cx: &Context) -> Result<Counted> {
     let mut file = tokio::fs::File::from_std(file);
     file.set_max_buf_size(CHUNK);
-    let mut checking = Checking::start(walk);
+    let mut checking = Checking::start(count);
     let mut artifact = out.artifact(&ArtifactName::new(ARTIFACT)?).await?;
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK);
@@ -200,10 +199,11 @@ async fn copy(file: File, out: &dyn Sink, cx: &Context) -> Result<Walked> {
         checking.feed(chunk.clone()).await.context("the RDB that the server wrote")?;
         artifact.write(chunk).await?;
     }
-    let walked = checking.finish().await.context("the RDB that the server wrote")?;
+    let counted = checking.finish().await.context("the RDB that the server wrote")?;
     let length = artifact.finish().await?;
-    if length != walked.length {
-        return Err(Error::new(Kind::Internal, format!("{length} bytes were stored of an RDB of {}", walked.length)));
+    if length != counted.walked.length {
+        let of = counted.walked.length;
+        return Err(Error::new(Kind::Internal, format!("{length} bytes were stored of an RDB of {of}")));
     }
-    Ok(walked)
+    Ok(counted)
 }

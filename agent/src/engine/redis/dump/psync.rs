@@ -8,14 +8,13 @@ use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::format::background::Checking;
-use keepsake_core::format::rdb::walk;
 use keepsake_core::id::ArtifactName;
 
 use super::super::ARTIFACT;
 use super::super::connection::Server;
 use super::super::raw::Raw;
 use super::super::settings::Settings;
-use super::{TRIES, Taken, wait_for_no_child};
+use super::{TRIES, Taken, count, wait_for_no_child};
 use crate::engine::{Context, Sink};
 
 /// Bytes read at a time.
@@ -58,7 +57,7 @@ async fn run(server: &Server, settings: &Settings, patience: Duration, out: &dyn
             ));
         };
         cx.phase("dumping", length);
-        let mut checking = Checking::start(walk);
+        let mut checking = Checking::start(count);
         let mut artifact = out.artifact(&ArtifactName::new(ARTIFACT)?).await?;
         let mut left = length;
         while left > 0 {
@@ -74,10 +73,10 @@ async fn run(server: &Server, settings: &Settings, patience: Duration, out: &dyn
             checking.feed(chunk.clone()).await.context("the RDB that the server sends")?;
             artifact.write(chunk).await?;
         }
-        let walked = checking.finish().await.context("the RDB that the server sent")?;
+        let counted = checking.finish().await.context("the RDB that the server sent")?;
         artifact.finish().await?;
         return Ok(Taken {
-            walked,
+            counted,
             position: Some(offset.to_string()),
             opened,
             tool: "PSYNC",
