@@ -104,7 +104,7 @@ fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow, what
         return (true, tools);
     }
     if blow == Blow::StopUntilCancelled {
-        end_its_run(house, run, what);
+        end_its_run(house, run, "30", what);
     }
     house.installations[0].agent(component).replace();
     (true, tools)
@@ -137,14 +137,15 @@ fn tool(house: &mut House, run: &mut Watched, blow: Blow, what: &str) -> (bool, 
         Blow::StopForAWhile => {
             let _ended = kill_process(pid, Signal::CONT);
         }
-        Blow::StopForEver | Blow::StopUntilCancelled => end_its_run(house, run, what),
+        Blow::StopForEver | Blow::StopUntilCancelled => end_its_run(house, run, "5", what),
     }
     (true, vec![pid])
 }
 
 /// Who hangs hangs the run: the operator cancels it. A load over live data is not cut short by that, so then the agents are told.
-fn end_its_run(house: &House, run: &Watched, what: &str) {
-    let cancelled = house.keepsake(&["cancel", "--wait", "30"]);
+/// `patience` is in seconds.
+fn end_its_run(house: &House, run: &Watched, patience: &str, what: &str) {
+    let cancelled = house.keepsake(&["cancel", "--wait", patience]);
     if !cancelled.status.success() {
         end_for_it(house, &format!("{what}, {:?}", run.said().last()));
     }
