@@ -68,6 +68,11 @@ impl Operation {
         self.outcome.borrow().is_none()
     }
 
+    /// Whether it was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Asks it to stop.
     pub fn cancel(&self) {
         self.cancel.cancel();

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::fleet::grpc::GrpcFleet;
-use crate::topology::{ComponentSettings, InstallationSettings};
+use crate::plan::backup::is_held;
+use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
 /// A clock that differs by more is a finding: certificates and listings go by clocks.
 const CLOCK_SECONDS: i64 = 30;
@@ -115,6 +116,15 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
         findings.push(Finding::good(&what, "server", seen.found.server.clone()));
     }
     findings.extend(seen.found.problems.iter().map(|p| Finding::bad(&what, "server", p.clone())));
+    if settings.consistency != Consistency::None && is_held(&component.engine) {
+        findings.push(match (&seen.found.cannot_hold, settings.consistency) {
+            (None, _) => Finding::good(&what, "cut", "its writes can be held".to_owned()),
+            (Some(why), Consistency::Required) => {
+                Finding::bad(&what, "cut", format!("no set without a cut, and {why}"))
+            }
+            (Some(why), _) => Finding::good(&what, "cut", format!("not possible, so sets have none: {why}")),
+        });
+    }
     if let Some(clock) = seen.clock {
         let seconds = clock::now().duration_since(clock).as_secs();
         let found = format!("{seconds} s behind this machine's");

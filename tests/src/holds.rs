@@ -200,6 +200,14 @@ async fn done_within(limit: Duration, work: Work) -> bool {
 /// # Panics
 /// When it is not so.
 pub async fn writers_wait_and_readers_do_not(server: impl Server) {
+    writers_wait_on(&server).await;
+}
+
+/// As [`writers_wait_and_readers_do_not`], on a server that is lent.
+///
+/// # Panics
+/// As there.
+pub async fn writers_wait_on(server: &impl Server) {
     let engine = server.engine();
     assert_eq!(engine.describe().await.expect("a description").hold, Ok(()));
     assert_eq!(engine.ready_to_hold().await.expect("an answer"), None);

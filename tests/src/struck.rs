@@ -113,6 +113,17 @@ impl Arena {
         self.nothing_is_left(&what).await;
     }
 
+    /// Locks system-mysql against writing, by a connection that never ends by itself.
+    ///
+    /// # Panics
+    /// When it is not had.
+    pub async fn lock_for_ever(&self) -> mysql_async::Conn {
+        use mysql_async::prelude::Queryable;
+        let mut conn = self.house.installations[0].mysql.conn().await;
+        conn.query_drop("LOCK TABLES `system`.causality READ").await.expect("lock");
+        conn
+    }
+
     /// Restores every set that claims a cut: what it holds must be of one instant.
     ///
     /// # Panics

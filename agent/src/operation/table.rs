@@ -187,13 +187,15 @@ impl Table {
         (operation, task)
     }
 
-    /// Waits for the datastore to be free: not at all for outsiders, a moment for a run that fenced another.
+    /// Waits for the datastore to be free: a moment for an operation that was cancelled or fenced, otherwise not at all.
     ///
     /// # Errors
     /// `Busy`, naming what is going on.
     pub async fn turn(&self, run: Option<&RunKey>) -> Result<Turn> {
         let fenced = run.is_some_and(|run| self.cancel_fenced(run.epoch));
-        let wait = if fenced { self.limits.fenced } else { Duration::ZERO };
+        // One that was asked to stop is about to.
+        let ending = self.running().iter().any(|o| o.is_cancelled());
+        let wait = if fenced || ending { self.limits.fenced } else { Duration::ZERO };
         match tokio::time::timeout(wait, self.turn.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
             Ok(Err(e)) => Err(Error::caused(Kind::Internal, "the agent is stopping", e)),

@@ -1,7 +1,7 @@
 //! The plan of a backup.
 
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Component, SetId};
+use keepsake_core::id::{Component, EngineName, SetId};
 
 use super::{Action, Goal, Plan, Stage, Undo};
 use crate::inventory::Inventory;
@@ -65,6 +65,11 @@ pub fn plan(
     Ok(Plan { goal: Goal::Backup { left_out }, installation: installation.name.clone(), set, stages, notes })
 }
 
+/// Whether writes of components of this engine are held for a cut.
+pub fn is_held(engine: &EngineName) -> bool {
+    !WITHOUT_HOLD.contains(&engine.as_str())
+}
+
 /// The cut over all databases that were chosen; `None` when it is not wanted, or only preferred and not possible.
 fn cut(
     installation: &InstallationSettings,
@@ -79,7 +84,7 @@ fn cut(
     let required = installation.consistency == Consistency::Required;
     let mut groups = [Vec::new(), Vec::new()];
     let mut impossible = Vec::new();
-    for component in chosen.iter().filter(|c| !WITHOUT_HOLD.contains(&c.engine.as_str())) {
+    for component in chosen.iter().filter(|c| is_held(&c.engine)) {
         // One that cannot be asked now is tried: if it cannot be reached then, it is not in the set at all.
         if let Some(Ok(found)) = inventory.of(&component.name)
             && let Some(why) = &found.cannot_hold

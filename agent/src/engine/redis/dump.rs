@@ -52,13 +52,13 @@ pub(super) async fn dump(
 ) -> Result<DumpReport> {
     let info = server.info().await?;
     preflight::refuse(preflight::dump_problems(&info))?;
+    let mut facts = preflight::facts(server, &info).await?;
     let patience = if held { Duration::ZERO } else { OTHER_CHILD };
     let Taken { counted: Counted { walked, jobs }, position, opened, tool, end_marker } = match &settings.redis_data_dir
     {
         Some(folder) => bgsave::dump(server, folder, &info, patience, out, cx).await?,
         None => psync::dump(server, settings, patience, out, cx).await?,
     };
-    let mut facts = preflight::facts(server, &info).await?;
     facts.insert("rdb_version".to_owned(), walked.version.to_string());
     facts.insert("rdb_valkey".to_owned(), walked.valkey.to_string());
     facts.extend(job_facts(&jobs));

@@ -1,0 +1,9 @@
+//! `make prove-cut`: one instant over all stores, and for each claim a deliberate break that must be seen.
+
+use std::process::ExitCode;
+
+use keepsake_tests::prove;
+
+fn main() -> ExitCode {
+    prove::main("cut", &prove::cut::claims())
+}
