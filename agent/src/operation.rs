@@ -68,6 +68,11 @@ impl Operation {
         self.outcome.borrow().is_none()
     }
 
+    /// Whether it changes live data: half of that is worse than either whole, so only somebody who asks for just that cuts it short.
+    pub fn changes_live_data(&self) -> bool {
+        matches!(self.what.as_str(), "commit" | "rollback" | "finalize")
+    }
+
     /// Whether it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()

@@ -254,7 +254,7 @@ impl Engine for FakeEngine {
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
         let _busy = self.enter(Step::Commit);
         let Some(source) = self.loads.to_commit(key)? else { return Ok(CommitReport::default()) };
-        self.loads.touching(key);
+        self.loads.touching(key)?;
         self.act(Step::Commit).await?;
         let data = Self::read(source.as_ref(), cx).await?;
         let counts = Self::counts(&data);
@@ -270,7 +270,6 @@ impl Engine for FakeEngine {
     }
 
     async fn finalize(&self, key: &RunKey, _: &Context) -> Result<()> {
-        self.loads.finalize(key);
-        Ok(())
+        self.loads.finalize(key)
     }
 }

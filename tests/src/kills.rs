@@ -74,6 +74,8 @@ pub struct Arena {
     /// The set that is restored, and what it holds.
     set: String,
     whole: State,
+    /// What the stores held when the run began that is struck.
+    before: Option<State>,
     /// Events of a run that nobody disturbs.
     events: usize,
     /// Sets that were found good already.
@@ -107,6 +109,7 @@ impl Arena {
             operation,
             set,
             whole,
+            before: None,
             events: 0,
             known: [].into(),
             restores: 0,
@@ -135,9 +138,10 @@ impl Arena {
         self.events
     }
 
-    async fn begin(&self) -> Watched {
+    async fn begin(&mut self) -> Watched {
         if self.operation == Operation::Restore {
             self.house.installations[0].wreck().await;
+            self.before = Some(State::of(&self.house.installations[0]).await);
         }
         Watched::start(&self.house, &self.command())
     }

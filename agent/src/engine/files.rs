@@ -55,7 +55,7 @@ pub struct Settings {
 }
 
 impl super::registry::Settings for Settings {
-    fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+    fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
         if !self.files_root.is_absolute() || self.files_root.parent().is_none() {
             let text = format!(
                 "--files-root {}: give the absolute path of the folder where the volume is mounted",
@@ -63,7 +63,7 @@ impl super::registry::Settings for Settings {
             );
             return Err(Error::new(Kind::Invalid, text));
         }
-        let state = Arc::new(InPlace::default());
+        let state = Arc::new(InPlace::new(&scratch));
         Ok(Arc::new(Files { settings: self, state, writing: Arc::new(Mutex::new(())) }))
     }
 }
@@ -95,6 +95,12 @@ impl Engine for Files {
     }
 
     async fn dump(&self, _held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
+        let root = self.settings.files_root.clone();
+        let left = blocking(move || staging::leftover_problems(&tree::Root::open(&root)?)).await?;
+        if !left.is_empty() {
+            // The only copy of some files is in there, and no dump has it.
+            return Err(Error::new(Kind::Conflict, left.join("; ")));
+        }
         cx.phase("dumping", 0);
         let mut artifact = cx.unless_cancelled(out.artifact(&artifact_name()?)).await?;
         // The thread only reads; it ends at its next step when this future is dropped or the token is cancelled.
@@ -180,8 +186,7 @@ impl Engine for Files {
 
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
         let _writing = self.writing(cx).await?;
-        self.state.finalize(key);
-        Ok(())
+        self.state.finalize(key)
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Such a commit cannot be undone, and says so wherever it can be read: in the description, in the plan, in the answer to
 //! rollback. What was staged is remembered in memory only, because nothing of it is in the datastore; an agent that was
-//! restarted in between answers that nothing is staged.
+//! restarted in between answers that nothing is staged. Which run has touched the live data is in a file beside the agent, made before the first
+//! change: an agent that was killed in the middle of a load and started again must not call that undone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keepsake_core::error::{Error, Kind, Result};
@@ -16,10 +19,15 @@ use super::{Source, Staged};
 pub const CANNOT_BE_UNDONE: &str =
     "the load was made over the live data, which is gone: restore another set to go back";
 
+/// The file that names the runs which have touched the live data and are not finished.
+const TOUCHED: &str = "touched-by-runs";
+
 /// What was staged by which run.
 #[derive(Default)]
 pub struct InPlace {
     runs: Mutex<HashMap<RunKey, Entry>>,
+    /// Where the durable part is; without a folder there is none.
+    touched: Option<PathBuf>,
 }
 
 struct Entry {
@@ -36,11 +44,31 @@ impl std::fmt::Debug for InPlace {
 }
 
 impl InPlace {
-    /// Remembers a source that is being checked. Forgets stages of other runs: an older epoch will not come back.
+    /// With its durable part in the agent's own folder.
+    pub fn new(scratch: &Path) -> Self {
+        Self { runs: Mutex::default(), touched: Some(scratch.join(TOUCHED)) }
+    }
+
+    /// Remembers a source that is being checked. Forgets stages of other runs: an older epoch will not come back. What a run has touched stays
+    /// touched.
     pub fn begin(&self, key: &RunKey, source: Arc<dyn Source>) {
         let mut runs = self.lock();
+        let touched = runs.get(key).is_some_and(|e| e.touched);
         runs.retain(|other, _| other == key);
-        runs.insert(key.clone(), Entry { source, state: Staged::Partial, touched: false });
+        runs.insert(key.clone(), Entry { source, state: Staged::Partial, touched });
+    }
+
+    /// A commit has put back everything that it had changed: the run is staged, and has touched nothing.
+    ///
+    /// # Errors
+    /// That cannot be written down.
+    pub fn taken_back(&self, key: &RunKey) -> Result<()> {
+        if let Some(entry) = self.lock().get_mut(key) {
+            (entry.state, entry.touched) = (Staged::Staged, false);
+        }
+        self.write_down(|runs| {
+            runs.remove(&line(key));
+        })
     }
 
     /// The whole source was read and found good.
@@ -73,10 +101,17 @@ impl InPlace {
     }
 
     /// To be called right before the first change to the live data.
-    pub fn touching(&self, key: &RunKey) {
+    ///
+    /// # Errors
+    /// It cannot be written down: then nothing may be changed.
+    pub fn touching(&self, key: &RunKey) -> Result<()> {
+        self.write_down(|runs| {
+            runs.insert(line(key));
+        })?;
         if let Some(entry) = self.lock().get_mut(key) {
             entry.touched = true;
         }
+        Ok(())
     }
 
     /// The live data is now that of the source.
@@ -89,22 +124,102 @@ impl InPlace {
     /// Forgets a stage; a commit cannot be undone.
     ///
     /// # Errors
-    /// `Unsupported` once a commit has touched the live data, whether it finished or not.
+    /// `Unsupported` once a commit has touched the live data, whether it finished or not, and whether this agent or one before it did.
     pub fn rollback(&self, key: &RunKey) -> Result<()> {
         let mut runs = self.lock();
-        if runs.get(key).is_some_and(|e| e.touched) {
+        if runs.get(key).is_some_and(|e| e.touched) || self.written_down()?.contains(&line(key)) {
             return Err(Error::new(Kind::Unsupported, CANNOT_BE_UNDONE));
         }
         runs.remove(key);
         Ok(())
     }
 
-    /// Forgets the run; there is nothing to drop.
-    pub fn finalize(&self, key: &RunKey) {
+    /// Forgets the run, and with it what runs before it have touched: its data is in the place of theirs. There is nothing to drop.
+    ///
+    /// # Errors
+    /// That cannot be written down.
+    pub fn finalize(&self, key: &RunKey) -> Result<()> {
         self.lock().remove(key);
+        self.write_down(BTreeSet::clear)
+    }
+
+    /// Forgets a source that nobody will ask for again, whatever became of it.
+    pub fn forget(&self, key: &RunKey) {
+        self.lock().remove(key);
+    }
+
+    fn written_down(&self) -> Result<BTreeSet<String>> {
+        let Some(path) = &self.touched else { return Ok(BTreeSet::new()) };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(e) => Err(Error::io(format!("read {} (--scratch)", path.display()), e)),
+        }
+    }
+
+    fn write_down(&self, change: impl FnOnce(&mut BTreeSet<String>)) -> Result<()> {
+        let Some(path) = &self.touched else { return Ok(()) };
+        let what = || format!("write {} (--scratch)", path.display());
+        let before = self.written_down()?;
+        let mut after = before.clone();
+        change(&mut after);
+        if after == before {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        if after.is_empty() {
+            std::fs::remove_file(path).map_err(|e| Error::io(what(), e))?;
+        } else {
+            let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(what(), e))?;
+            let text: String = after.iter().map(|run| format!("{run}\n")).collect();
+            file.write_all(text.as_bytes()).map_err(|e| Error::io(what(), e))?;
+            file.as_file().sync_all().map_err(|e| Error::io(what(), e))?;
+            file.persist(path).map_err(|e| Error::io(what(), e.error))?;
+        }
+        // A name in a folder lasts when the folder is on the disk.
+        std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(what(), e))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunKey, Entry>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run as it is written down.
+fn line(key: &RunKey) -> String {
+    format!("{} {} {}", key.run, key.installation, key.epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keepsake_core::id::{Epoch, RunId};
+
+    fn run(epoch: u64) -> RunKey {
+        RunKey { run: RunId::generate(), installation: "prod".parse().unwrap(), epoch: Epoch(epoch) }
+    }
+
+    #[test]
+    fn what_a_killed_agent_has_touched_is_not_called_undone_by_the_next() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (torn, other) = (run(1), run(2));
+        InPlace::new(scratch.path()).touching(&torn).unwrap();
+        let next = InPlace::new(scratch.path());
+        assert_eq!(next.rollback(&torn).unwrap_err().kind(), Kind::Unsupported);
+        next.rollback(&other).unwrap();
+        // A later restore puts its own data in the place of what was torn.
+        next.touching(&other).unwrap();
+        next.finalize(&other).unwrap();
+        InPlace::new(scratch.path()).rollback(&torn).unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "something is left");
+    }
+
+    #[test]
+    fn what_was_taken_back_can_be_rolled_back() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (state, key) = (InPlace::new(scratch.path()), run(1));
+        state.touching(&key).unwrap();
+        state.taken_back(&key).unwrap();
+        state.rollback(&key).unwrap();
     }
 }

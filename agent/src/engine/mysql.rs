@@ -97,7 +97,7 @@ impl Default for Settings {
 }
 
 impl super::registry::Settings for Settings {
-    fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+    fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
         if self.mysql_database.is_empty() || self.mysql_database.chars().count() > 64 {
             return Err(Error::new(Kind::Invalid, "--mysql-database must be a name of 1 to 64 characters"));
         }
@@ -134,7 +134,7 @@ impl super::registry::Settings for Settings {
             dump_program: self.mysql_dump_program,
             program: self.mysql_program,
             allow_cross_family: self.mysql_allow_cross_family,
-            loads: InPlace::default(),
+            loads: InPlace::new(&scratch),
         }))
     }
 }
@@ -249,7 +249,7 @@ impl Engine for Mysql {
         let Some(source) = self.loads.to_commit(key)? else {
             return commit::repeated(self).await;
         };
-        // Cancelled, the client is killed and the database holds what it had read: commit again, or restore another set.
+        // Cancelled by an operator, the client is killed and the database holds what it had read: commit again, or restore another set.
         let done = cx.unless_cancelled(Box::pin(commit::run(self, key, source.as_ref(), cx))).await;
         let report = unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.committed(key);
@@ -261,7 +261,6 @@ impl Engine for Mysql {
     }
 
     async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
-        self.loads.finalize(key);
-        Ok(())
+        self.loads.finalize(key)
     }
 }

@@ -99,7 +99,7 @@ pub struct Postgres {
 }
 
 impl super::registry::Settings for Settings {
-    fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+    fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
         if !self.is_this_machine() && self.postgres_ca_file.is_none() && !self.postgres_insecure {
             return Err(Error::new(
                 Kind::Invalid,
@@ -109,7 +109,7 @@ impl super::registry::Settings for Settings {
                 ),
             ));
         }
-        Ok(Arc::new(Postgres { settings: self, in_place: InPlace::default() }))
+        Ok(Arc::new(Postgres { settings: self, in_place: InPlace::new(&scratch) }))
     }
 }
 
@@ -181,7 +181,6 @@ impl Engine for Postgres {
     }
 
     async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
-        self.in_place.finalize(key);
-        Ok(())
+        self.in_place.finalize(key)
     }
 }

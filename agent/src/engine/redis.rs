@@ -124,8 +124,7 @@ impl Engine for Redis {
     }
 
     async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
-        self.in_place.finalize(key);
-        Ok(())
+        self.in_place.finalize(key)
     }
 }
 
@@ -137,7 +136,7 @@ impl Redis {
             marker,
             put_back,
             scratch: scratch.to_owned(),
-            in_place: InPlace::default(),
+            in_place: InPlace::new(scratch),
             loading: Mutex::new(()),
         }
     }

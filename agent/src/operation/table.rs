@@ -67,6 +67,10 @@ impl State {
                 format!("another run has the number {epoch}: two repositories are in use for this installation"),
             )),
             _ => {
+                if self.newest.is_some_and(|(epoch, _)| run.epoch > epoch) {
+                    // Nobody may ask for them any more, and what they reported names every segment.
+                    self.operations.retain(|o| o.is_running());
+                }
                 self.newest = Some((run.epoch, run.run));
                 Ok(())
             }
@@ -212,7 +216,8 @@ impl Table {
 
     /// Cancels what lower runs have going; says whether there was something.
     fn cancel_fenced(&self, epoch: Epoch) -> bool {
-        let fenced: Vec<_> = self.running().into_iter().filter(|o| o.run.epoch < epoch).collect();
+        let fenced: Vec<_> =
+            self.running().into_iter().filter(|o| o.run.epoch < epoch && !o.changes_live_data()).collect();
         for operation in &fenced {
             tracing::warn!("run {epoch} fences {} of run {}", operation.what, operation.run);
             operation.cancel();
@@ -243,7 +248,7 @@ impl Table {
                 () = tokio::time::sleep(every) => {}
             }
             for operation in table.running() {
-                if operation.heard().elapsed() >= table.limits.unheard {
+                if operation.heard().elapsed() >= table.limits.unheard && !operation.changes_live_data() {
                     tracing::warn!(
                         "nobody has asked about {} of run {} for {:?}: cancelled",
                         operation.what,

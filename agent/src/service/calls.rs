@@ -27,6 +27,8 @@ use crate::stream::{WireSink, receive};
 
 /// The datastore is asked for so long; longer is a problem to tell, not a call to fail.
 const DESCRIBE: Duration = Duration::from_secs(10);
+/// Whether a commit can be undone, when the datastore could not be asked.
+const UNKNOWN: &str = "not known: the datastore does not answer";
 
 impl Inner {
     pub(super) async fn describe(&self, request: v1::DescribeRequest) -> v1::DescribeResponse {
@@ -51,8 +53,14 @@ impl Inner {
                 response.cannot_hold = d.hold.err().unwrap_or_default();
                 response.cannot_undo = d.undo.err().unwrap_or_default();
             }
-            Ok(Err(e)) => response.problems.push(e.chain()),
-            Err(_) => response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}")),
+            Ok(Err(e)) => {
+                response.cannot_undo = UNKNOWN.to_owned();
+                response.problems.push(e.chain());
+            }
+            Err(_) => {
+                response.cannot_undo = UNKNOWN.to_owned();
+                response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}"));
+            }
         }
         if request.ready_to_hold {
             let ready = tokio::time::timeout(DESCRIBE, self.engine.ready_to_hold()).await;
@@ -216,7 +224,17 @@ impl Inner {
                 }
                 return Err(e.context("check what came; nothing was touched"));
             }
-            let report = engine.commit(&run, &cx).await?;
+            let report = match engine.commit(&run, &cx).await {
+                Ok(report) => report,
+                Err(e) => {
+                    // Forgets the spool, whether or not what was done can be undone: nobody else knows this run.
+                    let left = engine.rollback(&run, &cx).await.and(engine.finalize(&run, &cx).await);
+                    if let Err(left) = left {
+                        tracing::warn!("a load that failed: {}", left.chain());
+                    }
+                    return Err(e);
+                }
+            };
             engine.finalize(&run, &cx).await?;
             Ok::<_, Error>(report)
         });

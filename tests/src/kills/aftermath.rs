@@ -36,6 +36,13 @@ impl Arena {
             Operation::Restore => {
                 // What calls itself a success is one. One that was taken over was made again already, and must not have come in between.
                 let taken_over = fate.is_some_and(|(f, _)| f.blow == (Victim::Coordinator, Blow::StopForAWhile));
+                // Status 1 says that nothing was changed, or that everything was put back.
+                if let (Some((fate, _)), Some(before), false) = (fate, &self.before, taken_over)
+                    && fate.status.code() == Some(1)
+                {
+                    let what = format!("{what}: it says that nothing was changed");
+                    State::of(&self.house.installations[0]).await.assert_is(before, &what);
+                }
                 if !success && !taken_over {
                     self.restore_again(what);
                 }

@@ -92,14 +92,15 @@ impl Commit {
             Ok(unpacked) => unpacked,
             Err(cause) => return Err(discard(staging, &root, cause)),
         };
-        self.state.touching(&self.key);
+        if let Err(cause) = self.state.touching(&self.key) {
+            return Err(discard(staging, &root, cause));
+        }
         let refused = match Self::swap(&staging, &root, &unpacked.tops, self.owner) {
             Ok(refused) => refused,
             Err(Failure::Stuck(cause)) => return Err(cause.context(format!("load into {}", staging.shown()))),
             Err(Failure::TakenBack(cause)) => {
                 // As after the stage: nothing live is changed, so a rollback can forget it.
-                self.state.begin(&self.key, self.source.clone());
-                self.state.staged(&self.key);
+                self.state.taken_back(&self.key)?;
                 return Err(discard(staging, &root, cause));
             }
         };

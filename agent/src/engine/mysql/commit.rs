@@ -29,7 +29,7 @@ pub(super) async fn run(engine: &Mysql, key: &RunKey, source: &dyn Source, cx: &
     let mut artifact = source.open(&artifact_name()?).await?;
     let length = source.artifacts().first().map_or(0, |(_, n)| *n);
 
-    engine.loads.touching(key);
+    engine.loads.touching(key)?;
     let made = make_anew(&mut server, database, &charset, &collation).await;
     made.with_context(|| format!("replace the database {database}"))?;
 

@@ -1,5 +1,7 @@
 //! Dumping: the tool's output goes through the lexer into one artifact.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
@@ -16,6 +18,8 @@ use keepsake_core::format::sql::{Reader, Summary};
 
 /// What is handed to the sink at once, bytes.
 const CHUNK: usize = 128 * 1024;
+/// A tool that writes nothing for so long waits for something that may never come: the server's own limit for locks is a day.
+const SILENT: Duration = Duration::from_mins(3);
 /// What the tool's output must end with, for the record.
 const END_MARKER: &str = "the line `-- Dump completed`";
 
@@ -150,7 +154,13 @@ async fn stream(mut running: Running, artifact: &mut dyn ArtifactSink, cx: &Cont
 /// Reads what there is, and lets the lexer see it; false at the end.
 async fn fill(stdout: &mut ChildStdout, chunk: &mut BytesMut, reader: &mut Reader) -> Result<bool> {
     let known = chunk.len();
-    let n = stdout.read_buf(chunk).await.map_err(|e| Error::io("read from the dump tool", e))?;
+    let read = tokio::time::timeout(SILENT, stdout.read_buf(chunk)).await.map_err(|_| {
+        Error::new(
+            Kind::Busy,
+            format!("the dump tool has written nothing for {SILENT:?}: does somebody lock a table against reading?"),
+        )
+    })?;
+    let n = read.map_err(|e| Error::io("read from the dump tool", e))?;
     reader.feed(chunk.get(known..).unwrap_or_default()).context("read what the dump tool writes")?;
     Ok(n > 0)
 }

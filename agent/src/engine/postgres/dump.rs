@@ -1,5 +1,7 @@
 //! The dump: one exported snapshot, in which the rows are counted and which pg_dump reads. The archive is read to its end as it passes.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
@@ -18,6 +20,8 @@ use crate::engine::{Context, Sink};
 pub(super) const WITHOUT_ROWS: &str = "que_lockers";
 /// What a custom-format archive begins with.
 pub(super) const MAGIC: &[u8] = b"PGDMP";
+/// A table that cannot be read for so long fails the dump.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
 /// Bytes read at a time.
 const CHUNK: usize = 128 << 10;
 
@@ -64,6 +68,8 @@ async fn run(settings: &Settings, held: Option<Ready>, out: &dyn Sink, cx: &Cont
     cx.phase("dumping", 0);
     let mut tool = tools::tool(settings, "pg_dump")?
         .args(["--format=custom", "--compress=0", "--no-password"])
+        // A table that somebody locks against reading is told, not waited for all night.
+        .arg(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()))
         .arg(format!("--snapshot={snapshot}"))
         .read_stdout();
     for (schema, table) in lockers {

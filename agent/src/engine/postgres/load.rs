@@ -156,13 +156,13 @@ async fn convert(
     };
     // Who no longer takes the SQL ends the feeding too: pg_restore would wait for a reader, and the feeding for pg_restore.
     let (fed, ()) = tokio::try_join!(async { Ok(feeding.await) }, reading)?;
-    let fed = match fed {
+    let fed = match fed? {
+        Fed::Whole(bytes) => bytes,
         // It stopped reading: its own words say why, the broken pipe does not.
-        Err(e) if e.kind() == Kind::Unavailable => {
+        Fed::Refused(e) => {
             running.finish().await.map_err(|said| corrupt(said, name))?;
             return Err(e);
         }
-        fed => fed?,
     };
     running.finish().await.map_err(|said| corrupt(said, name))?;
     Ok(fed)
@@ -179,13 +179,21 @@ fn corrupt(said: Error, name: &ArtifactName) -> Error {
     Error::caused(Kind::Corrupt, format!("artifact {name} cannot be read to its end"), said)
 }
 
+/// What became of an archive that was fed to a tool. What the repository says is an error of its own, and never the tool's.
+enum Fed {
+    /// The tool took all, so many bytes.
+    Whole(u64),
+    /// The tool took no more.
+    Refused(Error),
+}
+
 async fn feed(
     mut stdin: ChildStdin,
     source: &dyn Source,
     name: &ArtifactName,
     cx: &Context,
     mut walker: Option<&mut Checking<pgc::Walked>>,
-) -> Result<u64> {
+) -> Result<Fed> {
     let mut reader = source.open(name).await?;
     let mut total = 0;
     let mut head = Vec::new();
@@ -198,13 +206,17 @@ async fn feed(
         if let Some(walker) = &mut walker {
             walker.feed(chunk.clone()).await.with_context(|| format!("read the artifact {name}"))?;
         }
-        stdin.write_all(&chunk).await.map_err(|e| Error::io("feed pg_restore", e))?;
+        if let Err(e) = stdin.write_all(&chunk).await {
+            return Ok(Fed::Refused(Error::io("feed pg_restore", e)));
+        }
     }
-    stdin.shutdown().await.map_err(|e| Error::io("feed pg_restore", e))?;
+    if let Err(e) = stdin.shutdown().await {
+        return Ok(Fed::Refused(Error::io("feed pg_restore", e)));
+    }
     if head != dump::MAGIC {
         return Err(Error::new(Kind::Corrupt, format!("artifact {name} is not an archive of pg_dump")));
     }
-    Ok(total)
+    Ok(Fed::Whole(total))
 }
 
 /// Replaces the database's contents.
@@ -212,7 +224,7 @@ pub(super) async fn commit(
     settings: &Settings,
     source: &dyn Source,
     cx: &Context,
-    touching: impl Fn(),
+    touching: impl Fn() -> Result<()>,
 ) -> Result<CommitReport> {
     cx.unless_cancelled(replace(settings, source, cx, touching)).await?;
     let session = Session::connect(settings).await?;
@@ -237,7 +249,12 @@ pub(super) async fn commit(
     Ok(CommitReport { counts, warnings })
 }
 
-async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touching: impl Fn()) -> Result<()> {
+async fn replace(
+    settings: &Settings,
+    source: &dyn Source,
+    cx: &Context,
+    touching: impl Fn() -> Result<()>,
+) -> Result<()> {
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("loading", length);
     let server = Session::connect(settings).await?.major();
@@ -272,12 +289,12 @@ async fn replace(settings: &Settings, source: &dyn Source, cx: &Context, touchin
         let broken = Error::new(Kind::Internal, "psql ended early");
         return Err(said_by(running, stdin, broken).await);
     }
-    touching();
+    touching()?;
     if let Err(e) = write(&mut stdin, b"\nCOMMIT;\n").await {
         return Err(said_by(running, stdin, e).await);
     }
     drop(stdin);
-    running.finish().await.map_err(|e| loading(&e))
+    running.finish().await.map_err(|e| committing(&e))
 }
 
 /// Waits for psql's word; `false` when it ended without it.
@@ -302,6 +319,16 @@ async fn said_by(running: Running, stdin: ChildStdin, broken: Error) -> Error {
         Ok(()) => broken,
         Err(said) => loading(&said),
     }
+}
+
+/// What psql said after it was told to commit. Only the server's own refusal says that it did not.
+fn committing(said: &Error) -> Error {
+    if said.chain().contains("ERROR:") {
+        return loading(said);
+    }
+    let text =
+        "the load was sent to be committed, and it is not known whether it was: look at the database, or restore again";
+    Error::new(Kind::Unavailable, format!("{text}: {}", said.chain()))
 }
 
 /// What psql said, with the remedy where there is one; nothing was committed.

@@ -33,7 +33,7 @@ pub(super) struct Load<'a> {
     pub(super) source: &'a dyn Source,
     pub(super) cx: &'a Context,
     /// To be called right before the live data is changed.
-    pub(super) touching: &'a (dyn Fn() + Send + Sync),
+    pub(super) touching: &'a (dyn Fn() -> Result<()> + Send + Sync),
 }
 
 /// Reads and checks the whole dump.

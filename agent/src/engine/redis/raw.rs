@@ -1,5 +1,7 @@
 //! A connection whose every byte is ours, for what the crate `redis` does not speak: the stream of a replica.
 
+use std::time::Duration;
+
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::secret::Secret;
 use redis::{ConnectionAddr, IntoConnectionInfo};
@@ -11,6 +13,10 @@ use tokio_rustls::TlsConnector;
 use super::settings::Settings;
 use super::tls;
 
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A connection on which nothing comes for so long is dead.
+const SILENT: Duration = Duration::from_mins(2);
 /// A line of the protocol is short.
 const LONGEST_LINE: u64 = 64 << 10;
 
@@ -33,14 +39,21 @@ impl Raw {
             _ => return Err(Error::new(Kind::Unsupported, "dumps over the network need a redis:// or rediss:// URL")),
         };
         let what = || format!("connect to {url}");
-        let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|e| Error::io(what(), e))?;
-        let stream: Box<dyn Stream> = match tls::config(settings)? {
-            None => Box::new(tcp),
-            Some(config) => {
-                let name = ServerName::try_from(host).or_kind(Kind::Invalid, what())?;
-                Box::new(TlsConnector::from(config).connect(name, tcp).await.map_err(|e| Error::io(what(), e))?)
-            }
+        let config = tls::config(settings)?;
+        let connecting = async {
+            let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|e| Error::io(what(), e))?;
+            let stream: Box<dyn Stream> = match config {
+                None => Box::new(tcp),
+                Some(config) => {
+                    let name = ServerName::try_from(host.clone()).or_kind(Kind::Invalid, what())?;
+                    Box::new(TlsConnector::from(config).connect(name, tcp).await.map_err(|e| Error::io(what(), e))?)
+                }
+            };
+            Ok::<_, Error>(stream)
         };
+        let stream = tokio::time::timeout(CONNECT, connecting)
+            .await
+            .map_err(|_| Error::new(Kind::Timeout, format!("{}: no connection within {CONNECT:?}", what())))??;
         let mut raw = Self { stream: BufReader::new(stream) };
         if let Some(path) = &settings.redis_password_file {
             let password = Secret::from_file(path)?;
@@ -77,7 +90,7 @@ impl Raw {
     pub(super) async fn line(&mut self) -> Result<String> {
         loop {
             let mut line = Vec::new();
-            let read = (&mut self.stream).take(LONGEST_LINE).read_until(b'\n', &mut line).await;
+            let read = unless_silent((&mut self.stream).take(LONGEST_LINE).read_until(b'\n', &mut line)).await?;
             if read.map_err(|e| Error::io("read from the server", e))? == 0 {
                 return Err(Error::new(Kind::Unavailable, "the server hung up"));
             }
@@ -91,7 +104,7 @@ impl Raw {
 
     /// Some bytes, at most as many as the buffer takes.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self.stream.read(buffer).await {
+        match unless_silent(self.stream.read(buffer)).await? {
             Ok(0) => Err(Error::new(
                 Kind::Unavailable,
                 "the server hung up in the middle of its data: it was restarted, or the dump was too slow for its client-output-buffer-limit \
@@ -100,6 +113,12 @@ impl Raw {
             done => done.map_err(|e| Error::io("read from the server", e)),
         }
     }
+}
+
+/// A master that saves says something every few seconds.
+async fn unless_silent<T>(read: impl Future<Output = T>) -> Result<T> {
+    let silent = |_| Error::new(Kind::Timeout, format!("the server has sent nothing for {SILENT:?}"));
+    tokio::time::timeout(SILENT, read).await.map_err(silent)
 }
 
 fn refused(command: &str, error: &str) -> Error {

@@ -43,7 +43,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
         load.cx.phase("loading", 0);
-        (load.touching)();
+        (load.touching)()?;
         places.replace_rdb(&new, &load.put_back.folder().join("aside"))?;
         let patient = Server::connect_patiently(load.settings, READING).await?;
         patient.ask::<()>(&["DEBUG", "RELOAD", "NOSAVE"]).await.context("reload (the server's log says more)")

@@ -69,7 +69,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
 
     let host = settings.redis_replication_host.to_string();
     marker.set(&format!("{host} {port}"))?;
-    (load.touching)();
+    (load.touching)()?;
     let loaded = async {
         server.ask::<()>(&[follow, &host, &port.to_string()]).await?;
         wait_for_link(server, serving).await

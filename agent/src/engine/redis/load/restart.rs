@@ -44,7 +44,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         server.set_config("appendonly", "no").await?;
         load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
-        (load.touching)();
+        (load.touching)()?;
         places.replace_all(&new, &aside, data)
     };
     if let Err(e) = prepared.await {
