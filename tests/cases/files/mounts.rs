@@ -13,7 +13,7 @@ use super::{Volume, context, names, run};
 const INSIDE: &str = "KEEPSAKE_TEST_MAY_MOUNT";
 
 /// Whether this is the inner run; if not, it was done, or skipped.
-fn may_mount(test: &str) -> bool {
+pub(crate) fn may_mount(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -29,7 +29,7 @@ fn may_mount(test: &str) -> bool {
     false
 }
 
-fn mount(at: &Path, size: &str) {
+pub(crate) fn mount(at: &Path, size: &str) {
     std::fs::create_dir_all(at).unwrap();
     let mut command = tool_command("mount");
     command.args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"]).arg(at);
@@ -37,7 +37,7 @@ fn mount(at: &Path, size: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn unmount(at: &Path) {
+pub(crate) fn unmount(at: &Path) {
     assert!(run_command(tool_command("umount").arg(at)).status.success());
 }
 
