@@ -57,9 +57,13 @@ pub(super) async fn apply(
     });
     let what = || format!("splice artifact {name} into a file in {}", folder.display());
     let mut reader = from.open(&name).await?;
-    while let Some(chunk) = cx.unless_cancelled(reader.read()).await? {
+    while let Some(mut chunk) = cx.unless_cancelled(reader.read()).await? {
         cx.advance(chunk.len() as u64);
-        splicing.feed(chunk).await.with_context(what)?;
+        // In small pieces, so that not several whole segments wait for a splicer that writes to a slow disk.
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(CHUNK));
+            splicing.feed(piece).await.with_context(what)?;
+        }
     }
     let made = splicing.finish().await.with_context(what)?;
     let set = made.parts.first().ok_or_else(|| Error::new(Kind::Internal, "a splice of nothing"))?;
