@@ -4,7 +4,7 @@ mod changing;
 mod evil;
 mod fixture;
 mod load;
-mod mounts;
+pub(crate) mod mounts;
 mod round_trip;
 mod unprivileged;
 

@@ -1,5 +1,7 @@
 //! Redis and Valkey of other releases.
 
+mod queues;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -41,12 +41,13 @@ pub(super) async fn apply(
     let live = match policy {
         QueuePolicy::Restore => return Ok((from, Vec::new())),
         QueuePolicy::Keep => {
-            Some(live_queues(server, settings, folder, cx).await.context("take the live server's queues")?)
+            let what = || format!("take the live server's queues into {}, which needs room for them", folder.display());
+            Some(live_queues(server, settings, folder, cx).await.with_context(what)?)
         }
         QueuePolicy::Drop => None,
     };
     let (name, length) = only_artifact(from.as_ref(), ARTIFACT)?;
-    check_space(folder, length)?;
+    check_space(folder, length.saturating_add(live.as_ref().map_or(0, |live| live.spliced.length)))?;
     cx.phase("splicing", length);
     let kept = live.as_ref().map(|live| sum(&live.spliced.databases));
     let file = unnamed(folder)?;
@@ -54,11 +55,15 @@ pub(super) async fn apply(
         let file = file.try_clone().map_err(|e| Error::io("hold the spliced RDB", e))?;
         move |set| spliced(set, live.map(|live| live.file), file)
     });
-    let what = || format!("artifact {name}");
+    let what = || format!("splice artifact {name} into a file in {}", folder.display());
     let mut reader = from.open(&name).await?;
-    while let Some(chunk) = cx.unless_cancelled(reader.read()).await? {
+    while let Some(mut chunk) = cx.unless_cancelled(reader.read()).await? {
         cx.advance(chunk.len() as u64);
-        splicing.feed(chunk).await.with_context(what)?;
+        // In small pieces, so that not several whole segments wait for a splicer that writes to a slow disk.
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(CHUNK));
+            splicing.feed(piece).await.with_context(what)?;
+        }
     }
     let made = splicing.finish().await.with_context(what)?;
     let set = made.parts.first().ok_or_else(|| Error::new(Kind::Internal, "a splice of nothing"))?;
@@ -125,7 +130,7 @@ fn unnamed(folder: &Path) -> Result<File> {
     tempfile::tempfile_in(folder).map_err(|e| Error::io(format!("make a file in {}", folder.display()), e))
 }
 
-/// Whether there is room for the set without its queues, which are the lesser part.
+/// Whether there is room for the set and the live queues; the set's own queues, which are the lesser part, are not taken off.
 fn check_space(folder: &Path, length: u64) -> Result<()> {
     let stat = rustix::fs::statvfs(folder).map_err(|e| Error::io(format!("look at {}", folder.display()), e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);

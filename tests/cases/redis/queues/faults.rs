@@ -60,11 +60,11 @@ fn ours(server: &RedisServer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn redis_queues_cancelled_half_way_leave_the_live_data_as_it_was() {
+async fn redis_queues_cancelled_or_dropped_half_way_leave_the_live_data_as_it_was() {
     let from = full(&[], "set", 1).await;
     let (report, rdb) = dump(&from).await;
     for policy in [QueuePolicy::Keep, QueuePolicy::Drop] {
-        for stalls_at in [1, 2] {
+        for (stalls_at, dropped) in [(1, false), (1, true), (2, false), (2, true)] {
             let to = full(&["--appendonly", "yes"], "live", 7).await;
             let before = state(&to).await;
             let (engine, key) = (engine(&to), run());
@@ -82,7 +82,9 @@ async fn redis_queues_cancelled_half_way_leave_the_live_data_as_it_was() {
             let half = (rdb.len() / 2) as u64;
             let stop = async {
                 progress.wait_for(|p| p.phase == "splicing" && p.bytes == half).await.unwrap();
-                cancel.cancel();
+                if !dropped {
+                    cancel.cancel();
+                }
             };
             let work = async {
                 if stalls_at == 1 {
@@ -91,8 +93,16 @@ async fn redis_queues_cancelled_half_way_leave_the_live_data_as_it_was() {
                     engine.commit(&key, &cx).await.map(drop)
                 }
             };
-            let (done, ()) = tokio::join!(work, stop);
-            assert_eq!(done.unwrap_err().kind(), Kind::Cancelled, "{policy} {stalls_at}");
+            if dropped {
+                // As when the agent dies: nobody tidies up.
+                tokio::select! {
+                    done = work => panic!("it ended: {done:?}"),
+                    () = stop => {}
+                }
+            } else {
+                let (done, ()) = tokio::join!(work, stop);
+                assert_eq!(done.unwrap_err().kind(), Kind::Cancelled, "{policy} {stalls_at}");
+            }
             assert_eq!(differences(&state(&to).await, &before), Vec::<String>::new(), "{policy} {stalls_at}");
             assert_eq!(ours(&to), Vec::<String>::new(), "{policy} {stalls_at}");
             // Nothing was touched, so it can be undone.
@@ -213,5 +223,43 @@ async fn redis_queues_of_other_engines_are_refused() {
         let refused = engine.stage(&run(), source, &context()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Unsupported, "{}", refused.chain());
         assert!(refused.chain().contains("`drop` is for redis only"), "{}", refused.chain());
+    }
+}
+
+#[tokio::test]
+async fn redis_queues_without_room_are_refused_and_the_live_data_stays() {
+    use keepsake_tests::own_mounts::{may_mount, mount, unmount};
+    if !may_mount("redis::queues::faults::redis_queues_without_room_are_refused_and_the_live_data_stays") {
+        return;
+    }
+    let from = full(&[], "set", 1).await;
+    let (report, rdb) = dump(&from).await;
+    let to = full(&[], "live", 7).await;
+    // What does not compress.
+    let mut numbers = keepsake_tests::threescale::Numbers::new(9);
+    for _ in 0..30 {
+        run_all(&to, 1, &[&[b"RPUSH", b"queue:low", &numbers.bytes(100_000)]]).await;
+    }
+    let before = state(&to).await;
+    let scratch = keepsake_tests::scratch::Scratch::new();
+    let small = scratch.path().join("small");
+    // Room for neither; for the live queues, but not for the whole as well; for both.
+    for (size, policy, words) in [
+        ("1m", QueuePolicy::Keep, Some("take the live server's queues")),
+        ("4m", QueuePolicy::Keep, Some("make room before the restore")),
+        ("128k", QueuePolicy::Drop, Some("make room before the restore")),
+        ("16m", QueuePolicy::Keep, None),
+    ] {
+        mount(&small, size);
+        let engine = Settings { redis_data_dir: None, ..settings(&to) }.open(small.clone()).unwrap();
+        let done = engine.stage(&run(), with_queues(&report, &rdb, policy), &context()).await;
+        match (done, words) {
+            (Ok(_), None) => {}
+            (Err(e), Some(words)) => assert!(e.chain().contains(words), "{size} {policy}: {}", e.chain()),
+            (done, words) => panic!("{size} {policy}: {done:?}, not {words:?}"),
+        }
+        assert_eq!(differences(&state(&to).await, &before), Vec::<String>::new(), "{size} {policy}");
+        drop(engine);
+        unmount(&small);
     }
 }
