@@ -171,7 +171,7 @@ impl InPlace {
             std::fs::remove_file(path).map_err(|e| Error::io(what(), e))?;
         } else {
             let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(what(), e))?;
-            let text: String = after.iter().map(|run| format!("{run}\n")).collect();
+            let text = after.into_iter().collect::<Vec<_>>().join("\n");
             file.write_all(text.as_bytes()).map_err(|e| Error::io(what(), e))?;
             file.as_file().sync_all().map_err(|e| Error::io(what(), e))?;
             file.persist(path).map_err(|e| Error::io(what(), e.error))?;

@@ -54,11 +54,11 @@ impl Inner {
                 response.cannot_undo = d.undo.err().unwrap_or_default();
             }
             Ok(Err(e)) => {
-                response.cannot_undo = UNKNOWN.to_owned();
+                UNKNOWN.clone_into(&mut response.cannot_undo);
                 response.problems.push(e.chain());
             }
             Err(_) => {
-                response.cannot_undo = UNKNOWN.to_owned();
+                UNKNOWN.clone_into(&mut response.cannot_undo);
                 response.problems.push(format!("the datastore did not answer in {DESCRIBE:?}"));
             }
         }
