@@ -37,7 +37,7 @@ impl Volume {
     fn new() -> Self {
         let scratch = Scratch::new();
         let root = scratch.folder("volume", 0o755);
-        let engine = open(&root, is_root());
+        let engine = open(&root, is_root(), scratch.path());
         Self { scratch, root, engine }
     }
 
@@ -80,9 +80,9 @@ impl Drop for Volume {
     }
 }
 
-fn open(root: &Path, owner: bool) -> Arc<dyn Engine> {
+fn open(root: &Path, owner: bool, scratch: &Path) -> Arc<dyn Engine> {
     let settings = Settings { files_root: root.to_owned(), files_preserve_owner: owner };
-    settings.open(PathBuf::from("/nonexistent")).expect("open the engine")
+    settings.open(scratch.to_owned()).expect("open the engine")
 }
 
 fn run() -> RunKey {

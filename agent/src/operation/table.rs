@@ -214,11 +214,10 @@ impl Table {
         }
     }
 
-    /// Cancels what lower runs have going; says whether there was something.
+    /// Cancels what lower runs have going, unless it changes live data; says whether there is something to wait for.
     fn cancel_fenced(&self, epoch: Epoch) -> bool {
-        let fenced: Vec<_> =
-            self.running().into_iter().filter(|o| o.run.epoch < epoch && !o.changes_live_data()).collect();
-        for operation in &fenced {
+        let fenced: Vec<_> = self.running().into_iter().filter(|o| o.run.epoch < epoch).collect();
+        for operation in fenced.iter().filter(|o| !o.changes_live_data()) {
             tracing::warn!("run {epoch} fences {} of run {}", operation.what, operation.run);
             operation.cancel();
         }

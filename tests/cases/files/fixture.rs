@@ -70,7 +70,7 @@ async fn the_storage_of_an_installation_comes_back() {
     assert_eq!((expected.count('f'), expected.count('d'), expected.count('l')), (501, 411, 5));
     let space = allocated(&root);
 
-    volume.engine = open(&root, is_root());
+    volume.engine = open(&root, is_root(), volume.scratch.path());
     volume.root.clone_from(&root);
     let (report, source) = volume.dump().await;
     assert_eq!(report.warnings, Vec::<String>::new());

@@ -50,7 +50,7 @@ async fn a_set_that_does_not_fit_is_refused_with_figures() {
     }
     let mut volume = Volume::new();
     mount(&volume.root, "4m");
-    volume.engine = super::open(&volume.root, true);
+    volume.engine = super::open(&volume.root, true, volume.scratch.path());
     let description = volume.engine.describe().await.unwrap();
     assert_eq!(description.facts["filesystem"], "tmpfs");
     volume.write("live", vec![1; 1_000_000]);

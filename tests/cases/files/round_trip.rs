@@ -288,12 +288,12 @@ async fn describe_says_what_the_volume_is_and_what_is_wrong() {
     for fact in ["filesystem", "bytes-used", "entries"] {
         assert!(!description.facts[fact].is_empty(), "{fact}");
     }
-    let missing = open(&volume.root.join("missing"), false).describe().await.unwrap();
+    let missing = open(&volume.root.join("missing"), false, volume.scratch.path()).describe().await.unwrap();
     assert!(missing.problems[0].contains("missing (--files-root)"), "{:?}", missing.problems);
     volume.write("file", "x");
-    let file = open(&volume.root.join("file"), false).describe().await.unwrap();
+    let file = open(&volume.root.join("file"), false, volume.scratch.path()).describe().await.unwrap();
     assert!(file.problems[0].contains("--files-root"), "{:?}", file.problems);
-    let error = open(&volume.root.join("missing"), false);
+    let error = open(&volume.root.join("missing"), false, volume.scratch.path());
     let sink = keepsake_tests::memory::MemorySink::default();
     assert!(error.dump(None, &sink, &super::context()).await.is_err());
     assert!(sink.finished().is_empty());

@@ -100,11 +100,12 @@ async fn owners_are_set_only_when_asked_for() {
         eprintln!("SKIPPED: only root can prepare files of another user");
         return;
     };
-    let from = Volume { engine: open(&root, false), root, scratch: Scratch::new() };
+    let scratch = Scratch::new();
+    let from = Volume { engine: open(&root, false, scratch.path()), root, scratch };
     let (_, source) = from.dump().await;
     let volume = Volume::new();
     volume.write("live", "x");
-    let strict = open(&volume.root, true);
+    let strict = open(&volume.root, true, volume.scratch.path());
     let key = run();
     strict.stage(&key, Arc::new(source.clone()), &context()).await.unwrap();
     let error = strict.commit(&key, &context()).await.unwrap_err();
@@ -142,7 +143,8 @@ async fn a_swap_that_fails_is_taken_back() {
         other.write(&format!("{name}/file"), "from the set");
     }
     let (_, source) = other.dump().await;
-    let volume = Volume { engine: open(&root, false), root, scratch: Scratch::new() };
+    let scratch = Scratch::new();
+    let volume = Volume { engine: open(&root, false, scratch.path()), root, scratch };
     let before = volume.manifest();
     let key = run();
     volume.engine.stage(&key, Arc::new(source), &context()).await.unwrap();

@@ -231,6 +231,7 @@ async fn redis_queues_are_kept_and_counted_over_the_network_too() {
     let want = expected(&set, &state(&to).await, QueuePolicy::Keep, is_queue_by_hand);
     assert!(want.contains_key(&(1, b"resque:queue:late".to_vec())));
     engine.commit(&key, &context()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    engine.finalize(&key, &context()).await.unwrap();
     assert_eq!(differences(&state(&to).await, &want), Vec::<String>::new());
     let left: Vec<_> = std::fs::read_dir(to.scratch()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|n| ["data", "password", "redis.conf"].iter().any(|known| n == known)), "{left:?}");

@@ -16,6 +16,8 @@ use crate::engine::{Hold, Prepared};
 
 /// A transaction that has changed rows and goes on for so long is in the way: the lock waits for its end. Seconds.
 const LONG: u32 = 1;
+/// After so long the list of transactions is made anew.
+const FRESH: Duration = Duration::from_millis(150);
 
 /// Whether this server's writes can be held; if not, why.
 pub(super) async fn possible(server: &mut Server) -> Result<std::result::Result<(), String>> {
@@ -38,6 +40,15 @@ pub(super) async fn possible(server: &mut Server) -> Result<std::result::Result<
 
 /// What would be in the way of a hold now: transactions that changed rows and are still open, and definitions being changed.
 pub(super) async fn in_the_way(server: &mut Server, database: &str) -> Result<Option<String>> {
+    if look(server, database).await?.is_none() {
+        return Ok(None);
+    }
+    // The list of transactions comes from a cache, which is not refreshed while it is asked for more often than every 100 ms.
+    tokio::time::sleep(FRESH).await;
+    look(server, database).await
+}
+
+async fn look(server: &mut Server, database: &str) -> Result<Option<String>> {
     let queries = [
         format!(
             "SELECT CONCAT('a transaction of connection ', trx_mysql_thread_id, ' that has changed rows is open for longer than {LONG} s') \
