@@ -139,7 +139,8 @@ impl<'a> Runner<'a> {
 
     async fn forward(&self) -> Result<(Outcome, String)> {
         let mut begun: Vec<&Step> = Vec::new();
-        for stage in &self.plan.stages {
+        let (with_way_back, without) = self.plan.at_the_point_of_no_return();
+        for stage in with_way_back {
             if self.cancel.is_cancelled() {
                 let failure = Failure { kind: Kind::Cancelled, text: "somebody asked the run to stop".to_owned() };
                 return self.unwind(&begun, &failure).await;
@@ -149,9 +150,21 @@ impl<'a> Runner<'a> {
                 return self.unwind(&begun, &failure).await;
             }
         }
+        // Neither a failure nor a wish to stop undoes what is whole: what is left to do is done, and what cannot be done is told.
+        for stage in without {
+            self.stage(stage).await?;
+        }
         let failed = self.failed_components().await;
         if failed.is_empty() {
             return Ok((Outcome::Completed, String::new()));
+        }
+        if self.plan.is_restore() {
+            let note = format!(
+                "everything was restored and counted; only what a rollback would have needed could not be dropped at {}: `keepsake runs {}` says why",
+                failed.join(", "),
+                self.key.epoch
+            );
+            return Ok((Outcome::Partial, note));
         }
         Ok((Outcome::Partial, format!("without {}", failed.join(", "))))
     }
