@@ -8,6 +8,8 @@ use keepsake_core::repository::Repository;
 use keepsake_core::repository::sets::{SetEntry, SetState};
 use serde::Serialize;
 
+use crate::plan::Plan;
+
 /// One line of the list of sets.
 #[derive(Debug, Serialize)]
 pub struct SetLine {
@@ -85,6 +87,28 @@ fn line(installation: &Installation, entry: &SetEntry, latest: bool) -> SetLine 
             ..empty
         },
     }
+}
+
+/// What a backup left whose coordinator is gone, in words. It may have been killed between its record and the end of its journal, so the
+/// record is looked for.
+pub async fn left_by(repository: Result<&Repository, &Error>, plan: &Plan) -> String {
+    let record = match repository {
+        Ok(repository) => repository.record(&plan.installation, plan.set).await,
+        Err(e) => return cannot_tell(e),
+    };
+    match record {
+        Ok(record) => format!(
+            "Its record was written before its coordinator was gone: set {} is {}, and can be restored like any other",
+            plan.set,
+            status_word(record.status)
+        ),
+        Err(e) if e.kind() == Kind::NotFound => "It left no set, and what it stored so far is harmless".to_owned(),
+        Err(e) => cannot_tell(&e),
+    }
+}
+
+fn cannot_tell(why: &Error) -> String {
+    format!("Whether it left a set is not known ({}): see `keepsake sets`", why.chain())
 }
 
 /// The word for a status.

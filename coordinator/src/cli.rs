@@ -23,7 +23,6 @@ pub use args::{Args, Command};
 
 use crate::app::App;
 use crate::exit::Exit;
-use crate::run::event::Outcome;
 
 /// Parses the arguments, does what they say, and prints what came of it.
 pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
@@ -72,16 +71,6 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Keys(command) => keys::run(args, &app, command).await,
         Command::Pki(command) => pki::run(args, command),
         Command::Doctor(command) => doctor::run(args, &app, command).await,
-    }
-}
-
-/// The exit status of a run that ended so.
-fn exit_of(outcome: Outcome) -> Exit {
-    match outcome {
-        Outcome::Completed => Exit::Done,
-        Outcome::Failed | Outcome::Refused | Outcome::Abandoned => Exit::Failed,
-        Outcome::Partial | Outcome::Stuck | Outcome::Unknown => Exit::StuckOrPartial,
-        Outcome::Cancelled => Exit::Cancelled,
     }
 }
 

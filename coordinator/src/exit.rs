@@ -2,6 +2,8 @@
 
 use keepsake_core::{Error, Kind};
 
+use crate::run::event::Outcome;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -51,6 +53,22 @@ impl Exit {
             | Kind::Unsupported
             | Kind::Internal => Self::Failed,
         }
+    }
+
+    /// The status of a run that ended so.
+    pub fn of_outcome(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Done,
+            Outcome::Failed | Outcome::Refused | Outcome::Abandoned => Self::Failed,
+            Outcome::Partial | Outcome::Stuck | Outcome::Unknown => Self::StuckOrPartial,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+
+    /// The status of a run whose journal was lost; `loading` says whether it had begun to load over live data. Then it is never the
+    /// status that says that nothing was changed, whatever the error is.
+    pub fn of_lost_run(error: &Error, loading: bool) -> Self {
+        if loading { Self::StuckOrPartial } else { Self::of(error) }
     }
 
     /// The status of several runs together: the worst.

@@ -249,6 +249,14 @@ impl Plan {
         self.steps().find(|s| &s.id == id)
     }
 
+    /// The stages up to the last one that loads, and those after it, when everything is loaded and nothing goes back any more. A plan that
+    /// loads nothing can go back to its end.
+    pub fn at_the_point_of_no_return(&self) -> (&[Stage], &[Stage]) {
+        let loads = |stage: &Stage| stage.steps.iter().any(|s| matches!(s.action, Action::Commit { .. }));
+        let last = self.stages.iter().rposition(loads).map_or(self.stages.len(), |at| at + 1);
+        self.stages.split_at(last)
+    }
+
     /// Whether this is a restore.
     pub fn is_restore(&self) -> bool {
         matches!(self.goal, Goal::Restore { .. })

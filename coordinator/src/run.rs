@@ -12,6 +12,7 @@ pub mod status;
 mod unwind;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -87,6 +88,8 @@ pub struct Runner<'a> {
     reporter: &'a dyn Reporter,
     cancel: CancellationToken,
     outputs: Mutex<BTreeMap<StepId, Result<Output, Failure>>>,
+    /// Whether an agent may have been asked to load over live data.
+    load_begun: AtomicBool,
 }
 
 impl std::fmt::Debug for Runner<'_> {
@@ -120,14 +123,20 @@ impl<'a> Runner<'a> {
             reporter,
             cancel,
             outputs: Mutex::new(BTreeMap::new()),
+            load_begun: AtomicBool::new(false),
         }
     }
 
     /// Runs to the end and journals how it ended.
     ///
     /// # Errors
-    /// Only when the journal cannot be written: then nothing more was done in the name of this run.
+    /// Only when the journal cannot be written: then nothing more was begun in the name of this run. What was begun may go on at the
+    /// agents: see [`Runner::load_was_begun`].
     pub async fn execute(&self) -> Result<(Outcome, String)> {
+        self.to_the_end().await.map_err(|e| self.lost(e))
+    }
+
+    async fn to_the_end(&self) -> Result<(Outcome, String)> {
         let (outcome, note) = tokio::select! {
             biased;
             ended = self.forward() => ended?,
@@ -137,9 +146,36 @@ impl<'a> Runner<'a> {
         Ok((outcome, note))
     }
 
+    /// Whether a load over live data was begun. It is not cut short when this coordinator goes.
+    pub fn load_was_begun(&self) -> bool {
+        self.load_begun.load(Ordering::SeqCst)
+    }
+
+    /// What is said when the journal is lost.
+    fn lost(&self, error: Error) -> Error {
+        if !self.load_was_begun() {
+            return error;
+        }
+        let (epoch, installation) = (self.key.epoch, &self.key.installation);
+        let told = if error.kind() == Kind::Conflict {
+            format!(
+                "restore {epoch} of {installation} was ended by somebody else after it had begun to load over live data, and agents may still be \
+                 loading: see `keepsake runs --installation {installation}`, then restore again"
+            )
+        } else {
+            format!(
+                "restore {epoch} of {installation} lost its journal after it had begun to load over live data: it is unfinished, and agents may \
+                 still be loading. See `keepsake runs --installation {installation}`, end it with `keepsake cancel --installation {installation} \
+                 --coordinator-is-gone`, then restore again"
+            )
+        };
+        error.context(told)
+    }
+
     async fn forward(&self) -> Result<(Outcome, String)> {
         let mut begun: Vec<&Step> = Vec::new();
-        for stage in &self.plan.stages {
+        let (with_way_back, without) = self.plan.at_the_point_of_no_return();
+        for stage in with_way_back {
             if self.cancel.is_cancelled() {
                 let failure = Failure { kind: Kind::Cancelled, text: "somebody asked the run to stop".to_owned() };
                 return self.unwind(&begun, &failure).await;
@@ -149,9 +185,21 @@ impl<'a> Runner<'a> {
                 return self.unwind(&begun, &failure).await;
             }
         }
+        // Neither a failure nor a wish to stop undoes what is whole: what is left to do is done, and what cannot be done is told.
+        for stage in without {
+            self.stage(stage).await?;
+        }
         let failed = self.failed_components().await;
         if failed.is_empty() {
             return Ok((Outcome::Completed, String::new()));
+        }
+        if self.plan.is_restore() {
+            let note = format!(
+                "everything was restored and counted; only what a rollback would have needed could not be dropped at {}: `keepsake runs {}` says why",
+                failed.join(", "),
+                self.key.epoch
+            );
+            return Ok((Outcome::Partial, note));
         }
         Ok((Outcome::Partial, format!("without {}", failed.join(", "))))
     }
@@ -177,6 +225,9 @@ impl<'a> Runner<'a> {
 
     async fn step(&self, step: &Step) -> Result<Option<Failure>> {
         self.append(Event::Started { step: step.id.clone() }).await?;
+        if matches!(step.action, Action::Commit { .. }) {
+            self.load_begun.store(true, Ordering::SeqCst);
+        }
         let done = self.perform(step).await;
         let (event, result) = match done {
             Ok(output) => (Event::Succeeded { step: step.id.clone(), output: output.clone() }, Ok(output)),
@@ -203,15 +254,18 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Says now and then that the coordinator is there and looks whether it should stop. Returns only with the reason to stop at once.
+    /// Says now and then that the coordinator is there and looks whether it should stop. Returns only with the reason to stop at once,
+    /// which is that somebody else ended the run. That a word cannot be written for a while is no such reason: whoever takes over in that
+    /// time writes where the next word would go, and so is noticed; and a step that ends cannot be written either, and says so.
     async fn stay_alive(&self) -> Error {
         let mut last = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             if last.elapsed() >= ALIVE_EVERY {
-                last = tokio::time::Instant::now();
-                if let Err(e) = self.append(Event::Alive).await {
-                    return e;
+                match self.append(Event::Alive).await {
+                    Ok(()) => last = tokio::time::Instant::now(),
+                    Err(e) if e.kind() == Kind::Conflict => return e,
+                    Err(e) => tracing::warn!("say that the coordinator is there, and try again: {}", e.chain()),
                 }
             }
             let asked = self.journal.lock().await.cancel_asked().await;

@@ -13,6 +13,7 @@ use keepsake_tests::fake_fleet::Load;
 use tokio_util::sync::CancellationToken;
 
 pub mod house;
+mod lost;
 
 use self::house::House;
 

@@ -42,7 +42,9 @@ pub struct FakeFleet {
 #[derive(Debug, Default)]
 struct State {
     fails: BTreeSet<String>,
-    fails_late: BTreeSet<String>,
+    fails_late: BTreeMap<String, Kind>,
+    /// Components whose agent was started again and knows of no run.
+    forgetful: BTreeSet<Component>,
     waits: BTreeSet<String>,
     calls: Vec<String>,
     loads: BTreeMap<Component, Load>,
@@ -107,7 +109,17 @@ impl FakeFleet {
 
     /// The step fails after it had its effect.
     pub fn fail_late(&self, step: &str) {
-        self.lock().fails_late.insert(step.to_owned());
+        self.fail_late_as(step, Kind::Timeout);
+    }
+
+    /// The step fails after it had its effect, with this kind.
+    pub fn fail_late_as(&self, step: &str, kind: Kind) {
+        self.lock().fails_late.insert(step.to_owned(), kind);
+    }
+
+    /// The component's agent says that all is well when it is asked to roll back, because it knows nothing of the run.
+    pub fn forget(&self, component: &str) {
+        self.lock().forgetful.insert(component.parse().expect("a component"));
     }
 
     /// The step waits until it is cancelled.
@@ -156,10 +168,10 @@ impl FakeFleet {
     }
 
     fn leave(&self, step: &str) -> Result<()> {
-        if self.lock().fails_late.contains(step) {
-            return Err(Error::new(Kind::Timeout, format!("{step} fails late on purpose")));
+        match self.lock().fails_late.get(step) {
+            Some(kind) => Err(Error::new(*kind, format!("{step} fails late on purpose"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn set(&self, component: &Component, load: Load) {
@@ -252,6 +264,9 @@ impl Fleet for FakeFleet {
 
     async fn rollback(&self, component: &Component, key: &OpKey, _: OnProgress<'_>) -> Result<()> {
         self.enter(key.step.as_str()).await?;
+        if self.lock().forgetful.contains(component) {
+            return Ok(());
+        }
         if matches!(self.load_of(component), Load::Torn | Load::New) {
             return Err(Error::new(Kind::Unsupported, "the live data is gone"));
         }

@@ -158,6 +158,6 @@ async fn back_up(
         outcome,
         note,
         error: None,
-        exit: super::exit_of(outcome),
+        exit: Exit::of_outcome(outcome),
     })
 }

@@ -51,7 +51,13 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let (head, log) = claim::begin(&app.runs()?, &installation.name, &plan).await?;
     let world = World { fleet: &fleet, repository: &repository, signing: None, source: Some((&record, &opening)) };
     let runner = Runner::new(&head, world, Box::new(log), &terminal, cancel);
-    let (outcome, note) = Box::pin(runner.execute()).await?;
+    let (outcome, note) = match Box::pin(runner.execute()).await {
+        Ok(ended) => ended,
+        Err(lost) => {
+            output::error(args, &lost);
+            return Ok(Exit::of_lost_run(&lost, runner.load_was_begun()));
+        }
+    };
     let done = Restored {
         installation: installation.name.to_string(),
         epoch: head.epoch.0,
@@ -69,7 +75,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
             done.outcome.as_str()
         )
     })?;
-    Ok(super::exit_of(outcome))
+    Ok(Exit::of_outcome(outcome))
 }
 
 /// A person, or the flag, must name the installation whose live data goes.

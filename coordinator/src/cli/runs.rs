@@ -12,6 +12,7 @@ use super::args::{Args, Cancel, Runs};
 use super::backup::looked_at;
 use super::output;
 use crate::app::App;
+use crate::catalog;
 use crate::exit::Exit;
 use crate::fleet::Fleet;
 use crate::run::claim;
@@ -149,8 +150,9 @@ pub(super) async fn cancel(args: &Args, app: &App, command: &Cancel) -> Result<E
     stop_agents(app, installation, &run).await;
     let what = if run.head.plan.is_restore() {
         "Look at the datastores before the applications start: a component may hold the old data, the new, or a part"
+            .to_owned()
     } else {
-        "It left no set, and what it stored so far is harmless"
+        catalog::left_by(app.repository().await.as_ref(), &run.head.plan).await
     };
     output::result(
         args,

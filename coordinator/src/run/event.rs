@@ -110,7 +110,8 @@ pub enum Output {
 pub enum Outcome {
     /// All was done.
     Completed,
-    /// A set was made that lacks a component which failed.
+    /// What was asked for was made but for what failed of single components. A backup: a set was made that lacks a component. A restore:
+    /// everything was restored and counted, but what a rollback would have needed could not be dropped everywhere.
     Partial,
     /// It failed, and nothing of it remains.
     Failed,

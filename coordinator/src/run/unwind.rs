@@ -33,7 +33,8 @@ impl Runner<'_> {
     }
 
     async fn undo(&self, step: &Step) -> Result<()> {
-        let done = self.outputs.lock().await.get(&step.id).is_some_and(Result::is_ok);
+        let result = self.outputs.lock().await.get(&step.id).cloned();
+        let done = result.as_ref().is_some_and(Result::is_ok);
         let action = match &step.undo {
             Undo::Nothing => return Ok(()),
             Undo::By { action } => (**action).clone(),
@@ -49,14 +50,44 @@ impl Runner<'_> {
         self.world.fleet.cancel_run(component, &self.key).await?;
         let report = |progress| self.reporter.progress(self.plan, step, progress);
         match &action {
-            Action::Rollback { component } => self.world.fleet.rollback(component, &key, &report).await,
+            Action::Rollback { component } => self.world.fleet.rollback(component, &key, &report).await?,
             Action::BeginSet
             | Action::Cut { .. }
             | Action::Dump { .. }
             | Action::CommitSet
             | Action::Stage { .. }
             | Action::Commit { .. }
-            | Action::Finalize { .. } => Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
+            | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
         }
+        match (&step.action, result) {
+            // Whoever does not know how a load ended may be asking an agent that was started again since: that it finds nothing to roll back
+            // says nothing of the live data.
+            (Action::Commit { component }, Some(Err(failure))) if !agent_told_the_end(failure.kind) => Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "how far the load of {component} came is not known ({}), so no rollback proves anything: its live data may be the old, the new, \
+                     or a part of each; look at it, or restore again",
+                    failure.text
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a load that failed so was seen to fail by the agent that ran it. The others are also what is heard of an agent that is out of
+/// reach, or that was started again and knows nothing of the run.
+fn agent_told_the_end(kind: Kind) -> bool {
+    match kind {
+        Kind::NotFound | Kind::Unavailable | Kind::Timeout => false,
+        Kind::Invalid
+        | Kind::Exists
+        | Kind::Conflict
+        | Kind::Busy
+        | Kind::Cancelled
+        | Kind::Denied
+        | Kind::Corrupt
+        | Kind::Unsupported
+        | Kind::Internal => true,
     }
 }

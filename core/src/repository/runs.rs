@@ -1,7 +1,8 @@
 //! Runs: the plan and its events, in the repository, create-only. There is no other lock and no other journal.
 //!
-//! Creating object 0 under the next free number *is* taking the epoch; the loser of a race takes the next. An event is the next free
-//! number of its run, so two writers of one run notice each other: the second one's create fails.
+//! Creating object 0 under the next free number *is* taking the epoch; the loser of a race takes the next. No epoch is taken before
+//! the one below it is: whoever holds one and looks at all lower ones sees everybody who may run. An event is the next free number of
+//! its run, so two writers of one run notice each other: the second one's create fails.
 //! What the plan and the events say is the coordinator's business; here they are JSON.
 
 use bytes::Bytes;
@@ -76,6 +77,8 @@ pub struct RunLog {
     run: RunId,
     epoch: Epoch,
     next: u32,
+    /// An entry that may have been stored or not. It keeps its number: the next entry under the same one would look like somebody else's.
+    unsure: Option<Bytes>,
 }
 
 impl Runs {
@@ -84,7 +87,7 @@ impl Runs {
         Self { store }
     }
 
-    /// Epochs of an installation, rising.
+    /// Epochs of an installation, rising. Some may not be taken yet: a folder can be there before its object 0.
     ///
     /// # Errors
     /// The store cannot be listed.
@@ -95,10 +98,26 @@ impl Runs {
         Ok(epochs)
     }
 
+    /// The last epoch that is taken. A folder alone takes none: a local store makes the folder, then the file, and then gives the file its
+    /// name, and whoever went past such a folder would not contend with the one who is about to have it.
+    async fn last_taken(&self, installation: &Installation) -> Result<Epoch> {
+        for epoch in self.epochs(installation).await?.into_iter().rev() {
+            let names = self.store.names(&layout::run(installation, epoch)).await?;
+            let head = layout::run_entry(installation, epoch, 0);
+            if self.store.find(&head).await?.is_some() {
+                return Ok(epoch);
+            }
+            if last_entry(&names) > 0 {
+                return Err(hole(&head));
+            }
+        }
+        Ok(Epoch(0))
+    }
+
     /// Takes the next epoch by creating object 0.
     ///
     /// # Errors
-    /// The store cannot be written.
+    /// The store cannot be written; `Corrupt` when a run has events and no object 0.
     pub async fn begin<P: Serialize + Clone>(
         &self,
         installation: &Installation,
@@ -110,7 +129,7 @@ impl Runs {
             format: FORMAT,
             run: RunId::generate(),
             installation: installation.clone(),
-            epoch: self.epochs(installation).await?.last().copied().unwrap_or(Epoch(0)).next(),
+            epoch: self.last_taken(installation).await?.next(),
             started: clock::now(),
             by: by.to_owned(),
             plan_sha256: sha256_hex(&plan_bytes),
@@ -131,6 +150,7 @@ impl Runs {
             run: head.run,
             epoch: head.epoch,
             next: 1,
+            unsure: None,
         };
         Ok((head, log))
     }
@@ -138,22 +158,29 @@ impl Runs {
     /// Reads a run.
     ///
     /// # Errors
-    /// `NotFound` when there is none, `Corrupt` when an object cannot be read.
+    /// `NotFound` when there is none, `Corrupt` when an object cannot be read or is missing below a later one.
     pub async fn read<P: DeserializeOwned, E: DeserializeOwned>(
         &self,
         installation: &Installation,
         epoch: Epoch,
     ) -> Result<StoredRun<P, E>> {
         let folder = layout::run(installation, epoch);
+        // Listed first: entries are written in order, so whatever is below a listed one must be there.
         let names = self.store.names(&folder).await?;
-        let head: RunHead<P> = self
-            .parse(&layout::run_entry(installation, epoch, 0))
-            .await
-            .with_context(|| format!("read run {epoch} of {installation}"))?;
+        let last = last_entry(&names);
+        let key = layout::run_entry(installation, epoch, 0);
+        let head: RunHead<P> = match self.parse(&key).await {
+            Err(e) if e.kind() == Kind::NotFound && last > 0 => return Err(hole(&key)),
+            head => head.with_context(|| format!("read run {epoch} of {installation}"))?,
+        };
         let mut events = Vec::new();
-        let last = names.iter().filter_map(|n| n.strip_suffix(".json")?.parse::<u32>().ok()).max().unwrap_or(0);
         for n in 1..=last {
-            events.push(self.parse(&layout::run_entry(installation, epoch, n)).await?);
+            let key = layout::run_entry(installation, epoch, n);
+            match self.parse(&key).await {
+                // Not `NotFound`, which means that there is no such run: this one may be an unfinished restore.
+                Err(e) if e.kind() == Kind::NotFound => return Err(hole(&key)),
+                event => events.push(event?),
+            }
         }
         let cancel_asked = names.iter().any(|n| n == "cancel");
         Ok(StoredRun { head, events, cancel_asked })
@@ -167,6 +194,7 @@ impl Runs {
             run: run.head.run,
             epoch: run.head.epoch,
             next: u32::try_from(run.events.len()).unwrap_or(u32::MAX - 1) + 1,
+            unsure: None,
         }
     }
 
@@ -196,14 +224,23 @@ impl RunLog {
         self.run
     }
 
-    /// Appends an event and waits until it is durable.
+    /// Appends an event and waits until it is durable. After a failure that may pass it can be called again: the entry that failed is
+    /// then stored first, as it was.
     ///
     /// # Errors
     /// `Conflict` when somebody else wrote to this run: it was ended, and nothing more may be done in its name.
     pub async fn append<E: Serialize>(&mut self, event: &E) -> Result<()> {
+        self.settle().await?;
         let entry = RunEvent { format: FORMAT, n: self.next, at: clock::now(), event };
+        self.unsure = Some(to_bytes(&entry)?);
+        self.settle().await
+    }
+
+    /// Stores the entry that is not known to be stored. Kept until it is, also when this future is dropped half way.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(bytes) = &self.unsure else { return Ok(()) };
         let key = layout::run_entry(&self.installation, self.epoch, self.next);
-        self.store.ensure(&key, &to_bytes(&entry)?).await.map_err(|e| match e.kind() {
+        self.store.ensure(&key, bytes).await.map_err(|e| match e.kind() {
             Kind::Conflict => Error::caused(
                 Kind::Conflict,
                 format!("run {}/{} was ended by another coordinator; this one stops", self.installation, self.epoch),
@@ -211,6 +248,7 @@ impl RunLog {
             ),
             _ => e.context("write to the run's journal"),
         })?;
+        self.unsure = None;
         self.next += 1;
         Ok(())
     }
@@ -222,6 +260,21 @@ impl RunLog {
     pub async fn cancel_asked(&self) -> Result<bool> {
         Ok(self.store.find(&layout::run_cancel(&self.installation, self.epoch)).await?.is_some())
     }
+}
+
+/// The highest number among a run's objects.
+fn last_entry(names: &[String]) -> u32 {
+    names.iter().filter_map(|n| n.strip_suffix(".json")?.parse().ok()).max().unwrap_or(0)
+}
+
+fn hole(key: &str) -> Error {
+    Error::new(
+        Kind::Corrupt,
+        format!(
+            "{key} is missing, but later entries of the same run are there: nobody can tell how far that run went, so nothing is begun. Bring \
+             the object back from a copy or an older version of the repository"
+        ),
+    )
 }
 
 fn to_bytes<T: Serialize>(value: &T) -> Result<Bytes> {

@@ -68,3 +68,70 @@ async fn the_second_writer_of_a_run_is_told_to_stop() {
     runs.ask_to_cancel(&prod(), Epoch(1)).await.unwrap();
     assert!(first.cancel_asked().await.unwrap());
 }
+
+/// As a folder is between the moment when a local file was written and the one when it got its name.
+fn half_created(root: &std::path::Path, epoch: u32) {
+    let folder = root.join(format!("runs/prod/{epoch:08}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("000000.json#1"), "half").unwrap();
+}
+
+#[tokio::test]
+async fn an_epoch_whose_plan_is_still_being_written_is_contended_for_and_not_skipped() {
+    for before in 0..2 {
+        let root = tempfile::tempdir().unwrap();
+        let runs = Runs::new(Store::open(&format!("file://{}", root.path().display())).unwrap());
+        for _ in 0..before {
+            runs.begin(&prod(), "earlier", &"plan".to_owned()).await.unwrap();
+        }
+        half_created(root.path(), before + 1);
+        let (head, _) = runs.begin(&prod(), "host", &"plan".to_owned()).await.unwrap();
+        assert_eq!(head.epoch, Epoch(u64::from(before) + 1), "the other one would look only at lower epochs");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_with_a_hole_is_corrupt_and_not_absent() {
+    for missing in 0..3 {
+        let inner = Arc::new(InMemory::new());
+        let runs = Runs::new(store_over(inner.clone()));
+        let (_, mut log) = runs.begin(&prod(), "host", &"plan".to_owned()).await.unwrap();
+        for event in ["a", "b", "c"] {
+            log.append(&event).await.unwrap();
+        }
+        let key = format!("runs/prod/00000001/{missing:06}.json");
+        object_store::ObjectStoreExt::delete(&inner, &object_store::path::Path::from(key.as_str())).await.unwrap();
+        let found = runs.read::<String, String>(&prod(), Epoch(1)).await.unwrap_err();
+        assert_eq!(found.kind(), Kind::Corrupt, "{}", found.chain());
+        assert!(found.chain().contains(&key), "{}", found.chain());
+        if missing == 0 {
+            let found = runs.begin(&prod(), "host", &"plan".to_owned()).await.unwrap_err();
+            assert_eq!(found.kind(), Kind::Corrupt, "the epoch was given away again: {}", found.chain());
+        }
+    }
+    let runs = Runs::new(store_over(Arc::new(InMemory::new())));
+    assert_eq!(runs.read::<String, String>(&prod(), Epoch(1)).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn an_entry_whose_fate_was_unknown_does_not_fence_its_own_writer() {
+    let (store, faults) = faulty(Arc::new(InMemory::new()));
+    let runs = Runs::new(store);
+    let (_, mut log) = runs.begin(&prod(), "host", &"plan".to_owned()).await.unwrap();
+    // It is stored, and nobody learns it.
+    faults.put(0, Fault::LoseAnswer);
+    for n in 0..3 {
+        faults.get(n, Fault::Fail);
+    }
+    assert!(log.append(&"a").await.unwrap_err().kind().retry());
+    assert_eq!(faults.pending(), 0);
+    log.append(&"b").await.unwrap();
+    // It is not stored, and the next one comes after it all the same.
+    for n in 0..4 {
+        faults.put(n, Fault::Fail);
+    }
+    log.append(&"c").await.unwrap_err();
+    log.append(&"d").await.unwrap();
+    let run: Run = runs.read(&prod(), Epoch(1)).await.unwrap();
+    assert_eq!(run.events.iter().map(|e| e.event.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+}

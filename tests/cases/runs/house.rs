@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use keepsake_coordinator::exit::Exit;
 use keepsake_coordinator::fleet::{Opening, Progress};
 use keepsake_coordinator::inventory::Inventory;
 use keepsake_coordinator::plan::{self, Plan, Step};
@@ -54,25 +55,42 @@ impl Reporter for Said {
     fn progress(&self, _: &Plan, _: &Step, _: Progress) {}
 }
 
-/// A journal that refuses its n-th entry and every later one, as if the store were gone.
-struct Refusing<'a> {
+/// A journal that asks before each entry whether it may be written.
+struct Asking<'a, 'h> {
     log: &'a mut RunLog,
-    left: usize,
+    may: May<'h>,
 }
 
+/// Says whether an entry may be written.
+pub type May<'h> = Box<dyn FnMut(&Event) -> Result<()> + Send + Sync + 'h>;
+
 #[async_trait]
-impl Journal for Refusing<'_> {
+impl Journal for Asking<'_, '_> {
     async fn append(&mut self, event: &Event) -> Result<()> {
-        if self.left == 0 {
-            return Err(Error::new(Kind::Unavailable, "the journal is gone (on purpose)"));
-        }
-        self.left -= 1;
+        (self.may)(event)?;
         self.log.append(event).await
     }
 
     async fn cancel_asked(&self) -> Result<bool> {
         Ok(false)
     }
+}
+
+/// Refuses the n-th entry and every later one, as if the store were gone.
+fn refusing<'h>(mut left: usize) -> May<'h> {
+    Box::new(move |_| {
+        if left == 0 {
+            return Err(Error::new(Kind::Unavailable, "the journal is gone (on purpose)"));
+        }
+        left -= 1;
+        Ok(())
+    })
+}
+
+/// How an execution ended, as the command line sees it.
+pub struct Executed {
+    pub ended: Result<(Outcome, String)>,
+    pub exit: Exit,
 }
 
 impl House {
@@ -110,6 +128,17 @@ impl House {
         entries: usize,
         cancel: CancellationToken,
     ) -> Result<(Outcome, String)> {
+        self.executed(plan, source, refusing(entries), cancel).await?.ended
+    }
+
+    /// Executes a plan with a journal that asks before each entry.
+    pub async fn executed(
+        &self,
+        plan: &Plan,
+        source: Option<&Record>,
+        may: May<'_>,
+        cancel: CancellationToken,
+    ) -> Result<Executed> {
         let (head, mut log) = claim::begin(&self.runs, &self.installation.name, plan).await?;
         let opening = Opening::None;
         let world = World {
@@ -118,8 +147,14 @@ impl House {
             signing: Some(&self.signing),
             source: source.map(|r| (r, &opening)),
         };
-        let journal = Refusing { log: &mut log, left: entries };
-        Box::pin(Runner::new(&head, world, Box::new(journal), &self.said, cancel).execute()).await
+        let journal = Asking { log: &mut log, may };
+        let runner = Runner::new(&head, world, Box::new(journal), &self.said, cancel);
+        let ended = Box::pin(runner.execute()).await;
+        let exit = match &ended {
+            Ok((outcome, _)) => Exit::of_outcome(*outcome),
+            Err(e) => Exit::of_lost_run(e, runner.load_was_begun()),
+        };
+        Ok(Executed { ended, exit })
     }
 
     pub async fn back_up(&self) -> Result<(Outcome, String)> {
@@ -131,6 +166,13 @@ impl House {
         let record = self.latest().await.unwrap();
         let plan = self.plan_restore(&record).await;
         self.execute(&plan, Some(&record), usize::MAX, CancellationToken::new()).await
+    }
+
+    /// Restores these components alone; all, if none is named.
+    pub async fn plan_restore_of(&self, record: &Record, only: &[&str]) -> Plan {
+        let inventory = Inventory::ask(&self.installation, &self.fleet).await;
+        let only: Vec<_> = only.iter().map(|n| n.parse().unwrap()).collect();
+        plan::restore::plan(&self.installation, &inventory, record, &only, &[]).unwrap()
     }
 
     pub async fn latest(&self) -> Option<Record> {
