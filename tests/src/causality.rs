@@ -167,7 +167,9 @@ async fn write(writer: usize, places: &Places, stop: &AtomicBool, shared: &Share
     let mut sql =
         mysql_async::Conn::new(mysql::opts(places.mysql).tcp_nodelay(true)).await.expect("connect to system-mysql");
     let zync = postgres::connect(places.zync, "zync_production").await.expect("connect to zync-database");
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(Duration::from_secs(60)))
+        .set_response_timeout(Some(Duration::from_secs(60)));
     let mut backend = places.backend.get_multiplexed_async_connection_with_config(&config).await.expect("connect");
     let mut last = places.system_redis.get_multiplexed_async_connection_with_config(&config).await.expect("connect");
     let key = key(writer);
