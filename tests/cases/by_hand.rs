@@ -56,6 +56,35 @@ async fn installation_comes_back_by_hand() {
     State::of(&house.installations[0]).await.assert_is(&before, "after the restore by hand");
 }
 
+/// With a cut system-mysql is in several artifacts, without one in a single one: the same page serves both.
+#[tokio::test]
+async fn installation_comes_back_by_hand_from_one_stream() {
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    let names = |house: &House| -> Vec<String> {
+        let done = house.must_json(&["backup"]);
+        let record = house.must_json(&["show", done[0]["set"].as_str().expect("a set")]);
+        let components = record["components"].as_array().expect("components");
+        let mysql = components.iter().find(|c| c["component"] == "system-mysql").expect("system-mysql");
+        let artifacts = mysql["dump"]["artifacts"].as_array().expect("artifacts");
+        artifacts.iter().map(|a| a["artifact"].as_str().expect("a name").to_owned()).collect()
+    };
+    let with_a_cut = names(&house);
+    assert!(
+        with_a_cut.iter().any(|n| n == "data-1.sql") && with_a_cut.iter().any(|n| n == "objects.sql"),
+        "{with_a_cut:?}"
+    );
+    house.consistency = "    consistency: none\n".to_owned();
+    house.write_topology();
+    assert_eq!(names(&house), ["dump.sql"]);
+    let before = State::of(&house.installations[0]).await;
+    house.installations[0].wreck().await;
+    let mysql = &house.installations[0].mysql;
+    let client = by_hand::mysql_client(&house, mysql.port(), &mysql.password_file());
+    by_hand::restore(&house, "prod", SYSTEM_MYSQL, &[("CLIENT", client)]).unwrap();
+    let now = State::of(&house.installations[0]).await;
+    assert!(now.differences(&before, "system-mysql").is_empty(), "{:?}", now.differences(&before, "system-mysql"));
+}
+
 #[tokio::test]
 async fn installation_by_hand_refuses_what_is_not_the_backup() {
     let house = House::new(&["prod"], Size::TINY).await;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod fixture;
+mod parallel;
 mod round_trip;
 mod server;
 

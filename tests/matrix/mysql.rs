@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keepsake_agent::engine::Engine;
 use keepsake_tests::root::Root;
-use keepsake_tests::servers::mysql::MysqlServer;
+use keepsake_tests::servers::mysql::{MysqlServer, trials};
 use keepsake_tests::steps::{damaged, describes, dump, must_restore, refused, restore, try_dump};
 use keepsake_tests::threescale::{Size, system};
 use mysql_async::prelude::Queryable;
@@ -143,6 +143,12 @@ async fn what_is_damaged_is_refused(name: &str) {
     finding.works();
 }
 
+async fn several_tools_under_a_hold(name: &str) {
+    let Some((root, _, finding)) = server(name, "several dump tools") else { return };
+    trials::several_tools(&root).await;
+    finding.works();
+}
+
 macro_rules! servers {
     ($($name:ident: $root:literal,)*) => {
         $(mod $name {
@@ -156,6 +162,8 @@ macro_rules! servers {
             async fn a_dump_under_writes_is_of_one_instant() { super::a_dump_under_writes_is_of_one_instant($root).await; }
             #[tokio::test]
             async fn what_is_damaged_is_refused() { super::what_is_damaged_is_refused($root).await; }
+            #[tokio::test]
+            async fn several_tools_under_a_hold() { super::several_tools_under_a_hold($root).await; }
         })*
     };
 }

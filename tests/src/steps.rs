@@ -1,6 +1,7 @@
 //! What the tests of all engines do in the same way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keepsake_agent::engine::{Context, Engine, Staged};
 use keepsake_core::error::{Kind, Result};
@@ -23,6 +24,39 @@ pub async fn try_dump(engine: &Arc<dyn Engine>) -> Result<MemorySource> {
     let recorded: DumpReport = made?;
     assert!(recorded.tools.iter().all(|t| t.exit_status == 0));
     Ok(MemorySource { artifacts: sink.finished(), recorded: Some(recorded) })
+}
+
+/// A whole dump under a hold, which is released as soon as the snapshot is said to be open.
+pub async fn try_held_dump(engine: &Arc<dyn Engine>) -> Result<MemorySource> {
+    let mut hold = engine.prepare_hold().await?;
+    let prepared = hold.take(Duration::from_secs(5), Duration::from_secs(60)).await?;
+    let (sink, (cx, mut progress)) = (MemorySink::default(), Context::new(CancellationToken::new()));
+    let mut dumping = Box::pin(engine.dump(Some(prepared), &sink, &cx));
+    let early = tokio::select! {
+        done = &mut dumping => Some(done),
+        open = progress.wait_for(|p| p.snapshot_open) => {
+            open.expect("the dump goes on");
+            None
+        }
+    };
+    if early.is_none() {
+        hold.renew().await?;
+    }
+    hold.release().await?;
+    let report = match early {
+        Some(done) => done,
+        None => dumping.await,
+    }?;
+    let artifacts = sink.finished();
+    assert!(progress.borrow().snapshot_open);
+    assert_eq!(progress.borrow().bytes, artifacts.values().map(|b| b.len() as u64).sum::<u64>());
+    assert_eq!(report.tools.len(), artifacts.len());
+    Ok(MemorySource { artifacts, recorded: Some(report) })
+}
+
+/// As [`try_held_dump`], and it must work.
+pub async fn held_dump(engine: &Arc<dyn Engine>) -> MemorySource {
+    try_held_dump(engine).await.unwrap_or_else(|e| panic!("dump: {}", e.chain()))
 }
 
 /// As [`try_dump`], and it must work.

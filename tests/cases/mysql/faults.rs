@@ -14,7 +14,7 @@ use mysql_async::prelude::Queryable;
 use super::*;
 
 /// A database of a few megabytes.
-async fn filled(extra: &[&str]) -> MysqlServer {
+pub(super) async fn filled(extra: &[&str]) -> MysqlServer {
     let server = MysqlServer::with(extra).await;
     server
         .run(&[
@@ -37,7 +37,7 @@ fn program(server: &MysqlServer, name: &str, script: &str) -> String {
 }
 
 /// The test's dump program: answers as the real one, and does what `script` says when it is to dump.
-fn dump_program(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
+pub(super) fn dump_program(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
     let real = r#"real=$(command -v mariadb-dump || command -v mysqldump)
 case " $* " in *" --version "*|*" --help "*) exec "$real" "$@";; esac"#;
     let mut settings = server.settings();
@@ -46,7 +46,7 @@ case " $* " in *" --version "*|*" --help "*) exec "$real" "$@";; esac"#;
 }
 
 /// The same for the client.
-fn client(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
+pub(super) fn client(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
     let real = r#"real=$(command -v mariadb || command -v mysql)
 case " $* " in *" --version "*|*" --help "*|*" --execute="*) exec "$real" "$@";; esac"#;
     let mut settings = server.settings();
@@ -59,7 +59,7 @@ fn is_alive(pid: &Path) -> bool {
     std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z"))
 }
 
-async fn ends(pid: PathBuf) {
+pub(super) async fn ends(pid: PathBuf) {
     wait_for("the tool's end", Duration::from_secs(10), async || if is_alive(&pid) { Err("it lives") } else { Ok(()) })
         .await;
 }

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable;
 
 use super::*;
 
-async fn odd_server() -> MysqlServer {
+pub(super) async fn odd_server() -> MysqlServer {
     let server = MysqlServer::start().await;
     server.run(ODD).await;
     let mut conn = server.conn().await;

@@ -1,14 +1,17 @@
 //! Committing: the live database is dropped, made anew and filled by the client; then everything is counted.
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{StreamExt, TryStreamExt};
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use keepsake_core::record::Counts;
 use tokio::io::AsyncWriteExt;
 
+use super::parts::{self, Part, Role};
 use super::server::{Server, name, text};
-use super::{Mysql, artifact_name, facts, preflight, stage, tools};
-use crate::engine::{CommitReport, Context, Source};
+use super::{Mysql, facts, preflight, stage, tools};
+use crate::engine::{ArtifactSource, CommitReport, Context, Source};
 use crate::process::Running;
 use keepsake_core::format::sql::{Reader, SANDBOX, Summary};
 
@@ -20,23 +23,24 @@ pub(super) async fn run(engine: &Mysql, key: &RunKey, source: &dyn Source, cx: &
     let database = &engine.address.database;
     let mut server = Server::connect(&engine.address).await?;
     let client = tools::client(engine.program.as_deref(), server.family).await?;
-    let password = engine.address.password()?;
     let (charset, collation) = new_defaults(&mut server, database, source).await?;
     let sql = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}");
     server.run("bound the wait for locks", &sql).await?;
     nobody_holds(&mut server, database).await?;
     // Opened before the drop, so that a source that has gone costs nothing.
-    let mut artifact = source.open(&artifact_name()?).await?;
-    let length = source.artifacts().first().map_or(0, |(_, n)| *n);
+    let mut artifacts = Vec::new();
+    for part in parts::of(source)? {
+        let artifact = source.open(&part.name).await?;
+        artifacts.push((part, artifact));
+    }
 
     engine.loads.touching(key)?;
     let made = make_anew(&mut server, database, &charset, &collation).await;
     made.with_context(|| format!("replace the database {database}"))?;
 
-    cx.phase("loading", length);
-    let running = tools::load(&client, &engine.address, password.as_ref()).start()?;
-    let loaded = Box::pin(feed(running, artifact.as_mut(), cx)).await;
-    let summary = loaded.with_context(|| {
+    cx.phase("loading", artifacts.iter().map(|(part, _)| part.length).sum());
+    let loading = Loading { engine, client: &client, cx };
+    let summary = loading.all(artifacts).await.with_context(|| {
         format!("load the database {database}, which is incomplete now: commit again, or restore another set")
     })?;
     stage::as_recorded(source, &summary)?;
@@ -110,8 +114,46 @@ async fn make_anew(server: &mut Server, database: &str, charset: &str, collation
     server.run("create the database", &sql).await
 }
 
+/// Loads artifacts, each by a client of its own.
+struct Loading<'a> {
+    engine: &'a Mysql,
+    client: &'a tools::Found,
+    cx: &'a Context,
+}
+
+impl Loading<'_> {
+    /// All of them in their order, groups of tables at once. The first failure drops the others, and with each its client.
+    async fn all(&self, artifacts: Vec<(Part, Box<dyn ArtifactSource>)>) -> Result<Summary> {
+        let (tables, after): (Vec<_>, Vec<_>) =
+            artifacts.into_iter().partition(|(part, _)| matches!(part.role, Role::Whole | Role::Data));
+        let mut at_once: Vec<BoxFuture<'_, Result<Summary>>> = Vec::new();
+        for (part, artifact) in tables {
+            at_once.push(Box::pin(self.one(part, artifact)));
+        }
+        let mut whole = Summary::default();
+        let most = self.engine.dump_processes.max(1);
+        let mut done = futures_util::stream::iter(at_once).buffer_unordered(most);
+        while let Some(summary) = done.try_next().await? {
+            whole.absorb(summary)?;
+        }
+        drop(done);
+        // These stand on the tables, and triggers may not fire for rows that are loaded.
+        for (part, artifact) in after {
+            whole.absorb(Box::pin(self.one(part, artifact)).await?)?;
+        }
+        Ok(whole)
+    }
+
+    async fn one(&self, part: Part, mut artifact: Box<dyn ArtifactSource>) -> Result<Summary> {
+        let address = &self.engine.address;
+        let password = address.password()?;
+        let running = tools::load(self.client, address, password.as_ref()).start()?;
+        feed(running, artifact.as_mut(), self.cx).await.with_context(|| format!("load {}", part.name))
+    }
+}
+
 /// Moves the artifact into the client. Success is exit status 0 after everything was taken and read to its end marker.
-async fn feed(mut running: Running, artifact: &mut dyn crate::engine::ArtifactSource, cx: &Context) -> Result<Summary> {
+async fn feed(mut running: Running, artifact: &mut dyn ArtifactSource, cx: &Context) -> Result<Summary> {
     let Some(mut stdin) = running.stdin.take() else {
         return Err(Error::new(Kind::Internal, "the client was started without a pipe"));
     };

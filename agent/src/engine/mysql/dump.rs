@@ -1,4 +1,4 @@
-//! Dumping: the tool's output goes through the lexer into one artifact.
+//! Dumping: the tool's output goes through the lexer into an artifact; under a hold several tools write several.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use tokio::process::ChildStdout;
 
 use super::preflight::PACKET_ROOM;
 use super::server::Server;
-use super::{Mysql, artifact_name, facts, fingerprint, privileges, tools};
+use super::{Mysql, facts, fingerprint, groups, parts, privileges, tools};
 use crate::engine::{ArtifactSink, Context, Sink};
 use crate::process::Running;
 use keepsake_core::format::sql::{Reader, Summary};
+use keepsake_core::id::ArtifactName;
 
 /// What is handed to the sink at once, bytes.
 const CHUNK: usize = 128 * 1024;
@@ -35,6 +36,8 @@ pub(super) struct Ready {
     pub(super) position: Option<String>,
     /// The tables with rows, for whoever locks them.
     pub(super) tables: Vec<String>,
+    /// What it is divided by under a hold.
+    parts: facts::Parts,
 }
 
 /// Looks at everything that a dump needs to know beforehand.
@@ -57,9 +60,10 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
         warnings.push(format!("only the present rows of system-versioned tables are dumped: {}", versioned.join(", ")));
     }
     let tables = facts::tables(server, database).await?;
+    let parts = facts::parts(server, database).await?;
     let position = facts::position(server).await;
     let before = fingerprint::take(server, database).await?;
-    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables })
+    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts })
 }
 
 /// Dumps the database. With what a hold made ready, the tool is started at once.
@@ -70,13 +74,17 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
         Some(ready) => ready,
         None => made_ready(engine, &mut Server::connect(&engine.address).await?).await?,
     };
-    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _ } = ready;
+    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts } = ready;
 
     cx.phase("dumping", size);
-    let mut artifact = out.artifact(&artifact_name()?).await?;
-    let password = engine.address.password()?;
-    let running = tools::dump(&tool, &engine.address, password.as_ref()).start()?;
-    let Streamed { summary, snapshot_opened } = Box::pin(stream(running, artifact.as_mut(), cx)).await?;
+    // Only while writes are held are the snapshots of several tools the same.
+    let groups = if is_held { groups::Groups::balanced(parts, engine.dump_processes) } else { None };
+    let (Streamed { summary, snapshot_opened }, unfinished) = if let Some(groups) = &groups {
+        (Box::pin(groups::run(engine, &tool, groups, out, cx)).await?, None)
+    } else {
+        let (streamed, artifact) = Box::pin(in_one_stream(engine, &tool, out, cx)).await?;
+        (streamed, Some(artifact))
+    };
 
     // A dump may take longer than the server lets an idle connection live.
     let mut server =
@@ -89,21 +97,20 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
     known.insert("longest_statement".to_owned(), summary.longest_statement.to_string());
     known.insert("definers".to_owned(), joined(&summary.definers));
     known.insert("altered_schemas".to_owned(), joined(&summary.altered_schemas));
-    let length = artifact.finish().await?;
-    if length != summary.bytes {
-        return Err(Error::new(
-            Kind::Internal,
-            format!("the sink took {length} bytes of a dump of {} bytes", summary.bytes),
-        ));
+    if let Some(artifact) = unfinished {
+        let length = artifact.finish().await?;
+        if length != summary.bytes {
+            return Err(Error::new(
+                Kind::Internal,
+                format!("the sink took {length} bytes of a dump of {} bytes", summary.bytes),
+            ));
+        }
     }
+    let record =
+        ToolRecord { tool: tool.program, version: tool.version, exit_status: 0, end_marker: END_MARKER.to_owned() };
     Ok(DumpReport {
         server: server.name(),
-        tools: vec![ToolRecord {
-            tool: tool.program,
-            version: tool.version,
-            exit_status: 0,
-            end_marker: END_MARKER.to_owned(),
-        }],
+        tools: vec![record; groups.map_or(1, |groups| groups.artifacts())],
         // Without a hold it is known only when nothing was written meanwhile: the tool opens its snapshot somewhere between the two.
         position: position.filter(|p| is_held || Some(p) == stood.as_ref()),
         snapshot_opened: Some(snapshot_opened),
@@ -113,13 +120,34 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
     })
 }
 
-struct Streamed {
-    summary: Summary,
-    snapshot_opened: jiff::Timestamp,
+/// Everything by one tool. The artifact is to be finished when all is known to be well.
+async fn in_one_stream(
+    engine: &Mysql,
+    tool: &tools::Found,
+    out: &dyn Sink,
+    cx: &Context,
+) -> Result<(Streamed, Box<dyn ArtifactSink>)> {
+    let mut artifact = out.artifact(&ArtifactName::new(parts::WHOLE)?).await?;
+    let password = engine.address.password()?;
+    let running = tools::dump(tool, &engine.address, password.as_ref(), tools::What::Whole).start()?;
+    let streamed = Box::pin(stream(running, artifact.as_mut(), &|| cx.snapshot_open(), cx)).await?;
+    Ok((streamed, artifact))
 }
 
-/// Moves the tool's output into the artifact. Success is exit status 0, the end marker, and every byte taken.
-async fn stream(mut running: Running, artifact: &mut dyn ArtifactSink, cx: &Context) -> Result<Streamed> {
+/// What came of one tool.
+pub(super) struct Streamed {
+    pub(super) summary: Summary,
+    pub(super) snapshot_opened: jiff::Timestamp,
+}
+
+/// Moves the tool's output into the artifact; `is_open` is called once, when its snapshot is. Success is exit status 0, the end marker, and every
+/// byte taken.
+pub(super) async fn stream(
+    mut running: Running,
+    artifact: &mut dyn ArtifactSink,
+    is_open: &(dyn Fn() + Sync),
+    cx: &Context,
+) -> Result<Streamed> {
     let Some(mut stdout) = running.stdout.take() else {
         return Err(Error::new(Kind::Internal, "the dump tool was started without a pipe"));
     };
@@ -131,7 +159,7 @@ async fn stream(mut running: Running, artifact: &mut dyn ArtifactSink, cx: &Cont
         ended = !fill(&mut stdout, &mut chunk, &mut reader).await?;
         if opened.is_none() && reader.past_header() {
             opened = Some(clock::now());
-            cx.snapshot_open();
+            is_open();
         }
         if chunk.len() >= CHUNK || (ended && !chunk.is_empty()) {
             let full = chunk.split().freeze();
@@ -146,7 +174,7 @@ async fn stream(mut running: Running, artifact: &mut dyn ArtifactSink, cx: &Cont
     let summary = reader.finish()?;
     if opened.is_none() {
         // An empty database: all there was to see was seen.
-        cx.snapshot_open();
+        is_open();
     }
     Ok(Streamed { summary, snapshot_opened: opened.unwrap_or_else(clock::now) })
 }

@@ -149,6 +149,45 @@ pub(super) async fn tables(server: &mut Server, database: &str) -> Result<Vec<St
     server.column("list the tables", &sql).await
 }
 
+/// What a dump by several tools is divided by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Parts {
+    /// Tables and sequences, with about how many bytes each has.
+    pub(super) tables: Vec<(String, u64)>,
+    /// Of these the sequences and the tables that use one for a default: the sequence must be made first.
+    pub(super) tied: Vec<String>,
+    /// The views.
+    pub(super) views: Vec<String>,
+}
+
+/// Asks for them.
+pub(super) async fn parts(server: &mut Server, database: &str) -> Result<Parts> {
+    let database = text(database);
+    let named = |types: &str, columns: &str| {
+        format!(
+            "SELECT {columns} FROM information_schema.tables WHERE table_schema = {database} AND table_type IN ({types}) ORDER BY 1"
+        )
+    };
+    let sql =
+        named("'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE'", "table_name, CAST(COALESCE(data_length, 0) AS CHAR)");
+    let mut parts = Parts::default();
+    for row in server.rows("list the tables with their sizes", &sql).await? {
+        if let Ok([Some(table), bytes]) = <[Option<String>; 2]>::try_from(row) {
+            parts.tables.push((table, bytes.and_then(|n| n.parse().ok()).unwrap_or_default()));
+        }
+    }
+    parts.views = server.column("list the views", &named("'VIEW'", "table_name")).await?;
+    parts.tied = server.column("list the sequences", &named("'SEQUENCE'", "table_name")).await?;
+    if !parts.tied.is_empty() {
+        let sql = format!(
+            "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = {database} \
+             AND (column_default LIKE '%nextval(%' OR column_default LIKE '%lastval(%' OR column_default LIKE '%setval(%')"
+        );
+        parts.tied.extend(server.column("list the tables that use a sequence", &sql).await?);
+    }
+    Ok(parts)
+}
+
 /// Where the server stands: GTIDs, or the place in the binary log; `None` without a binary log or the privilege to ask.
 pub(super) async fn position(server: &mut Server) -> Option<String> {
     let gtid = match server.family {

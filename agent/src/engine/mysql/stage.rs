@@ -4,30 +4,41 @@ use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::record::Counts;
 
 use super::server::Server;
-use super::{ARTIFACT, Mysql, artifact_name, preflight};
-use crate::engine::{Context, Source, StageReport, only_artifact};
+use super::{Mysql, parts, preflight};
+use crate::engine::{Context, Source, StageReport};
 use keepsake_core::format::sql::{Reader, Summary};
 
 /// Reads and checks all of it.
 pub(super) async fn run(engine: &Mysql, from: &dyn Source, cx: &Context) -> Result<StageReport> {
-    let (_, expected) = only_artifact(from, ARTIFACT)?;
+    let parts = parts::of(from)?;
     let mut server = Server::connect(&engine.address).await?;
     let mut warnings = preflight::server(engine, &mut server, from.recorded()).await?;
     drop(server);
 
-    cx.phase("checking", expected);
-    let mut artifact = from.open(&artifact_name()?).await?;
-    let mut reader = Reader::new();
-    while let Some(chunk) = artifact.read().await? {
-        reader.feed(&chunk).context("check the dump")?;
-        cx.advance(chunk.len() as u64);
+    cx.phase("checking", parts.iter().map(|part| part.length).sum());
+    let mut summary = Summary::default();
+    for part in &parts {
+        let found = read(from, part, cx).await.with_context(|| format!("check the dump's {}", part.name))?;
+        summary.absorb(found)?;
     }
-    let summary = reader.finish().context("check the dump")?;
     as_recorded(from, &summary)?;
 
     let mut server = Server::connect(&engine.address).await?;
     warnings.extend(preflight::dump(engine, &mut server, &summary).await?);
     Ok(StageReport { bytes: summary.bytes, counts: summary.counts(), warnings })
+}
+
+/// Reads one artifact to its end.
+async fn read(from: &dyn Source, part: &parts::Part, cx: &Context) -> Result<Summary> {
+    let mut artifact = from.open(&part.name).await?;
+    let mut reader = Reader::new();
+    while let Some(chunk) = artifact.read().await? {
+        reader.feed(&chunk)?;
+        cx.advance(chunk.len() as u64);
+    }
+    let summary = reader.finish()?;
+    part.holds(&summary)?;
+    Ok(summary)
 }
 
 /// Whether the dump holds what the record says.

@@ -76,16 +76,27 @@ async fn find(what: &str, flag: &str, asked: Option<&str>, names: (&str, &str)) 
     ))
 }
 
-/// The dump tool with everything a whole dump needs.
-pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+/// What one run of the dump tool is to write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What<'a> {
+    /// Everything.
+    Whole,
+    /// These tables and sequences, and nothing that runs by itself.
+    Tables(&'a [String]),
+    /// Triggers, routines and events.
+    Objects,
+    /// These views.
+    Views(&'a [String]),
+}
+
+/// The dump tool with everything that a dump needs.
+pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>, what: What<'_>) -> Tool {
+    // Without these three they are lost without a word.
+    const OBJECTS: [&str; 3] = ["--routines", "--triggers", "--events"];
     let mut tool = connected(found, address, password).args([
         // One instant for all InnoDB tables, and no table in the tool's memory.
         "--single-transaction",
         "--quick",
-        // Without these three they are lost without a word.
-        "--routines",
-        "--triggers",
-        "--events",
         // A narrower connection turns characters of four bytes into question marks.
         "--default-character-set=utf8mb4",
         "--hex-blob",
@@ -93,6 +104,13 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>) 
         "--no-tablespaces",
         MAX_PACKET,
     ]);
+    tool = match what {
+        What::Whole => tool.args(OBJECTS),
+        // Loaded beside others: a locked table would have those wait that a foreign key leads from or to.
+        What::Tables(_) => tool.args(["--skip-triggers", "--skip-add-locks"]),
+        What::Objects => tool.args(OBJECTS).args(["--no-data", "--no-create-info"]),
+        What::Views(_) => tool.args(["--skip-triggers", "--no-data"]),
+    };
     if found.has("--set-gtid-purged") {
         tool = tool.arg("--set-gtid-purged=OFF");
     }
@@ -100,7 +118,12 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>) 
         // MariaDB has no table of them, and they are not data.
         tool = tool.arg("--column-statistics=0");
     }
-    tool.args(["--", &address.database]).read_stdout()
+    tool = tool.args(["--", &address.database]);
+    match what {
+        What::Tables(names) | What::Views(names) => tool.args(names),
+        What::Whole | What::Objects => tool,
+    }
+    .read_stdout()
 }
 
 /// The client, reading statements and stopping at the first that fails.

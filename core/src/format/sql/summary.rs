@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::error::{Error, Kind};
 use crate::record::Counts;
 
 use super::words::{Found, Statement};
@@ -49,6 +50,38 @@ impl Summary {
         counts.insert("routines".to_owned(), self.routines);
         counts.insert("events".to_owned(), self.events);
         counts
+    }
+
+    /// Adds what another artifact of the same dump holds.
+    ///
+    /// # Errors
+    /// `Corrupt` when both hold the same table, view or sequence: one of them is there twice.
+    pub fn absorb(&mut self, other: Self) -> crate::error::Result<()> {
+        let twice = other
+            .rows
+            .keys()
+            .find(|name| self.rows.contains_key(*name))
+            .or_else(|| other.views.intersection(&self.views).next())
+            .or_else(|| other.sequences.intersection(&self.sequences).next());
+        if let Some(name) = twice {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("{name} is in two artifacts of the dump: restore another set"),
+            ));
+        }
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.rows.extend(other.rows);
+        self.views.extend(other.views);
+        self.sequences.extend(other.sequences);
+        self.triggers += other.triggers;
+        self.routines += other.routines;
+        self.events += other.events;
+        self.longest_statement = self.longest_statement.max(other.longest_statement);
+        self.altered_schemas.extend(other.altered_schemas);
+        self.foreign_schemas.extend(other.foreign_schemas);
+        self.definers.extend(other.definers);
+        self.objects |= other.objects;
+        Ok(())
     }
 
     pub(super) fn add(&mut self, found: Found, rows: u64) -> Result<(), &'static str> {

@@ -205,6 +205,7 @@ async fn redis_queues_of_other_engines_are_refused() {
         mysql_dump_program: None,
         mysql_program: None,
         mysql_allow_cross_family: false,
+        mysql_dump_processes: 2,
     };
     let postgres = postgres::Settings {
         postgres_host: "127.0.0.1".to_owned(),

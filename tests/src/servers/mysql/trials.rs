@@ -15,7 +15,7 @@ use super::odd::ODD;
 use super::replica::Replica;
 use crate::memory::MemorySource;
 use crate::root::Root;
-use crate::steps::{dump, must_restore, restore};
+use crate::steps::{dump, held_dump, must_restore, restore};
 use crate::threescale::{Size, system};
 
 /// The database of all trials.
@@ -86,6 +86,28 @@ pub async fn odd_data(root: &Root) {
     assert_eq!(server.state().await, before);
     let again = dump(&engine).await;
     assert_eq!(again.recorded.expect("a record").counts, made.recorded.as_ref().expect("a record").counts);
+}
+
+/// Several tools under a hold write what one writes, and their artifacts load at once, foreign keys from group to group.
+pub async fn several_tools(root: &Root) {
+    let server = MysqlServer::start_in(root, &[]).await;
+    server.run(ODD).await;
+    for processes in [2, 16] {
+        let (engine, before) = (server.engine_with(root, |s| s.mysql_dump_processes = processes), server.state().await);
+        let (one, several) = (dump(&engine).await, held_dump(&engine).await);
+        let data = several.artifacts.keys().filter(|name| name.as_str().starts_with("data-")).count();
+        assert_eq!(data, usize::from(processes).min(7));
+        assert_eq!(several.recorded.as_ref().expect("a record").counts, one.recorded.expect("a record").counts);
+        server
+            .run(&[
+                "DROP TABLE `system`.odd",
+                "ALTER DATABASE `system` CHARACTER SET latin1",
+                "DROP VIEW `system`.a_view",
+            ])
+            .await;
+        must_restore(&engine, &several).await;
+        assert_eq!(server.state().await, before);
+    }
 }
 
 /// Objects that run as others: an account without the privilege is refused before anything is touched, with it loads them.
