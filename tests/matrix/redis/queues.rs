@@ -4,7 +4,7 @@ use keepsake_core::queues::{QueuePolicy, jobs};
 use keepsake_tests::memory::WithQueues;
 
 use super::*;
-use crate::steps::context;
+use keepsake_tests::steps::context;
 
 /// Commands in database 1.
 async fn in_one(server: &RedisServer, commands: &redis::Pipeline) -> Vec<redis::Value> {
