@@ -230,5 +230,8 @@ async fn installation_is_inspected_to_the_end_of_every_dump() {
     let bad = house.keepsake(&["inspect", "--identity", &identity]);
     let told = String::from_utf8_lossy(&bad.stdout).into_owned();
     assert_eq!(bad.status.code(), Some(5), "{told}");
-    assert!(told.contains("BAD  zync-database/dump.pgc") && told.matches("good ").count() == artifacts.len() - 1, "{told}");
+    assert!(
+        told.contains("BAD  zync-database/dump.pgc") && told.matches("good ").count() == artifacts.len() - 1,
+        "{told}"
+    );
 }
