@@ -112,6 +112,8 @@ impl RedisServer {
                 return Ok(false);
             }
             let mut connection = self.client().get_multiplexed_async_connection().await.map_err(|e| e.to_string())?;
+            // Not answered while it still loads its data.
+            redis::cmd("PING").query_async::<String>(&mut connection).await.map_err(|e| e.to_string())?;
             let info: redis::RedisResult<String> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
             let ours = format!("process_id:{}\r\n", process.pid().as_raw_nonzero());
             // Another test's server may have taken the port, and would answer as well; ours then ends.
