@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{ArtifactName, RunKey};
+use keepsake_core::id::{ArtifactName, RunId, RunKey};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{Counts, DumpReport, Facts};
 use tokio::sync::watch;
@@ -41,19 +41,27 @@ pub trait Engine: Send + Sync + 'static {
     /// With `held`, writes are held now: the snapshot is opened at once, or the dump fails without waiting for anything.
     async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport>;
 
-    /// Brings a dump beside the live data, which it does not touch, and checks all of it.
+    /// Brings a dump beside the live data, which it does not touch, and checks all of it against the record.
+    ///
+    /// A load belongs to a run (`key.run`), not to its epoch: a resumed run has a higher epoch and finds what it staged before. Staged already,
+    /// it is checked again and reported; begun and not finished, it is begun anew. What another run staged and did not commit is dropped;
+    /// what another run committed, or half committed, and did not finalize is refused with `Conflict`.
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport>;
 
-    /// How far the load of this run has come.
+    /// How far the load of this run has come, from the datastore itself.
     async fn staged(&self, key: &RunKey) -> Result<Staged>;
 
-    /// Puts the staged dump in the place of the live data, and proves it by counting.
+    /// Puts the staged dump in the place of the live data, and proves it by counting. Made of sub-steps each of which may be repeated: begun and
+    /// not finished, by this agent or one before it, it goes on from what it finds; finished, it counts again and reports.
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport>;
 
-    /// Undoes a stage or a commit.
+    /// Undoes a stage or a commit, however far either has come; success when nothing of the run is there.
+    ///
+    /// # Errors
+    /// `Unsupported` when the live data has been changed and cannot be brought back.
     async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()>;
 
-    /// Drops what rollback would need.
+    /// Drops what rollback would need; success when nothing of the run is there.
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
 }
 
@@ -116,6 +124,10 @@ pub trait Source: Send + Sync {
     /// What is to be done with queues. An engine that knows none refuses all but `restore` ([`no_queues`]).
     fn queues(&self) -> QueuePolicy {
         QueuePolicy::Restore
+    }
+    /// Whether it is to be loaded over the live data instead of beside it, for want of space; then a commit cannot be undone.
+    fn in_place(&self) -> bool {
+        false
     }
     /// Reads an artifact from its beginning. May be called again.
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>>;
@@ -259,6 +271,10 @@ pub struct Description {
     pub undo: std::result::Result<(), String>,
     /// What would stop a dump or load now, in the operator's words with the remedy.
     pub problems: Vec<String>,
+    /// Free bytes where a load would be staged; `None` when that cannot be seen from here.
+    pub staging_free: Option<u64>,
+    /// Loads that have left something: what [`Engine::staged`] says of their runs.
+    pub loads: Vec<(RunId, Staged)>,
 }
 
 /// What staging found.
@@ -290,6 +306,8 @@ pub enum Staged {
     Partial,
     /// Staged and checked.
     Staged,
-    /// In the place of the live data.
+    /// A commit or its rollback was begun and not finished: either brings it to its end.
+    Committing,
+    /// In the place of the live data; what was there before is kept until it is finalized.
     Committed,
 }

@@ -69,6 +69,7 @@ pub(crate) struct RepositorySource {
     report: DumpReport,
     artifacts: Vec<ArtifactRecord>,
     queues: QueuePolicy,
+    in_place: bool,
 }
 
 impl RepositorySource {
@@ -80,12 +81,17 @@ impl RepositorySource {
         report: DumpReport,
         artifacts: Vec<ArtifactRecord>,
     ) -> Self {
-        Self { store, budget, unsealer, place, report, artifacts, queues: QueuePolicy::Restore }
+        Self { store, budget, unsealer, place, report, artifacts, queues: QueuePolicy::Restore, in_place: false }
     }
 
     /// With another policy for queues.
     pub(crate) fn with_queues(self, queues: QueuePolicy) -> Self {
         Self { queues, ..self }
+    }
+
+    /// Over the live data instead of beside it.
+    pub(crate) fn in_place(self, in_place: bool) -> Self {
+        Self { in_place, ..self }
     }
 }
 
@@ -101,6 +107,10 @@ impl Source for RepositorySource {
 
     fn queues(&self) -> QueuePolicy {
         self.queues
+    }
+
+    fn in_place(&self) -> bool {
+        self.in_place
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {

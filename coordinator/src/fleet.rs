@@ -39,6 +39,23 @@ pub struct DumpOrder<'a> {
     pub hold: Option<&'a str>,
 }
 
+/// A load as it is asked for.
+#[derive(Debug, Clone)]
+pub struct LoadOrder<'a> {
+    /// Which run and step.
+    pub key: OpKey,
+    /// From which set.
+    pub set: SetId,
+    /// What the set's record says of the component.
+    pub entry: &'a ComponentRecord,
+    /// How its segments are opened.
+    pub opening: &'a Opening,
+    /// What becomes of queues. With another policy than `restore` it succeeds only if the agent said that it follows it.
+    pub queues: QueuePolicy,
+    /// Over the live data instead of beside it.
+    pub in_place: bool,
+}
+
 /// A hold of a component's writes. Dropped, it ends.
 #[async_trait]
 pub trait Hold: Send {
@@ -93,16 +110,8 @@ pub trait Fleet: Send + Sync {
     async fn open_snapshot(&self, order: &DumpOrder<'_>) -> Result<()>;
     /// Dumps a component into a set.
     async fn dump(&self, order: &DumpOrder<'_>, progress: OnProgress<'_>) -> Result<DumpRecord>;
-    /// Stages a component's dump. With another policy for queues than `restore` it succeeds only if the agent said that it follows it.
-    async fn stage(
-        &self,
-        key: &OpKey,
-        set: SetId,
-        entry: &ComponentRecord,
-        opening: &Opening,
-        queues: QueuePolicy,
-        progress: OnProgress<'_>,
-    ) -> Result<LoadReport>;
+    /// Brings a component's dump beside its live data and checks all of it.
+    async fn stage(&self, order: &LoadOrder<'_>, progress: OnProgress<'_>) -> Result<LoadReport>;
     /// Puts what was staged in the place of the live data.
     async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport>;
     /// Undoes a stage or a commit.

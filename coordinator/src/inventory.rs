@@ -3,11 +3,26 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use keepsake_core::id::{Component, EngineName};
+use keepsake_core::id::{Component, EngineName, RunId};
 use keepsake_core::record::Failure;
 
 use crate::fleet::Fleet;
 use crate::topology::InstallationSettings;
+
+/// How far the load of a run has come at the datastore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staged {
+    /// Begun and not finished; the live data is untouched.
+    Partial,
+    /// Staged and checked; the live data is untouched.
+    Staged,
+    /// A commit or a rollback was begun and not finished: asking for either again brings it to its end.
+    Committing,
+    /// In the place of the live data; what was there before is kept.
+    Committed,
+    /// A word of a newer agent.
+    Unknown,
+}
 
 /// What an agent says of its component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +41,10 @@ pub struct Found {
     pub cannot_undo: Option<String>,
     /// Why writes cannot be held, if so.
     pub cannot_hold: Option<String>,
+    /// Free bytes where a load would be staged; `None` when the agent cannot see them.
+    pub staging_free: Option<u64>,
+    /// Runs whose loads have left something at the datastore, and how far they came.
+    pub loads: Vec<(RunId, Staged)>,
 }
 
 /// Every component's answer, or why there is none.

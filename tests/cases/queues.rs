@@ -91,6 +91,8 @@ fn plan(only: &[&str], queues: &[(&str, QueuePolicy)]) -> Result<Plan> {
         problems: Vec::new(),
         cannot_undo: Some("the live data is gone".to_owned()),
         cannot_hold: None,
+        staging_free: None,
+        loads: Vec::new(),
     };
     let inventory =
         Inventory::from_answers(installation.components.iter().map(|c| (c.name.clone(), Ok(found(c.engine.as_str())))));

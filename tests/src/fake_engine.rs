@@ -189,6 +189,8 @@ impl Engine for FakeEngine {
             hold: Err("nothing to hold".to_owned()),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems: vec!["a problem on purpose".to_owned()],
+            staging_free: None,
+            loads: Vec::new(),
         })
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening, Progress};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Progress};
 use keepsake_coordinator::inventory::Found;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{ArtifactName, Component, Installation, RunKey, SetId};
+use keepsake_core::id::{ArtifactName, Component, Installation, RunKey};
 use keepsake_core::queues::QueuePolicy;
-use keepsake_core::record::{ComponentRecord, DumpRecord, DumpReport};
+use keepsake_core::record::{DumpRecord, DumpReport};
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
 use tokio_util::sync::CancellationToken;
@@ -196,6 +196,8 @@ impl Fleet for FakeFleet {
             problems: Vec::new(),
             cannot_undo: Some("the live data is gone".to_owned()),
             cannot_hold,
+            staging_free: None,
+            loads: Vec::new(),
         })
     }
 
@@ -238,19 +240,12 @@ impl Fleet for FakeFleet {
         Ok(DumpRecord { report, artifacts: vec![artifact] })
     }
 
-    async fn stage(
-        &self,
-        key: &OpKey,
-        _: SetId,
-        entry: &ComponentRecord,
-        _: &Opening,
-        queues: QueuePolicy,
-        _: OnProgress<'_>,
-    ) -> Result<LoadReport> {
-        self.enter(key.step.as_str()).await?;
-        self.lock().queues.insert(entry.component.clone(), queues);
-        self.set(&entry.component, Load::Staged);
-        self.leave(key.step.as_str())?;
+    async fn stage(&self, order: &LoadOrder<'_>, _: OnProgress<'_>) -> Result<LoadReport> {
+        let (step, component) = (order.key.step.as_str(), &order.entry.component);
+        self.enter(step).await?;
+        self.lock().queues.insert(component.clone(), order.queues);
+        self.set(component, Load::Staged);
+        self.leave(step)?;
         Ok(LoadReport::default())
     }
 

@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use keepsake_coordinator::app::App;
 use keepsake_coordinator::fleet::grpc::GrpcFleet;
-use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening, Progress};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Progress};
 use keepsake_coordinator::inventory::{Found, Inventory};
 use keepsake_coordinator::plan::{self, Plan, Step};
 use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::{Reporter, Runner, World, claim};
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, RunKey, SetId};
-use keepsake_core::queues::QueuePolicy;
-use keepsake_core::record::{ComponentRecord, DumpRecord};
+use keepsake_core::record::DumpRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::causality::Writers;
@@ -93,16 +92,8 @@ impl Fleet for Late<'_> {
         self.inner.dump(&Self::order(order), progress).await
     }
 
-    async fn stage(
-        &self,
-        key: &OpKey,
-        set: SetId,
-        entry: &ComponentRecord,
-        opening: &Opening,
-        queues: QueuePolicy,
-        progress: OnProgress<'_>,
-    ) -> Result<LoadReport> {
-        self.inner.stage(key, set, entry, opening, queues, progress).await
+    async fn stage(&self, order: &LoadOrder<'_>, progress: OnProgress<'_>) -> Result<LoadReport> {
+        self.inner.stage(order, progress).await
     }
 
     async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport> {

@@ -256,6 +256,8 @@ fn describe(path: &std::path::Path, loading: bool) -> Description {
         hold: Err(NO_HOLD.to_owned()),
         undo: Err(CANNOT_BE_UNDONE.to_owned()),
         problems: Vec::new(),
+        staging_free: None,
+        loads: Vec::new(),
     };
     let root = match tree::Root::open(path) {
         Ok(root) => root,

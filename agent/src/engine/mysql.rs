@@ -205,6 +205,8 @@ impl Mysql {
             hold: hold::possible(&mut server).await?,
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
+            staging_free: None,
+            loads: Vec::new(),
         })
     }
 }

@@ -136,6 +136,8 @@ impl Engine for Postgres {
             hold: session.may_hold(),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
+            staging_free: None,
+            loads: Vec::new(),
         })
     }
 

@@ -64,6 +64,8 @@ impl Engine for Redis {
             hold: hold::possible(&info),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
+            staging_free: None,
+            loads: Vec::new(),
         })
     }
 

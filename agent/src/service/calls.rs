@@ -20,7 +20,7 @@ use tonic::Streaming;
 
 use super::Inner;
 use crate::config::Role;
-use crate::engine::Context;
+use crate::engine::{Context, Staged};
 use crate::operation::{Done, Operation};
 use crate::storage::{RepositorySink, RepositorySource};
 use crate::stream::{WireSink, receive};
@@ -52,6 +52,8 @@ impl Inner {
                 response.problems = d.problems;
                 response.cannot_hold = d.hold.err().unwrap_or_default();
                 response.cannot_undo = d.undo.err().unwrap_or_default();
+                response.staging_free_bytes = d.staging_free;
+                response.loads = d.loads.iter().map(|(run, state)| load_state(*run, *state)).collect();
             }
             Ok(Err(e)) => {
                 UNKNOWN.clone_into(&mut response.cannot_undo);
@@ -119,13 +121,17 @@ impl Inner {
             .collect::<Result<Vec<_>>>()
             .context("field `artifacts`")?;
         let queues = convert::queues_from_wire(request.queues)?;
-        let what = match queues {
+        let mut what = match queues {
             QueuePolicy::Restore => format!("stage of set {}", place.set),
             other => format!("stage of set {}, queues: {other}", place.set),
         };
+        if request.in_place {
+            what.push_str(", in place");
+        }
         let source =
             RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts)
-                .with_queues(queues);
+                .with_queues(queues)
+                .in_place(request.in_place);
         let (engine, run) = (self.engine.clone(), key.0.clone());
         let work = move |cx: Context| async move {
             let stage = engine.stage(&run, Arc::new(source), &cx);
@@ -246,6 +252,17 @@ impl Inner {
         let set: SetId = set.parse().context("field `set`")?;
         Ok(Place { installation: self.installation.clone(), set, component: self.component.clone() })
     }
+}
+
+fn load_state(run: RunId, staged: Staged) -> v1::LoadState {
+    let staged = match staged {
+        Staged::Absent => v1::Staged::Unspecified,
+        Staged::Partial => v1::Staged::Partial,
+        Staged::Staged => v1::Staged::Staged,
+        Staged::Committing => v1::Staged::Committing,
+        Staged::Committed => v1::Staged::Committed,
+    };
+    v1::LoadState { run: run.to_string(), staged: staged.into() }
 }
 
 fn status_of(operation: &Operation) -> v1::OperationStatus {

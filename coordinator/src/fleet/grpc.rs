@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::{Component, EngineName, Installation, RunKey, SetId};
-use keepsake_core::queues::QueuePolicy;
-use keepsake_core::record::{ComponentRecord, DumpRecord};
+use keepsake_core::id::{Component, EngineName, Installation, RunId, RunKey, SetId};
+use keepsake_core::record::DumpRecord;
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::client::Dialer;
 use keepsake_proto::convert;
@@ -21,8 +20,8 @@ use keepsake_proto::tls::peer_certificate;
 use keepsake_proto::v1::{self, watch_response::Event};
 
 use self::operation::{Start, Told};
-use super::{DumpOrder, Fleet, Hold, LoadReport, OnProgress, OpKey, Opening};
-use crate::inventory::Found;
+use super::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening};
+use crate::inventory::{Found, Staged};
 use crate::topology::{InstallationSettings, TlsFiles};
 
 /// The agents of one installation.
@@ -129,7 +128,20 @@ fn found(answer: v1::DescribeResponse) -> Result<Found> {
         problems: answer.problems,
         cannot_undo: some(answer.cannot_undo),
         cannot_hold: some(answer.cannot_hold),
+        staging_free: answer.staging_free_bytes,
+        loads: answer.loads.iter().map(load_state).collect::<Result<_>>()?,
     })
+}
+
+fn load_state(load: &v1::LoadState) -> Result<(RunId, Staged)> {
+    let staged = match load.staged() {
+        v1::Staged::Partial => Staged::Partial,
+        v1::Staged::Staged => Staged::Staged,
+        v1::Staged::Committing => Staged::Committing,
+        v1::Staged::Committed => Staged::Committed,
+        v1::Staged::Unspecified => Staged::Unknown,
+    };
+    Ok((load.run.parse()?, staged))
 }
 
 fn start_dump(order: &DumpOrder<'_>) -> Start {
@@ -173,35 +185,29 @@ impl Fleet for GrpcFleet {
         self.dump_record(order.component, order.set, told)
     }
 
-    async fn stage(
-        &self,
-        key: &OpKey,
-        set: SetId,
-        entry: &ComponentRecord,
-        opening: &Opening,
-        queues: QueuePolicy,
-        progress: OnProgress<'_>,
-    ) -> Result<LoadReport> {
-        let component = &entry.component;
-        let dump = entry
+    async fn stage(&self, order: &LoadOrder<'_>, progress: OnProgress<'_>) -> Result<LoadReport> {
+        let component = &order.entry.component;
+        let dump = order
+            .entry
             .dump
             .as_ref()
             .ok_or_else(|| Error::new(Kind::Internal, format!("{component} has no dump in the set")))?;
-        let place = self.place(component, set);
-        let identity = match opening {
+        let place = self.place(component, order.set);
+        let identity = match order.opening {
             Opening::Age(identity) => Some(identity),
             Opening::None => None,
         };
         let request = v1::StartLoadRequest {
-            key: Some(convert::key_to_wire(&key.run, &key.step)),
+            key: Some(convert::key_to_wire(&order.key.run, &order.key.step)),
             component: component.to_string(),
-            set: set.to_string(),
+            set: order.set.to_string(),
             unsealing: Some(convert::unsealing_to_wire(identity)),
             report: Some(convert::dump_report_to_wire(&dump.report)),
             artifacts: dump.artifacts.iter().map(|a| convert::artifact_to_wire(&place, a)).collect::<Result<_>>()?,
-            queues: convert::queues_to_wire(queues),
+            queues: convert::queues_to_wire(order.queues),
+            in_place: order.in_place,
         };
-        match self.operate(component, key, &Start::Load(Box::new(request)), progress).await?.last {
+        match self.operate(component, &order.key, &Start::Load(Box::new(request)), progress).await?.last {
             Event::Staged(report) => {
                 Ok(LoadReport { counts: report.counts.into_iter().collect(), warnings: report.warnings })
             }

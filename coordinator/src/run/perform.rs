@@ -10,7 +10,7 @@ use keepsake_core::repository::sets::sign_record;
 use super::Runner;
 use super::cut::{self, Made};
 use super::event::{Event, Output};
-use crate::fleet::{DumpOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
+use crate::fleet::{DumpOrder, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
 use crate::plan::{Action, CutLimits, Step};
 
 impl From<LoadReport> for Output {
@@ -51,8 +51,8 @@ impl Runner<'_> {
             Action::CommitSet => self.commit_set().await,
             Action::Stage { component, queues } => {
                 let (entry, opening) = self.source(component)?;
-                let stage = fleet.stage(&key, self.plan.set, entry, opening, *queues, &report);
-                self.unless_cancelled(component, stage).await.map(Output::from)
+                let order = LoadOrder { key, set: self.plan.set, entry, opening, queues: *queues, in_place: false };
+                self.unless_cancelled(component, fleet.stage(&order, &report)).await.map(Output::from)
             }
             // A load over live data is not cut short by a cancel: half of it is worse than either whole.
             Action::Commit { component } => fleet.commit(component, &key, &report).await.map(Output::from),

@@ -29,6 +29,7 @@ async fn dumped(client: &mut Client, dump: &RunKey, load: &RunKey) -> v1::StartL
         report: done.report,
         artifacts: done.artifacts,
         queues: 0,
+        in_place: false,
     }
 }
 
