@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 MATRIX_DIR := $(abspath $(if $(KEEPSAKE_MATRIX_DIR),$(KEEPSAKE_MATRIX_DIR),$(TARGET_DIR)/matrix))
 
-.PHONY: demo test test-matrix prove-engines prove-cut check lint setup-demo setup-test setup-matrix bench
+.PHONY: demo test test-matrix prove-engines prove-cut check lint setup-demo setup-test setup-matrix bench bench-cut
 
 # Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
 # optimised build takes longer than the demo saves.
@@ -66,6 +66,11 @@ check: lint test
 bench: setup-test
 	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator --bins
 	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p keepsake-tests --bench dump --profile dev -- $(SIZES)
+
+# What a cut costs whoever writes, and what several dump tools gain; SIZES in MB.
+bench-cut: setup-test
+	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator --bins
+	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p keepsake-tests --bench cut --profile dev -- $(SIZES)
 
 setup-demo:
 	@tests/install-packages demo

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use keepsake_tests::bulk;
 use keepsake_tests::by_hand;
 use keepsake_tests::child::{run, tool_command};
 use keepsake_tests::house::House;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 async fn measure(megabytes: u64, named: &[String]) {
     let mut house = House::new(&["bench"], Size::TINY).await;
     for component in COMPONENTS.into_iter().filter(|c| named.is_empty() || named.iter().any(|n| n == c)) {
-        fill(&house, component, megabytes).await;
+        bulk::fill(&house.installations[0], component, megabytes).await;
         let mut ours = Vec::new();
         let mut bare = Vec::new();
         let (mut peak, mut group) = (0, 0);
@@ -77,48 +78,6 @@ fn plain_bytes(house: &House, set: &str) -> u64 {
     let record = house.must_json(&["show", set]);
     let artifacts = record["components"][0]["dump"]["artifacts"].as_array().expect("artifacts");
     artifacts.iter().map(|a| a["length"].as_u64().expect("a length")).sum()
-}
-
-/// About so many megabytes, of which compression can take about half.
-async fn fill(house: &House, component: &str, megabytes: u64) {
-    let it = &house.installations[0];
-    match component {
-        "backend-redis" => {
-            let script = "for i = 1, ARGV[1] do local h = ''; for j = 1, 25 do h = h .. redis.sha1hex(i .. ':' .. j) end; \
-                          redis.call('SET', 'bench:' .. ARGV[2] .. ':' .. i, h) end";
-            for n in 0..megabytes {
-                it.backend.ask::<()>(&["EVAL", script, "0", "1000", &n.to_string()]).await;
-            }
-        }
-        "system-mysql" => {
-            it.mysql
-                .run(&[
-                    "CREATE TABLE `system`.bench (id bigint PRIMARY KEY AUTO_INCREMENT, t text CHARACTER SET latin1)",
-                    "SET SESSION unique_checks = 0",
-                ])
-                .await;
-            let row = "CONCAT(SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512), SHA2(RAND(), 512))";
-            let sql = format!("INSERT INTO `system`.bench (t) SELECT {row} FROM system.seq_1_to_{}", megabytes * 1000);
-            it.mysql.run(&["USE `system`", &sql]).await;
-        }
-        "zync-database" => {
-            let rows = megabytes * 1000;
-            let hashes = (0..32).map(|n| format!("md5((i * 32 + {n})::text)")).collect::<Vec<_>>().join(" || ");
-            let sql =
-                format!("CREATE TABLE bench AS SELECT i AS id, {hashes} AS t FROM generate_series(1, {rows}) AS i");
-            it.zync.run_as("zync", "zync_production", &[sql, "ANALYZE bench".to_owned()]).await;
-        }
-        _ => {
-            let folder = it.storage.join("bench");
-            std::fs::create_dir(&folder).expect("make a folder");
-            for n in 0..megabytes * 4 {
-                let block: String = (0..4096_u64)
-                    .map(|i| format!("{:016x}", (n * 4096 + i).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-                    .collect();
-                std::fs::write(folder.join(format!("{n}")), block.repeat(4)).expect("write a file");
-            }
-        }
-    }
 }
 
 /// What people use, to nowhere.

@@ -3,6 +3,7 @@
 //! Nothing here outlives the test that made it: every child dies with its handle, and with the test's process should that be
 //! killed. Nothing sleeps: [`poll::wait_for`] waits on a condition and names its last status when it gives up.
 
+pub mod bulk;
 pub mod by_hand;
 pub mod causality;
 pub mod certs;

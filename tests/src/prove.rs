@@ -89,14 +89,19 @@ pub struct Claim {
     pub breaks: Vec<Break>,
 }
 
-/// The whole program: all claims, or one case of them when it was started for that. `subject` begins the last line.
-pub fn main(subject: &str, claims: &[Claim]) -> ExitCode {
+/// What a case may take that takes seconds.
+const SHORT: Duration = Duration::from_mins(3);
+/// A case of many runs, or of all tests of a kind. None may take longer.
+const LONG: Duration = Duration::from_mins(6);
+
+/// The whole program: all claims, or one case of them when it was started for that. `subject` begins the last line; all is over `within` that time.
+pub fn main(subject: &str, within: Duration, claims: &[Claim]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [run::CASE, claim, case] => run::one(claims, claim, case),
-        [] => run::all(subject, claims, None),
-        ["--only", claim] if claims.iter().any(|c| c.name == *claim) => run::all(subject, claims, Some(claim)),
+        [] => run::all(subject, within, claims, None),
+        ["--only", claim] if claims.iter().any(|c| c.name == *claim) => run::all(subject, within, claims, Some(claim)),
         _ => {
             eprintln!(
                 "usage: [--only CLAIM]; claims: {}",

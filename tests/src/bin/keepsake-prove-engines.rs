@@ -1,6 +1,7 @@
 //! `make prove-engines`: every engine, every fault, and for each claim a deliberate break that must be seen.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use keepsake_tests::prove;
 use peak_alloc::PeakAlloc;
@@ -10,5 +11,5 @@ use peak_alloc::PeakAlloc;
 static MEMORY: PeakAlloc = PeakAlloc;
 
 fn main() -> ExitCode {
-    prove::main("engines", &prove::engines::claims(&MEMORY))
+    prove::main("engines", Duration::from_mins(30), &prove::engines::claims(&MEMORY))
 }

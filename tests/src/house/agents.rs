@@ -14,7 +14,8 @@ pub struct Agent {
     pub engine: &'static str,
     process: Process,
     address: String,
-    arguments: Vec<String>,
+    /// What it is started with.
+    pub arguments: Vec<String>,
 }
 
 impl Agent {

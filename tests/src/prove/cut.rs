@@ -1,10 +1,8 @@
 //! What `make prove-cut` claims: one instant over all stores, and nobody left waiting.
 
-use std::time::Duration;
-
 use keepsake_coordinator::run::event::Outcome;
 
-use super::{Break, Case, Claim, Finding};
+use super::{Break, Case, Claim, Finding, LONG, SHORT};
 use crate::causality::{self, WRITERS, Writers, quantile, restored, taken};
 use crate::holds::{self, Redis, Server, mysql, postgres};
 use crate::house::House;
@@ -13,10 +11,6 @@ use crate::servers::redis::RedisServer;
 use crate::struck::{Arena, VICTIMS, blows};
 use crate::threescale::Size;
 
-/// What a case may take that takes seconds.
-const SHORT: Duration = Duration::from_mins(3);
-/// A case of many backups.
-const LONG: Duration = Duration::from_mins(6);
 /// Sets that are taken and restored in one case; five cases make fifty.
 const SETS: usize = 10;
 const CASES: usize = 5;

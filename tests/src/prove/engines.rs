@@ -1,12 +1,10 @@
 //! What `make prove-engines` claims: every engine, every fault.
 
-use std::time::Duration;
-
 use keepsake_core::error::Result;
 use peak_alloc::PeakAlloc;
 
 use super::flaws::{Flaw, Flawed};
-use super::{Break, Case, Claim, Finding, matrix, run};
+use super::{Break, Case, Claim, Finding, LONG, SHORT, matrix, run};
 use crate::kills::{Arena, BLOWS, Blow, Operation, Victim, stride};
 use crate::s3::{conforms, faults, patient_store};
 use crate::scratch::Scratch;
@@ -14,10 +12,6 @@ use crate::servers::s3::{Oddity, S3Server};
 use crate::stand::{Files, Mysql, Postgres, Redis, Stand};
 use crate::{conformance, full, fuzz, own_mounts};
 
-/// What a case may take that takes seconds.
-const SHORT: Duration = Duration::from_mins(3);
-/// A case of many runs, or of all tests of a kind.
-const LONG: Duration = Duration::from_mins(6);
 /// Inputs of each of the readers: more than a million in all.
 const FUZZ_INPUTS: u64 = 170_000;
 

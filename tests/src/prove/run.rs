@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{Case, Claim, Finding};
+use super::{Case, Claim, Finding, LONG};
 use crate::child::{run, tool_command};
 
 /// The argument with which this program is started for one case.
@@ -19,8 +19,6 @@ const SKIPPED: u8 = 4;
 const PANICKED: i32 = 101;
 /// Cases at the same time.
 const TOGETHER: usize = 2;
-/// After so long no case is begun any more, so that with the longest all is over in half an hour. What was not begun is skipped.
-const BEGUN_WITHIN: Duration = Duration::from_mins(24);
 /// Lines of a failed case that are shown.
 const SHOWN: usize = 40;
 
@@ -75,9 +73,11 @@ struct Job<'a> {
     seen: Option<&'static str>,
 }
 
-/// Runs everything, or one claim and counts the others as skipped; prints the verdict as the last line.
-pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
+/// Runs everything, or one claim and counts the others as skipped; prints the verdict as the last line. A case that could not be over `within` that
+/// time is not begun, and counts as skipped.
+pub fn all(subject: &str, within: Duration, claims: &[Claim], only: Option<&str>) -> ExitCode {
     let began = Instant::now();
+    let begun_within = within.saturating_sub(LONG);
     for claim in claims {
         println!("{}: {} ({} cases)", claim.name, claim.says, claim.cases.len());
         assert!(!claim.cases.is_empty() && !claim.breaks.is_empty(), "{}: nothing is proved", claim.name);
@@ -98,7 +98,7 @@ pub fn all(subject: &str, claims: &[Claim], only: Option<&str>) -> ExitCode {
         for _ in 0..TOGETHER {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let late = began.elapsed() > BEGUN_WITHIN;
+                    let late = began.elapsed() > begun_within;
                     let (result, told) = if late { job.skip("there was no time") } else { job.run() };
                     println!("[{:>6.1} s] {told}", began.elapsed().as_secs_f64());
                     came.lock().expect("results").push((job.seen.is_some(), result));
