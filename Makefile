@@ -48,7 +48,7 @@ prove-engines: setup-test
 # One instant over all stores: fifty sets taken while writers write, every blow between every two steps of a cut, holds on the servers of other
 # releases; and for each claim a deliberate break that must be seen. At most 20 minutes.
 prove-cut: setup-test
-	@tests/install-packages matrix && tests/matrix/unpack "$(MATRIX_DIR)" bullseye-mariadb sid-mariadb sid-mysql || echo "servers of other releases will be skipped" >&2
+	@tests/install-packages matrix && tests/matrix/unpack "$(MATRIX_DIR)" bullseye-redis bullseye-mariadb sid-mariadb sid-mysql || echo "servers of other releases will be skipped" >&2
 	$(CARGO) build --locked --workspace --bins
 	KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-cut"
 

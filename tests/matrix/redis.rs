@@ -314,3 +314,10 @@ async fn another_kind_of_error_is_no_refusal() {
     let error = keepsake_tests::steps::restore(&gone, &made).await.unwrap_err();
     assert!(!matches!(error.kind(), Kind::Corrupt | Kind::Unsupported), "{}", error.chain());
 }
+
+#[tokio::test]
+async fn redis_6_is_stopped_altogether_for_a_cut() {
+    let Some((root, _, finding)) = server("bullseye-redis", "hold") else { return };
+    keepsake_tests::holds::stopped::altogether(&root).await;
+    finding.works();
+}

@@ -1,5 +1,7 @@
 //! Holds of every engine on its real server: writers wait, readers do not, and whatever becomes of the holder, the datastore frees its writers.
 
+pub mod stopped;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -22,12 +22,13 @@ use keepsake_core::record::DumpReport;
 use tokio::sync::Mutex;
 
 use self::connection::Server;
+use self::dump::Ready;
 use self::load::Load;
 use self::marker::{Marker, REPLID_PREFIX};
 use self::put_back::PutBack;
 pub use self::settings::{LoadMethod, RestartedBy, Settings};
 use super::in_place::{CANNOT_BE_UNDONE, InPlace};
-use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged};
+use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared};
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.rdb";
@@ -61,7 +62,7 @@ impl Engine for Redis {
             size: info.number("used_memory"),
             position: info.get("master_repl_offset").map(str::to_owned),
             facts: preflight::facts(&server, &info).await?,
-            hold: hold::possible(&info),
+            hold: hold::possible(&info, &self.settings),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             problems,
             staging_free: None,
@@ -70,7 +71,7 @@ impl Engine for Redis {
     }
 
     async fn ready_to_hold(&self) -> Result<Option<String>> {
-        hold::in_the_way(&Server::connect(&self.settings).await?).await
+        hold::in_the_way(&Server::connect(&self.settings).await?, &self.settings).await
     }
 
     async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {
@@ -80,11 +81,18 @@ impl Engine for Redis {
     }
 
     async fn dump(&self, held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
-        let server = Server::connect(&self.settings).await?;
-        if held.is_none() {
-            self.end_leftover(&server).await?;
-        }
-        dump::dump(&server, &self.settings, held.is_some(), out, cx).await
+        let held = held.map(prepared::<Ready>).transpose()?.map(|ready| *ready);
+        let server = match &held {
+            // A new connection would have to wait.
+            Some(Ready::Begun(underway)) => underway.server.clone(),
+            Some(Ready::ToBegin) => Server::connect(&self.settings).await?,
+            None => {
+                let server = Server::connect(&self.settings).await?;
+                self.end_leftover(&server).await?;
+                server
+            }
+        };
+        dump::dump(&server, &self.settings, held, out, cx).await
     }
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {

@@ -124,6 +124,13 @@ fn holds_of_every_engine() -> Claim {
             Finding::Holds(String::new())
         }));
     }
+    cases.push(Case::telling("redis-of-bullseye", SHORT, || async {
+        let Some(root) = Root::unpacked("bullseye-redis") else {
+            return Finding::Skipped("bullseye-redis is not unpacked (make test-matrix)".to_owned());
+        };
+        holds::stopped::altogether(&root).await;
+        Finding::Holds(String::new())
+    }));
     cases.push(Case::new("postgres", SHORT, || async {
         all(postgres().await, postgres().await, postgres().await).await
     }));

@@ -101,11 +101,23 @@ impl Server {
         Ok(answer)
     }
 
+    /// Several commands at once, between which nothing else happens on the server.
+    pub(super) async fn at_once<T: FromRedisValue>(&self, what: &str, commands: &[&[&str]]) -> Result<T> {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        for words in commands {
+            pipe.cmd(words.first().copied().unwrap_or_default());
+            for word in words.iter().skip(1) {
+                pipe.arg(*word);
+            }
+        }
+        pipe.query_async(&mut self.connection.clone()).await.map_err(|e| failed(what, e))
+    }
+
     /// INFO, all sections.
     pub(super) async fn info(&self) -> Result<Info> {
         let text: String = self.ask(&["INFO"]).await?;
-        let pairs = text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_owned(), v.trim().to_owned()));
-        Ok(Info(pairs.collect()))
+        Ok(Info::read(&text))
     }
 
     /// One setting; `None` when this server does not have it.
@@ -152,6 +164,12 @@ impl Server {
 }
 
 impl Info {
+    /// From the answer to INFO.
+    pub(super) fn read(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_owned(), v.trim().to_owned()));
+        Self(pairs.collect())
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

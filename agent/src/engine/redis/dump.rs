@@ -1,6 +1,6 @@
 //! The dump: from the file that BGSAVE's child writes where the data folder is shared, else over the network as a replica gets it.
 
-mod bgsave;
+pub(super) mod bgsave;
 mod psync;
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use keepsake_core::queues::{holds_jobs, job_facts};
 use keepsake_core::record::{DumpReport, ToolRecord};
 use tokio::time::Instant;
 
+use self::bgsave::Begun;
 use super::connection::{Info, Server};
 use super::preflight;
 use super::settings::Settings;
@@ -42,23 +43,53 @@ fn count(rdb: Passing) -> Result<Counted> {
     walk_counting(rdb, holds_jobs).map(|(walked, jobs)| Counted { walked, jobs })
 }
 
-/// `held` says that writes are held now: the snapshot is opened at once, or not at all.
+/// What a hold made ready for the dump under it.
+pub(super) enum Ready {
+    /// Writes are held: the snapshot is opened at once, or not at all.
+    ToBegin,
+    /// It is open. The server answers nothing before that instant; it must be of this run then.
+    Begun(Box<Underway>),
+}
+
+/// A save that was begun by the hold itself.
+pub(super) struct Underway {
+    pub(super) server: Server,
+    pub(super) begun: Begun,
+    /// Until then the server answers nothing.
+    pub(super) until: Instant,
+    pub(super) run_id: String,
+}
+
+/// Dumps it; with what a hold made ready, at its instant.
 pub(super) async fn dump(
     server: &Server,
     settings: &Settings,
-    held: bool,
+    held: Option<Ready>,
     out: &dyn Sink,
     cx: &Context,
 ) -> Result<DumpReport> {
+    let patience = if held.is_some() { Duration::ZERO } else { OTHER_CHILD };
+    let begun = match held {
+        Some(Ready::Begun(underway)) => {
+            let Underway { mut begun, until, run_id, server: _ } = *underway;
+            cx.snapshot_open();
+            cx.unless_cancelled(begun.catch(until)).await?;
+            Some((begun, run_id))
+        }
+        Some(Ready::ToBegin) | None => None,
+    };
     let info = server.info().await?;
+    if begun.as_ref().is_some_and(|(_, run_id)| !info.is("run_id", run_id)) {
+        return Err(Error::new(Kind::Conflict, "the server was restarted while it saved"));
+    }
     preflight::refuse(preflight::dump_problems(&info))?;
     let mut facts = preflight::facts(server, &info).await?;
-    let patience = if held { Duration::ZERO } else { OTHER_CHILD };
-    let Taken { counted: Counted { walked, jobs }, position, opened, tool, end_marker } = match &settings.redis_data_dir
-    {
-        Some(folder) => bgsave::dump(server, folder, &info, patience, out, cx).await?,
-        None => psync::dump(server, settings, patience, out, cx).await?,
+    let taken = match (begun, &settings.redis_data_dir) {
+        (Some((begun, _)), _) => bgsave::dump_begun(server, begun, out, cx).await?,
+        (None, Some(folder)) => bgsave::dump(server, folder, &info, patience, out, cx).await?,
+        (None, None) => psync::dump(server, settings, patience, out, cx).await?,
     };
+    let Taken { counted: Counted { walked, jobs }, position, opened, tool, end_marker } = taken;
     facts.insert("rdb_version".to_owned(), walked.version.to_string());
     facts.insert("rdb_valkey".to_owned(), walked.valkey.to_string());
     facts.extend(job_facts(&jobs));

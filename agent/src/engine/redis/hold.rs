@@ -2,7 +2,11 @@
 //!
 //! The server does not say whether a pause was unbroken. The evidence is this agent's clock: the first pause was asked for before `asked`, each
 //! further one was answered before the one before it could have ended, and all that time it was the same server in the same role.
+//!
+//! Before 6.2 a pause stops everything, reads and this agent included, and nothing ends it early. There it is one short stop, in one transaction with the
+//! save that is the snapshot: nothing can come between, and nothing can be renewed, so that the cut is proven before the stop is over or is not one.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,19 +14,22 @@ use keepsake_core::error::{Context as _, Error, Kind, Result};
 use tokio::time::Instant;
 
 use super::connection::{Info, Server};
-use super::dump::children;
+use super::dump::bgsave::{self, Before, Begun};
+use super::dump::{Ready, Underway, children};
 use super::preflight;
 use super::settings::Settings;
 use crate::engine::{Hold, Prepared};
 
-/// CLIENT PAUSE … WRITE and CLIENT UNPAUSE came with this version; before it a pause stopped everything, this agent included.
+/// CLIENT PAUSE … WRITE and CLIENT UNPAUSE came with this version.
 const SINCE: (u32, u32) = (6, 2);
+/// A stop of everything is so long at most.
+const LONGEST_STOP: Duration = Duration::from_millis(300);
 
 /// Whether this server's writes can be held; if not, why.
-pub(super) fn possible(info: &Info) -> std::result::Result<(), String> {
-    if info.speaks_as() < SINCE {
+pub(super) fn possible(info: &Info, settings: &Settings) -> std::result::Result<(), String> {
+    if info.speaks_as() < SINCE && settings.redis_data_dir.is_none() {
         return Err(format!(
-            "{} cannot pause writes alone, which Redis can from {}.{} on",
+            "{} cannot pause writes alone, which Redis can from {}.{} on; before that it takes the data folder (--redis-data-dir)",
             info.name(),
             SINCE.0,
             SINCE.1
@@ -32,9 +39,9 @@ pub(super) fn possible(info: &Info) -> std::result::Result<(), String> {
 }
 
 /// What would be in the way of a hold now.
-pub(super) async fn in_the_way(server: &Server) -> Result<Option<String>> {
+pub(super) async fn in_the_way(server: &Server, settings: &Settings) -> Result<Option<String>> {
     let info = server.info().await?;
-    if let Err(why) = possible(&info) {
+    if let Err(why) = possible(&info, settings) {
         return Err(Error::new(Kind::Unsupported, why));
     }
     let busy = children(&info);
@@ -45,8 +52,17 @@ pub(super) async fn in_the_way(server: &Server) -> Result<Option<String>> {
 pub(super) struct RedisHold {
     server: Server,
     run_id: String,
+    way: Way,
     /// When the pause that is in force was asked for, and for how long.
     pause: Option<(Instant, Duration)>,
+}
+
+/// What a pause stops.
+enum Way {
+    /// Writes alone; the snapshot is opened by whoever dumps.
+    Writes,
+    /// Everything; the snapshot is a save of this folder and file.
+    Everything { folder: PathBuf, place: PathBuf },
 }
 
 impl RedisHold {
@@ -54,14 +70,22 @@ impl RedisHold {
     pub(super) async fn prepare(server: Server, settings: &Settings) -> Result<Self> {
         let info = server.info().await?;
         preflight::refuse(preflight::dump_problems(&info))?;
-        possible(&info).map_err(|why| Error::new(Kind::Unsupported, why))?;
+        possible(&info, settings).map_err(|why| Error::new(Kind::Unsupported, why))?;
         // A dump that must wait for a disk or a full memory is no dump to be made under a hold.
-        if let Some(why) = in_the_way(&server).await? {
+        if let Some(why) = in_the_way(&server, settings).await? {
             return Err(Error::new(Kind::Busy, why));
         }
+        let way = match &settings.redis_data_dir {
+            Some(folder) if info.speaks_as() < SINCE => {
+                let place = bgsave::place(&server, folder).await?;
+                bgsave::check_space(folder, &place, &info)?;
+                Way::Everything { folder: folder.clone(), place }
+            }
+            Some(_) | None => Way::Writes,
+        };
         let run_id = info.get("run_id").unwrap_or_default().to_owned();
         tracing::debug!(url = %settings.redis_url, %run_id, "ready to pause writes");
-        Ok(Self { server, run_id, pause: None })
+        Ok(Self { server, run_id, way, pause: None })
     }
 
     /// Pauses writes for the lease from now on; gives when that was asked for.
@@ -69,11 +93,33 @@ impl RedisHold {
         let millis = lease.as_millis().to_string();
         let asked = Instant::now();
         self.server.ask::<()>(&["CLIENT", "PAUSE", &millis, "WRITE"]).await.context("pause writes")?;
-        let info = self.server.info().await?;
-        if !info.is("run_id", &self.run_id) || !info.is("role", "master") {
-            return Err(Error::new(Kind::Conflict, "the server was restarted, or is a master no more"));
-        }
+        self.same(&self.server.info().await?)?;
         Ok(asked)
+    }
+
+    /// Stops everything and begins the save, at once; gives when that was asked for.
+    async fn stop(&self, stop: Duration, before: Before) -> Result<(Instant, Begun)> {
+        let millis = stop.as_millis().to_string();
+        let asked = Instant::now();
+        let commands: [&[&str]; 3] = [&["INFO"], &["CLIENT", "PAUSE", &millis], &["BGSAVE"]];
+        let stopped = self.server.at_once("stop all clients and save", &commands).await;
+        let (info, _, _): (String, String, String) = stopped.map_err(|e| match e.chain() {
+            // A save point, or an AOF rewrite, came first.
+            text if text.contains("in progress") => {
+                Error::caused(Kind::Busy, "the server saves or rewrites already", e)
+            }
+            _ => e,
+        })?;
+        let info = Info::read(&info);
+        self.same(&info)?;
+        Ok((asked, Begun::now(before, &info)))
+    }
+
+    fn same(&self, info: &Info) -> Result<()> {
+        if info.is("run_id", &self.run_id) && info.is("role", "master") {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Conflict, "the server was restarted, or is a master no more"))
     }
 }
 
@@ -81,24 +127,40 @@ impl RedisHold {
 impl Hold for RedisHold {
     async fn take(&mut self, budget: Duration, lease: Duration) -> Result<Prepared> {
         // From before it is asked for: a release is owed even when no answer comes.
+        let lease = if let Way::Everything { .. } = self.way { lease.min(LONGEST_STOP) } else { lease };
         self.pause = Some((Instant::now(), lease));
-        let asked = tokio::time::timeout(budget, self.pause(lease)).await.map_err(|_| {
+        let taken = tokio::time::timeout(budget, async {
+            match &self.way {
+                Way::Writes => Ok::<_, Error>((self.pause(lease).await?, Ready::ToBegin)),
+                Way::Everything { folder, place } => {
+                    let (asked, begun) = self.stop(lease, Before::look(folder, place)?).await?;
+                    let (server, run_id) = (self.server.clone(), self.run_id.clone());
+                    let underway = Underway { server, begun, until: asked + lease, run_id };
+                    Ok((asked, Ready::Begun(Box::new(underway))))
+                }
+            }
+        });
+        let (asked, ready) = taken.await.map_err(|_| {
             Error::new(
                 Kind::Timeout,
                 format!("the server did not pause writes within {budget:?}: is a script running?"),
             )
         })??;
         self.pause = Some((asked, lease));
-        Ok(Box::new(()))
+        Ok(Box::new(ready))
     }
 
     async fn renew(&mut self) -> Result<()> {
         let Some((before, lease)) = self.pause else {
             return Err(Error::new(Kind::Conflict, "writes are not paused"));
         };
-        let asked = tokio::time::timeout(lease, self.pause(lease))
-            .await
-            .map_err(|_| Error::new(Kind::Timeout, "the server did not answer within the lease"))??;
+        let asked = match self.way {
+            Way::Writes => tokio::time::timeout(lease, self.pause(lease))
+                .await
+                .map_err(|_| Error::new(Kind::Timeout, "the server did not answer within the lease"))??,
+            // It cannot be asked, and needs not: until then it lets nobody write. Whether it was restarted, the save tells.
+            Way::Everything { .. } => before,
+        };
         let over = before + lease;
         if Instant::now() >= over {
             return Err(Error::new(
@@ -111,7 +173,11 @@ impl Hold for RedisHold {
     }
 
     async fn release(&mut self) -> Result<()> {
-        if self.pause.is_none() {
+        let Some((asked, lease)) = self.pause else { return Ok(()) };
+        if let Way::Everything { .. } = self.way {
+            // Nothing ends it early; whoever asks how long writes were held is told the truth.
+            tokio::time::sleep_until(asked + lease).await;
+            self.pause = None;
             return Ok(());
         }
         self.server.ask::<()>(&["CLIENT", "UNPAUSE"]).await.context("let writes go on")?;

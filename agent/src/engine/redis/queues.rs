@@ -154,7 +154,7 @@ struct Live {
 
 async fn live_queues(server: &Server, settings: &Settings, folder: &Path, cx: &Context) -> Result<Live> {
     let sink = QueuesOnly { file: unnamed(folder)?, made: Arc::default() };
-    dump::dump(server, settings, false, &sink, cx).await?;
+    dump::dump(server, settings, None, &sink, cx).await?;
     let made = sink.made.lock().unwrap_or_else(PoisonError::into_inner).take();
     let spliced = made.ok_or_else(|| Error::new(Kind::Internal, "a dump of the live data was not finished"))?;
     let mut file = sink.file;

@@ -15,6 +15,7 @@ use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::format::background::Checking;
 use keepsake_core::id::ArtifactName;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use super::super::ARTIFACT;
 use super::super::connection::{Info, Server};
@@ -32,10 +33,28 @@ pub(super) async fn dump(
     out: &dyn Sink,
     cx: &Context,
 ) -> Result<Taken> {
-    let name = server.config("dbfilename").await?.unwrap_or_else(|| "dump.rdb".to_owned());
-    let place = folder.join(&name);
+    let place = place(server, folder).await?;
     check_space(folder, &place, info)?;
     let saved = cx.unless_cancelled(save(server, folder, &place, patience, cx)).await?;
+    taken(saved, out, cx).await
+}
+
+/// The same of a save that was begun before.
+pub(super) async fn dump_begun(server: &Server, begun: Begun, out: &dyn Sink, cx: &Context) -> Result<Taken> {
+    let Begun { before, file, position, opened } = begun;
+    cx.phase("saving", 0);
+    let file = cx.unless_cancelled(before.saved(server, file)).await?.ok_or_else(|| {
+        Error::new(Kind::Conflict, "another save came between: which RDB is of the cut's instant cannot be told")
+    })?;
+    taken(Saved::new(file, position, opened)?, out, cx).await
+}
+
+/// The path of the server's RDB.
+pub(in crate::engine::redis) async fn place(server: &Server, folder: &Path) -> Result<PathBuf> {
+    Ok(folder.join(server.config("dbfilename").await?.unwrap_or_else(|| "dump.rdb".to_owned())))
+}
+
+async fn taken(saved: Saved, out: &dyn Sink, cx: &Context) -> Result<Taken> {
     cx.phase("dumping", saved.length);
     let counted = cx.unless_cancelled(copy(saved.file, out, cx)).await?;
     Ok(Taken {
@@ -47,11 +66,110 @@ pub(super) async fn dump(
     })
 }
 
+/// The data folder right before a BGSAVE.
+pub(in crate::engine::redis) struct Before {
+    folder: PathBuf,
+    place: PathBuf,
+    temporary: BTreeSet<PathBuf>,
+    inode: Option<(u64, u64)>,
+}
+
+/// A save that was begun while nothing could be written, and nothing can be asked.
+pub(in crate::engine::redis) struct Begun {
+    before: Before,
+    file: Option<File>,
+    position: Option<String>,
+    opened: jiff::Timestamp,
+}
+
+impl Begun {
+    /// As it was begun just now; where the server stood is in `info`.
+    pub(in crate::engine::redis) fn now(before: Before, info: &Info) -> Self {
+        let position = info.get("master_repl_offset").map(str::to_owned);
+        Self { before, file: None, position, opened: clock::now() }
+    }
+
+    /// Gets hold of the file, which until then can be no other save's: whoever could cause one is stopped.
+    pub(in crate::engine::redis) async fn catch(&mut self, until: Instant) -> Result<()> {
+        while self.file.is_none() && Instant::now() < until {
+            self.file = self.before.new_file()?;
+            if self.file.is_none() && inode(&self.before.place)? != self.before.inode {
+                let opened = File::open(&self.before.place);
+                self.file = Some(opened.map_err(|e| Error::io("open the RDB that was just saved", e))?);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Before {
+    /// Looks.
+    pub(in crate::engine::redis) fn look(folder: &Path, place: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            place: place.to_owned(),
+            temporary: temporary_files(folder)?,
+            inode: inode(place)?,
+        })
+    }
+
+    /// The file that a child writes now.
+    fn new_file(&self) -> Result<Option<File>> {
+        for path in temporary_files(&self.folder)?.difference(&self.temporary) {
+            match File::open(path) {
+                Ok(file) => return Ok(Some(file)),
+                // Renamed between listing and opening: it is the server's RDB now.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    let text = format!("open {}; does the agent run as the server's user?", path.display());
+                    return Err(Error::io(text, e));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the end of the save, and gives the file that its child wrote, of which `file` may be known already; `None` when another save came
+    /// in between.
+    async fn saved(&self, server: &Server, mut file: Option<File>) -> Result<Option<File>> {
+        loop {
+            if file.is_none() {
+                file = self.new_file()?;
+            }
+            let info = server.info().await?;
+            if info.is("rdb_bgsave_in_progress", "0") {
+                check_saved(&info, &self.folder)?;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(if file.is_none() { 1 } else { 50 })).await;
+        }
+        let after = inode(&self.place)?;
+        match file {
+            // The child's file has become the server's RDB.
+            Some(file) if Some(identity(&file)?) == after => Ok(Some(file)),
+            // It was too quick to be seen, and the server's RDB is another file than before.
+            None if after.is_some() && after != self.inode => {
+                File::open(&self.place).map(Some).map_err(|e| Error::io("open the RDB that was just saved", e))
+            }
+            // Which of the two files is whose cannot be told.
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
 struct Saved {
     file: File,
     length: u64,
     position: Option<String>,
     opened: jiff::Timestamp,
+}
+
+impl Saved {
+    fn new(file: File, position: Option<String>, opened: jiff::Timestamp) -> Result<Self> {
+        let length = file.metadata().map_err(|e| Error::io("look at the RDB", e))?.len();
+        Ok(Self { file, length, position, opened })
+    }
 }
 
 /// Makes the server save, and gives the file that its child wrote.
@@ -60,8 +178,7 @@ async fn save(server: &Server, folder: &Path, place: &Path, patience: Duration, 
     let tries = if patience.is_zero() { 1 } else { TRIES };
     for _ in 0..tries {
         wait_for_no_child(server, patience).await?;
-        let temporary = temporary_files(folder)?;
-        let before = inode(place)?;
+        let before = Before::look(folder, place)?;
         let position = server.info().await?.get("master_repl_offset").map(str::to_owned);
         match server.ask::<String>(&["BGSAVE"]).await {
             Ok(_) => {}
@@ -72,31 +189,9 @@ async fn save(server: &Server, folder: &Path, place: &Path, patience: Duration, 
         let opened = clock::now();
         cx.snapshot_open();
         cx.phase("saving", 0);
-        let mut file = None;
-        loop {
-            if file.is_none() {
-                file = open_new(folder, &temporary)?;
-            }
-            let info = server.info().await?;
-            if info.is("rdb_bgsave_in_progress", "0") {
-                check_saved(&info, folder)?;
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(if file.is_none() { 1 } else { 50 })).await;
+        if let Some(file) = before.saved(server, None).await? {
+            return Saved::new(file, position, opened);
         }
-        let after = inode(place)?;
-        let file = match file {
-            // The child's file has become the server's RDB.
-            Some(file) if Some(identity(&file)?) == after => file,
-            // It was too quick to be seen, and the server's RDB is another file than before.
-            None if after.is_some() && after != before => {
-                File::open(place).map_err(|e| Error::io("open the RDB that was just saved", e))?
-            }
-            // Another save came in between: which of the two files is whose cannot be told.
-            Some(_) | None => continue,
-        };
-        let length = file.metadata().map_err(|e| Error::io("look at the RDB", e))?.len();
-        return Ok(Saved { file, length, position, opened });
     }
     Err(Error::new(
         Kind::Busy,
@@ -124,7 +219,7 @@ fn check_saved(info: &Info, folder: &Path) -> Result<()> {
 }
 
 /// A save that fails for lack of room can make the server refuse writes, so it is not even tried.
-fn check_space(folder: &Path, place: &Path, info: &Info) -> Result<()> {
+pub(in crate::engine::redis) fn check_space(folder: &Path, place: &Path, info: &Info) -> Result<()> {
     let stat = rustix::fs::statvfs(folder)
         .map_err(|e| Error::io(format!("look at --redis-data-dir {}", folder.display()), e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -155,20 +250,6 @@ fn temporary_files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-fn open_new(folder: &Path, known: &BTreeSet<PathBuf>) -> Result<Option<File>> {
-    for path in temporary_files(folder)?.difference(known) {
-        match File::open(path) {
-            Ok(file) => return Ok(Some(file)),
-            // Renamed between listing and opening: it is the server's RDB now.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => {
-                return Err(Error::io(format!("open {}; does the agent run as the server's user?", path.display()), e));
-            }
-        }
-    }
-    Ok(None)
 }
 
 fn identity(file: &File) -> Result<(u64, u64)> {
