@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod redis;
 pub mod registry;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +190,8 @@ pub struct Context {
     /// Ends the operation. What is left behind when it wins is said at each place that waits on it.
     pub cancel: CancellationToken,
     progress: Arc<watch::Sender<Progress>>,
+    /// The artifact that this part of the operation is about.
+    artifact: Option<ArtifactName>,
 }
 
 /// How far an operation is. Sent as it changes; a slow reader sees only the newest.
@@ -202,13 +205,21 @@ pub struct Progress {
     pub expected: u64,
     /// Whether the snapshot that the dump reads has been opened.
     pub snapshot_open: bool,
+    /// Of these bytes those of each artifact, where several are written at once.
+    pub artifacts: BTreeMap<ArtifactName, u64>,
 }
 
 impl Context {
     /// A context and the receiver of its progress.
     pub fn new(cancel: CancellationToken) -> (Self, watch::Receiver<Progress>) {
         let (progress, receiver) = watch::channel(Progress::default());
-        (Self { cancel, progress: Arc::new(progress) }, receiver)
+        (Self { cancel, progress: Arc::new(progress), artifact: None }, receiver)
+    }
+
+    /// The same for a part of the operation that is about one of several artifacts.
+    #[must_use]
+    pub fn of_artifact(&self, name: &ArtifactName) -> Self {
+        Self { artifact: Some(name.clone()), ..self.clone() }
     }
 
     /// Begins a phase; `expected` bytes are 0 if unknown.
@@ -217,12 +228,19 @@ impl Context {
             phase.clone_into(&mut p.phase);
             p.bytes = 0;
             p.expected = expected;
+            p.artifacts.clear();
         });
     }
 
     /// Adds to the bytes of the phase.
     pub fn advance(&self, bytes: u64) {
-        self.progress.send_modify(|p| p.bytes = p.bytes.saturating_add(bytes));
+        self.progress.send_modify(|p| {
+            p.bytes = p.bytes.saturating_add(bytes);
+            if let Some(artifact) = &self.artifact {
+                let of_it = p.artifacts.entry(artifact.clone()).or_default();
+                *of_it = of_it.saturating_add(bytes);
+            }
+        });
     }
 
     /// Says that the snapshot is open: from here on, writes no longer change what is dumped.

@@ -22,6 +22,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes expected; 0 if unknown.
     pub expected: u64,
+    /// Of these bytes those of each artifact, where several are written at once.
+    pub artifacts: Vec<(String, u64)>,
 }
 
 /// A dump as it is asked for: where to, and under which hold its snapshot is opened.

@@ -229,7 +229,7 @@ impl Fleet for FakeFleet {
             "a dump under a hold is one that was begun under it: {}",
             order.key.step
         );
-        progress(Progress { phase: "dumping".to_owned(), bytes: 1, expected: 10 });
+        progress(Progress { phase: "dumping".to_owned(), bytes: 1, expected: 10, artifacts: Vec::new() });
         let place = Place { installation: self.installation.clone(), set, component: component.clone() };
         let writer = SetWriter::new(self.store.clone(), Budget::default(), sealing.sealer()?, place);
         let mut artifact = writer.artifact(&ArtifactName::new("dump.fake")?);

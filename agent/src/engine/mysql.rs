@@ -12,6 +12,7 @@ mod facts;
 mod fingerprint;
 mod groups;
 mod hold;
+mod memory;
 mod parts;
 mod preflight;
 mod privileges;
@@ -80,10 +81,15 @@ pub struct Settings {
     pub mysql_allow_cross_family: bool,
     /// How many dump tools, and clients of a load, run at once; 1 = everything in one stream
     ///
-    /// Several only for a consistent cut, when writes are held and all read the same instant, and never more than tables. Each takes about 10 MB of
-    /// memory and 2.5 times its largest row, beside the agent's own.
+    /// Several only for a consistent cut, when writes are held and all read the same instant, never more than tables, and never more than there is
+    /// memory for. Each takes about 10 MiB and three times the largest row, beside the agent's own.
     #[arg(long, env = "KEEPSAKE_MYSQL_DUMP_PROCESSES", default_value_t = DUMP_PROCESSES, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub mysql_dump_processes: u8,
+    /// Memory that the agent and its tools may take together, MiB; by default the container's limit, if it has one
+    ///
+    /// Fewer dump tools are run than asked for when the largest row would not fit so often.
+    #[arg(long, env = "KEEPSAKE_MYSQL_MEMORY_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub mysql_memory_limit: Option<u64>,
 }
 
 impl Default for Settings {
@@ -102,6 +108,7 @@ impl Default for Settings {
             mysql_program: None,
             mysql_allow_cross_family: false,
             mysql_dump_processes: DUMP_PROCESSES,
+            mysql_memory_limit: None,
         }
     }
 }
@@ -145,6 +152,7 @@ impl super::registry::Settings for Settings {
             program: self.mysql_program,
             allow_cross_family: self.mysql_allow_cross_family,
             dump_processes: usize::from(self.mysql_dump_processes).max(1),
+            memory: self.mysql_memory_limit.map(|mib| mib << 20).or_else(memory::limit_of_container),
             loads: InPlace::new(&scratch),
         }))
     }
@@ -162,6 +170,8 @@ struct Mysql {
     program: Option<String>,
     allow_cross_family: bool,
     dump_processes: usize,
+    /// What the agent and its tools may take together, bytes.
+    memory: Option<u64>,
     loads: InPlace,
 }
 

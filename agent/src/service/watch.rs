@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::ArtifactName;
 use keepsake_proto::convert;
 use keepsake_proto::status::to_status;
 use keepsake_proto::v1::{self, watch_response::Event};
@@ -112,7 +113,15 @@ fn answers(outcome: &Outcome) -> Vec<Answer> {
 }
 
 pub(super) fn progress(p: &Progress) -> v1::Progress {
-    v1::Progress { phase: p.phase.clone(), bytes: p.bytes, expected_bytes: p.expected, snapshot_open: p.snapshot_open }
+    let of_artifact =
+        |(name, bytes): (&ArtifactName, &u64)| v1::ArtifactProgress { artifact: name.to_string(), bytes: *bytes };
+    v1::Progress {
+        phase: p.phase.clone(),
+        bytes: p.bytes,
+        expected_bytes: p.expected,
+        snapshot_open: p.snapshot_open,
+        artifacts: p.artifacts.iter().map(of_artifact).collect(),
+    }
 }
 
 pub(super) fn commit_report(report: &CommitReport) -> v1::CommitReport {

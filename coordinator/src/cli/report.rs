@@ -17,7 +17,8 @@ use crate::run::event::{Event, Output};
 #[derive(Debug)]
 pub(super) struct Terminal {
     bars: Option<MultiProgress>,
-    steps: Mutex<HashMap<(String, StepId), ProgressBar>>,
+    /// By installation, step, and artifact where there are several at once.
+    steps: Mutex<HashMap<(String, StepId, String), ProgressBar>>,
 }
 
 impl Terminal {
@@ -38,10 +39,21 @@ impl Terminal {
 
     fn forget(&self, plan: &Plan, step: &StepId) {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bar) = steps.remove(&(plan.installation.to_string(), step.clone())) {
+        let installation = plan.installation.to_string();
+        for (_, bar) in steps.extract_if(|(of, its, _), _| *of == installation && its == step) {
             bar.finish_and_clear();
         }
     }
+}
+
+fn bar(bars: &MultiProgress, prefix: String) -> ProgressBar {
+    let bar = bars.add(ProgressBar::new(0));
+    let template = "{prefix:32} {msg:12} {bytes:>10} {wide_bar} {bytes_per_sec:>12}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(prefix);
+    bar
 }
 
 impl Reporter for Terminal {
@@ -76,19 +88,17 @@ impl Reporter for Terminal {
     fn progress(&self, plan: &Plan, step: &Step, progress: Progress) {
         let Some(bars) = &self.bars else { return };
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = steps.entry((plan.installation.to_string(), step.id.clone())).or_insert_with(|| {
-            let bar = bars.add(ProgressBar::new(progress.expected));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:32} {msg:12} {bytes:>10} {wide_bar} {bytes_per_sec:>12}")
-            {
-                bar.set_style(style);
-            }
-            bar.set_prefix(format!("{} {}", plan.installation, step.id));
-            bar
-        });
-        bar.set_message(progress.phase);
-        bar.set_length(progress.expected.max(progress.bytes));
-        bar.set_position(progress.bytes);
+        let key = |artifact: &str| (plan.installation.to_string(), step.id.clone(), artifact.to_owned());
+        let whole = steps.entry(key("")).or_insert_with(|| bar(bars, format!("{} {}", plan.installation, step.id)));
+        whole.set_message(progress.phase);
+        whole.set_length(progress.expected.max(progress.bytes));
+        whole.set_position(progress.bytes);
+        for (artifact, bytes) in progress.artifacts {
+            // How long each will be is not known.
+            let part = steps.entry(key(&artifact)).or_insert_with(|| bar(bars, format!("  {artifact}")));
+            part.set_length(progress.expected.max(bytes));
+            part.set_position(bytes);
+        }
     }
 }
 

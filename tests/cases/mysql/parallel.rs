@@ -1,5 +1,7 @@
 //! Several dump tools at once under a hold: the same as by one, of one instant, whole or nothing.
 
+use std::time::Duration;
+
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_core::error::Kind;
 use keepsake_tests::servers::mysql::MysqlServer;
@@ -212,4 +214,45 @@ async fn all_groups_are_of_one_instant_under_writes() {
         writer.await.unwrap();
     }
     steps::must_restore(&engine, &last.unwrap()).await;
+}
+
+#[tokio::test]
+async fn no_more_tools_run_than_there_is_memory_for() {
+    let server = filled(&[]).await;
+    let limited = |mib: u64| {
+        let mut settings = server.settings();
+        settings.mysql_dump_processes = 2;
+        settings.mysql_memory_limit = Some(mib);
+        settings.open(server.scratch().to_owned()).unwrap()
+    };
+    assert_eq!(names(&held(&limited(64)).await).len(), 3, "small rows: two tools");
+    server
+        .run(&[
+            "CREATE TABLE system.large (id int PRIMARY KEY, a mediumblob, b longtext)",
+            "INSERT INTO system.large VALUES (1, REPEAT('a', 3000000), REPEAT('b', 1000000)), (2, NULL, NULL)",
+        ])
+        .await;
+    assert_eq!(names(&held(&limited(64)).await), ["dump.sql"], "a row of 4 MB: one");
+    let error = try_held(&limited(48)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.chain().contains("the largest row has 4 MiB"), "{}", error.chain());
+    let error = steps::try_dump(&limited(48)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported, "without a hold too: {}", error.chain());
+}
+
+#[tokio::test]
+async fn progress_tells_how_far_each_artifact_is() {
+    let server = filled(&[]).await;
+    let engine = server.engine();
+    let mut hold = engine.prepare_hold().await.unwrap();
+    let prepared = hold.take(Duration::from_millis(500), Duration::from_secs(5)).await.unwrap();
+    let (sink, (cx, progress)) = (MemorySink::default(), Context::new(CancellationToken::new()));
+    engine.dump(Some(prepared), &sink, &cx).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    hold.release().await.unwrap();
+    let told = progress.borrow().clone();
+    let lengths: std::collections::BTreeMap<_, _> =
+        sink.finished().into_iter().map(|(name, bytes)| (name, bytes.len() as u64)).collect();
+    assert!(lengths.len() > 2, "{lengths:?}");
+    assert_eq!(told.artifacts, lengths);
+    assert_eq!(told.bytes, lengths.values().sum::<u64>());
 }

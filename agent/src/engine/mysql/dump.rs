@@ -11,7 +11,7 @@ use tokio::process::ChildStdout;
 
 use super::preflight::PACKET_ROOM;
 use super::server::Server;
-use super::{Mysql, facts, fingerprint, groups, parts, privileges, tools};
+use super::{Mysql, facts, fingerprint, groups, memory, parts, privileges, tools};
 use crate::engine::{ArtifactSink, Context, Sink};
 use crate::process::Running;
 use keepsake_core::format::sql::{Reader, Summary};
@@ -38,6 +38,8 @@ pub(super) struct Ready {
     pub(super) tables: Vec<String>,
     /// What it is divided by under a hold.
     parts: facts::Parts,
+    /// How many tools there is room for.
+    tools: usize,
 }
 
 /// Looks at everything that a dump needs to know beforehand.
@@ -61,9 +63,16 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
     }
     let tables = facts::tables(server, database).await?;
     let parts = facts::parts(server, database).await?;
+    let tools = match engine.memory {
+        None => engine.dump_processes,
+        Some(limit) => {
+            let largest = memory::largest_row(server, database).await?;
+            memory::tools_that_fit(limit, largest, engine.dump_processes)?
+        }
+    };
     let position = facts::position(server).await;
     let before = fingerprint::take(server, database).await?;
-    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts })
+    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts, tools })
 }
 
 /// Dumps the database. With what a hold made ready, the tool is started at once.
@@ -74,11 +83,12 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
         Some(ready) => ready,
         None => made_ready(engine, &mut Server::connect(&engine.address).await?).await?,
     };
-    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts } = ready;
+    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts, tools } =
+        ready;
 
     cx.phase("dumping", size);
     // Only while writes are held are the snapshots of several tools the same.
-    let groups = if is_held { groups::Groups::balanced(parts, engine.dump_processes) } else { None };
+    let groups = if is_held { groups::Groups::balanced(parts, tools) } else { None };
     let (Streamed { summary, snapshot_opened }, unfinished) = if let Some(groups) = &groups {
         (Box::pin(groups::run(engine, &tool, groups, out, cx)).await?, None)
     } else {

@@ -117,7 +117,8 @@ impl One<'_> {
         // The tool first: its snapshot is what writers wait for.
         let running = tools::dump(self.tool, address, password.as_ref(), what).start()?;
         let mut artifact = self.out.artifact(&name).await?;
-        let done = Box::pin(stream(running, artifact.as_mut(), opened, self.cx)).await;
+        let cx = self.cx.of_artifact(&name);
+        let done = Box::pin(stream(running, artifact.as_mut(), opened, &cx)).await;
         let done = done.with_context(|| format!("write the artifact {name}"))?;
         Part { name: name.clone(), length: done.summary.bytes, role }.holds(&done.summary)?;
         let length = artifact.finish().await?;

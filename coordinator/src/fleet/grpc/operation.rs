@@ -129,7 +129,8 @@ impl GrpcFleet {
             *last_word = Instant::now();
             match message.event {
                 Some(Event::Progress(p)) => {
-                    progress(Progress { phase: p.phase, bytes: p.bytes, expected: p.expected_bytes });
+                    let artifacts = p.artifacts.into_iter().map(|a| (a.artifact, a.bytes)).collect();
+                    progress(Progress { phase: p.phase, bytes: p.bytes, expected: p.expected_bytes, artifacts });
                 }
                 Some(Event::Segments(batch)) => segments.push(batch),
                 Some(Event::Failed(failure)) => return Err(Ended::Failed(convert::failure_from_wire(failure))),

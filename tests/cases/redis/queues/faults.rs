@@ -193,30 +193,8 @@ async fn redis_queues_of_other_engines_are_refused() {
     let scratch = keepsake_tests::scratch::Scratch::new();
     let files = files::Settings { files_root: scratch.folder("volume", 0o755), files_preserve_owner: false };
     // Nobody listens there: a policy is refused before anybody is asked.
-    let mysql = mysql::Settings {
-        mysql_host: "127.0.0.1".to_owned(),
-        mysql_port: 1,
-        mysql_socket: None,
-        mysql_user: "root".to_owned(),
-        mysql_password_file: None,
-        mysql_database: "system".to_owned(),
-        mysql_ca_file: None,
-        mysql_insecure: false,
-        mysql_dump_program: None,
-        mysql_program: None,
-        mysql_allow_cross_family: false,
-        mysql_dump_processes: 2,
-    };
-    let postgres = postgres::Settings {
-        postgres_host: "127.0.0.1".to_owned(),
-        postgres_port: 1,
-        postgres_user: "zync".to_owned(),
-        postgres_password_file: None,
-        postgres_database: "zync_production".to_owned(),
-        postgres_bin_dir: None,
-        postgres_ca_file: None,
-        postgres_insecure: false,
-    };
+    let mysql = mysql::Settings { mysql_port: 1, ..Default::default() };
+    let postgres = postgres::Settings { postgres_port: 1, ..Default::default() };
     let folder = || scratch.path().to_owned();
     for engine in [files.open(folder()), mysql.open(folder()), postgres.open(folder())] {
         let engine = engine.unwrap_or_else(|e| panic!("{}", e.chain()));
