@@ -1,4 +1,4 @@
-//! Running cases: each in a process of its own, two at a time, and what is told of it.
+//! Running cases: each in a process of its own, several at a time, and what is told of it.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
 use std::process::ExitCode;
@@ -17,8 +17,8 @@ pub const CASE: &str = "--case";
 const HOLDS: u8 = 0;
 const SKIPPED: u8 = 4;
 const PANICKED: i32 = 101;
-/// Cases at the same time.
-const TOGETHER: usize = 2;
+/// Cases at the same time: most of them wait most of the time.
+const TOGETHER: usize = 3;
 /// Lines of a failed case that are shown.
 const SHOWN: usize = 40;
 
