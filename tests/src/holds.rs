@@ -104,16 +104,22 @@ pub async fn postgres() -> Postgres {
     Postgres(server)
 }
 
-impl Server for Postgres {
-    fn engine(&self) -> Arc<dyn Engine> {
-        let settings = keepsake_agent::engine::postgres::Settings {
+impl Postgres {
+    /// What an agent beside it is told.
+    pub fn settings(&self) -> keepsake_agent::engine::postgres::Settings {
+        keepsake_agent::engine::postgres::Settings {
             postgres_port: self.0.port(),
             postgres_user: "zync".to_owned(),
             postgres_password_file: Some(self.0.password_file().to_owned()),
             postgres_bin_dir: Some(programs()),
             ..Default::default()
-        };
-        settings.open(self.0.scratch().to_owned()).expect("an engine")
+        }
+    }
+}
+
+impl Server for Postgres {
+    fn engine(&self) -> Arc<dyn Engine> {
+        self.settings().open(self.0.scratch().to_owned()).expect("an engine")
     }
 
     fn write(&self) -> Work {

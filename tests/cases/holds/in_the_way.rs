@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use keepsake_agent::engine::registry::Settings as _;
 use keepsake_agent::engine::{Context, Engine};
 use keepsake_core::Kind;
-use keepsake_tests::holds::{Redis, Server as _, mysql, postgres};
+use keepsake_tests::holds::{Postgres, Redis, Server as _, mysql, postgres};
 use keepsake_tests::memory::MemorySink;
 use keepsake_tests::poll::wait_for;
 use keepsake_tests::root::Root;
+use keepsake_tests::servers::postgres::PostgresServer;
 use keepsake_tests::servers::redis::RedisServer;
 use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
@@ -125,6 +127,58 @@ async fn a_vacuum_and_a_table_made_meanwhile_are_seen_on_postgres() {
     assert_eq!(refused.kind(), Kind::Busy, "{}", refused.chain());
     assert!(sink.finished().is_empty());
     hold.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_autovacuum_is_seen_and_gives_way_only_to_who_may_hurry_it() {
+    // So slow that it goes on until the server is stopped.
+    let server = PostgresServer::start_with(
+        &Root::host(),
+        &[
+            "autovacuum=on",
+            "autovacuum_naptime=1",
+            "autovacuum_vacuum_threshold=1",
+            "autovacuum_vacuum_scale_factor=0",
+            "autovacuum_vacuum_cost_delay=100ms",
+            "autovacuum_vacuum_cost_limit=1",
+        ]
+        .map(str::to_owned),
+    )
+    .await;
+    server.create_owner_and_database("zync", "zync_production").await;
+    let statements = [
+        "CREATE TABLE held (id int PRIMARY KEY, n bigint)",
+        "INSERT INTO held SELECT i, 0 FROM generate_series(1, 50000) i",
+        "DELETE FROM held WHERE id > 2",
+    ];
+    server.run_as("zync", "zync_production", &statements.map(str::to_owned)).await;
+    let server = Postgres(server);
+    let owner = server.engine();
+    // What kind of process it is, only a superuser sees.
+    is_said(owner.as_ref(), "of the server").await;
+    // Between two tables it locks none for a moment.
+    wait_for("a hold to meet the vacuum", Duration::from_secs(30), async || {
+        let mut hold = owner.prepare_hold().await.unwrap();
+        let taken = hold.take(BUDGET, LEASE).await;
+        hold.release().await.unwrap();
+        tokio::time::timeout(LEASE, server.write()).await.expect("a writer waits for a hold that was given up");
+        match taken {
+            Err(e) if matches!(e.kind(), Kind::Busy | Kind::Timeout) => Ok(()),
+            Err(e) => panic!("{:?} {}", e.kind(), e.chain()),
+            Ok(_) => Err("it was had"),
+        }
+    })
+    .await;
+
+    // In its way or not.
+    let settings =
+        keepsake_agent::engine::postgres::Settings { postgres_user: "postgres".to_owned(), ..server.settings() };
+    let superuser = settings.open(server.0.scratch().to_owned()).unwrap();
+    let mut hold = superuser.prepare_hold().await.unwrap();
+    let _prepared = hold.take(BUDGET, LEASE).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    hold.renew().await.unwrap();
+    hold.release().await.unwrap();
+    tokio::time::timeout(LEASE, server.write()).await.expect("a writer waits after the hold");
 }
 
 #[tokio::test]
