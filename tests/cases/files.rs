@@ -3,9 +3,12 @@
 mod changing;
 mod evil;
 mod fixture;
+mod killed;
 mod load;
 pub(crate) mod mounts;
+mod over;
 mod round_trip;
+mod two_runs;
 mod unprivileged;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +57,7 @@ impl Volume {
         assert_eq!(staged.counts, recorded.counts);
         let committed = self.engine.commit(&key, &context()).await.expect("commit");
         assert_eq!(committed.counts, recorded.counts);
+        self.engine.finalize(&key, &context()).await.expect("finalize");
         committed
     }
 
@@ -158,11 +162,14 @@ impl ArtifactSink for GatedArtifact {
     }
 }
 
-/// A source that stops half way when it is opened for the second time: by the commit.
+/// A source that stops half way.
 #[derive(Debug)]
 struct GatedSource {
     inner: MemorySource,
     gate: Arc<Gate>,
+    in_place: bool,
+    /// At which opening it stops.
+    stops: u64,
     opened: std::sync::atomic::AtomicU64,
 }
 
@@ -182,9 +189,13 @@ impl Source for GatedSource {
         self.inner.recorded()
     }
 
+    fn in_place(&self) -> bool {
+        self.in_place
+    }
+
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
-        let second = self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1;
-        let gate = second.then(|| self.gate.clone());
+        let this_one = self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == self.stops;
+        let gate = this_one.then(|| self.gate.clone());
         Ok(Box::new(GatedReader { inner: self.inner.open(name).await?, chunks: 0, gate }))
     }
 }

@@ -1,8 +1,9 @@
 //! A mounted volume, for example system-storage.
 //!
 //! A dump is one tar archive, `files.tar`, that any tar can read, made in one pass while applications go on; what changed
-//! while it was read is told. A load unpacks beside the live files and swaps by renames, so that nothing is touched before
-//! the whole archive was unpacked and counted; then the old files are deleted, so it cannot be undone.
+//! while it was read is told. A load unpacks beside the live files, into `.keepsake-<run>/` below the root, where all of it is
+//! counted; a commit is one rename out and one in per name at the top, a rollback the same backwards. What was live before is
+//! kept until the load is finalized. A load in place, for want of room, removes it first, and cannot be undone.
 //!
 //! Stored are folders, files with their holes, symlinks as they are, hard links, modes, times to the nanosecond and owner
 //! numbers. Not stored are sockets, FIFOs and devices (told), extended attributes and ACLs. At the top, `lost+found`,
@@ -11,14 +12,19 @@
 //! The archive format is written and read by code of our own: it must keep any bytes in names, times before 1970 and holes
 //! in a form that GNU tar reads, and refuse hostile archives in bounded memory before anything is written.
 
+mod describe;
 mod dump;
 mod extract;
+mod facts;
 mod load;
+mod loads;
 mod mounts;
+mod over;
 mod pipe;
 mod remove;
 mod sparse;
 mod staging;
+mod steps;
 mod swap;
 mod tree;
 mod walk;
@@ -28,14 +34,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
-use keepsake_core::format::tar::shown;
 use keepsake_core::id::{ArtifactName, RunKey};
-use keepsake_core::record::{DumpReport, Facts};
-use rustix::fs::Access;
+use keepsake_core::record::DumpReport;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use super::in_place::{CANNOT_BE_UNDONE, InPlace};
+use self::load::Stage;
+use self::over::Checked;
+use self::staging::Folder;
+pub use self::steps::Steps;
+use self::tree::Root;
 use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged};
 
 /// What a dump consists of.
@@ -55,7 +63,17 @@ pub struct Settings {
 }
 
 impl super::registry::Settings for Settings {
-    fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+    fn open(self, _scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+        self.open_asking(Steps::default())
+    }
+}
+
+impl Settings {
+    /// As `open`, asking these before every change to the volume.
+    ///
+    /// # Errors
+    /// `Invalid` for a root that is none.
+    pub fn open_asking(self, steps: Steps) -> Result<Arc<dyn Engine>> {
         if !self.files_root.is_absolute() || self.files_root.parent().is_none() {
             let text = format!(
                 "--files-root {}: give the absolute path of the folder where the volume is mounted",
@@ -63,8 +81,7 @@ impl super::registry::Settings for Settings {
             );
             return Err(Error::new(Kind::Invalid, text));
         }
-        let state = Arc::new(InPlace::new(&scratch));
-        Ok(Arc::new(Files { settings: self, state, writing: Arc::new(Mutex::new(())) }))
+        Ok(Arc::new(Files { settings: self, steps, checked: Checked::default(), writing: Arc::new(Mutex::new(())) }))
     }
 }
 
@@ -72,7 +89,9 @@ impl super::registry::Settings for Settings {
 #[derive(Debug)]
 struct Files {
     settings: Settings,
-    state: Arc<InPlace>,
+    steps: Steps,
+    /// Of a load in place.
+    checked: Checked,
     /// Held by whatever may write to the volume, to its very end, even when nobody waits for it any more.
     writing: Arc<Mutex<()>>,
 }
@@ -81,9 +100,9 @@ struct Files {
 impl Engine for Files {
     async fn describe(&self) -> Result<Description> {
         let path = self.settings.files_root.clone();
-        // The folder of a load that is going on is no leftover.
+        // A load that is going on was not interrupted.
         let loading = self.writing.try_lock().is_err();
-        blocking(move || Ok(describe(&path, loading))).await
+        blocking(move || Ok(describe::describe(&path, loading))).await
     }
 
     async fn ready_to_hold(&self) -> Result<Option<String>> {
@@ -96,10 +115,9 @@ impl Engine for Files {
 
     async fn dump(&self, _held: Option<Prepared>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
         let root = self.settings.files_root.clone();
-        let left = blocking(move || staging::leftover_problems(&tree::Root::open(&root)?)).await?;
-        if !left.is_empty() {
-            // The only copy of some files is in there, and no dump has it.
-            return Err(Error::new(Kind::Conflict, left.join("; ")));
+        let torn = blocking(move || loads::torn(&Root::open(&root, &Steps::default())?)).await?;
+        if !torn.is_empty() {
+            return Err(Error::new(Kind::Conflict, torn.join("; ")));
         }
         cx.phase("dumping", 0);
         let mut artifact = cx.unless_cancelled(out.artifact(&artifact_name()?)).await?;
@@ -137,56 +155,89 @@ impl Engine for Files {
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         super::no_queues(from.as_ref())?;
+        let (_, length) = super::only_artifact(from.as_ref(), ARTIFACT)?;
         let writing = self.writing(cx).await?;
-        let artifacts = from.artifacts();
-        let length = match artifacts.as_slice() {
-            [(name, length)] if name.as_str() == ARTIFACT => *length,
-            _ => return Err(Error::new(Kind::Corrupt, format!("a dump of files is one artifact, {ARTIFACT}"))),
+        self.checked.forget();
+        let (run, owner, source) = (key.run, self.settings.files_preserve_owner, from.clone());
+        let work = move |root: &Root, stop: &CancellationToken, input: Option<pipe::Inlet>| {
+            let stage = Stage { root, run, owner, recorded: source.recorded(), length, stop };
+            match input {
+                None if source.in_place() => Ok(None),
+                None => stage.ready(),
+                Some(input) if source.in_place() => {
+                    let counts = over::check(&stage, input)?.counts();
+                    Ok(Some(StageReport { bytes: length, counts, warnings: Vec::new() }))
+                }
+                Some(input) => Ok(Some(load::report(length, &stage.run(input)?))),
+            }
         };
-        self.state.begin(key, from.clone());
-        cx.phase("checking", length);
-        let root = self.settings.files_root.clone();
-        let source = from.clone();
-        let (tally, bytes) = feed(from.as_ref(), cx, move |inlet, _stop| {
-            let _until_the_end = writing;
-            load::check(&root, inlet, source.recorded())
+        let (path, steps) = (self.settings.files_root.clone(), self.steps.clone());
+        let (first, stop) = (work.clone(), cx.cancel.clone());
+        let (writing, root, ready) = blocking(move || {
+            let root = Root::open(&path, &steps)?;
+            root.lock()?;
+            let ready = first(&root, &stop, None)?;
+            Ok((writing, root, ready))
         })
         .await?;
-        self.state.staged(key);
-        Ok(StageReport { bytes, counts: tally.counts(), warnings: Vec::new() })
+        if let Some(report) = ready {
+            return Ok(report);
+        }
+        cx.phase(if from.in_place() { "checking" } else { "unpacking" }, length);
+        let report = feed(from.as_ref(), cx, move |inlet, stop| {
+            let _until_the_end = writing;
+            work(&root, &stop, Some(inlet))
+        })
+        .await?;
+        if from.in_place() {
+            self.checked.set(key.run, from);
+        }
+        report.ok_or_else(|| Error::new(Kind::Internal, "the files were staged and nothing was counted"))
     }
 
     async fn staged(&self, key: &RunKey) -> Result<Staged> {
-        Ok(self.state.state(key))
+        let (path, run) = (self.settings.files_root.clone(), key.run);
+        let found = blocking(move || Folder::find(&Root::open(&path, &Steps::default())?, &run)).await?;
+        let otherwise = if self.checked.get(&key.run).is_some() { Staged::Staged } else { Staged::Absent };
+        Ok(found.map_or(otherwise, |folder| folder.staged()))
     }
 
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
-        let writing = self.writing(cx).await?;
-        let Some(source) = self.state.to_commit(key)? else {
-            let path = self.settings.files_root.clone();
-            return blocking(move || count(&path)).await;
+        let (run, owner) = (key.run, self.settings.files_preserve_owner);
+        let Some(source) = self.checked.get(&run) else {
+            cx.phase("swapping", 0);
+            let stop = cx.cancel.child_token();
+            // Dropped before the first rename, it changes nothing; after it, it goes on to the end.
+            let _stops_with_us = stop.clone().drop_guard();
+            return self.change(cx, move |root| load::commit(root, &run, owner, &stop)).await;
         };
-        cx.phase("loading", source.artifacts().iter().map(|(_, length)| length).sum());
-        let (root, owner) = (self.settings.files_root.clone(), self.settings.files_preserve_owner);
-        let (key, state, kept) = (key.clone(), self.state.clone(), source.clone());
-        // Cancelled or dropped before the first rename, the thread removes what it has unpacked; after it, it goes on to the
-        // end and says so in the state.
-        let (report, _) = feed(source.as_ref(), cx, move |inlet, stop| {
+        let writing = self.writing(cx).await?;
+        let (_, length) = super::only_artifact(source.as_ref(), ARTIFACT)?;
+        cx.phase("loading", length);
+        let (path, steps, kept) = (self.settings.files_root.clone(), self.steps.clone(), source.clone());
+        let done = feed(source.as_ref(), cx, move |inlet, stop| {
             let _until_the_end = writing;
-            load::Commit { root, key, owner, source: kept, state, stop }.run(inlet)
+            let root = Root::open(&path, &steps)?;
+            root.lock()?;
+            over::commit(&Stage { root: &root, run, owner, recorded: kept.recorded(), length, stop: &stop }, inlet)
         })
         .await?;
-        Ok(report)
+        self.checked.forget();
+        Ok(done)
     }
 
     async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
-        let _writing = self.writing(cx).await?;
-        self.state.rollback(key)
+        let (run, owner) = (key.run, self.settings.files_preserve_owner);
+        self.change(cx, move |root| load::rollback(root, &run, owner)).await?;
+        if self.checked.get(&run).is_some() {
+            self.checked.forget();
+        }
+        Ok(())
     }
 
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
-        let _writing = self.writing(cx).await?;
-        self.state.finalize(key)
+        let run = key.run;
+        self.change(cx, move |root| load::finalize(root, &run)).await
     }
 }
 
@@ -194,19 +245,35 @@ impl Files {
     async fn writing(&self, cx: &Context) -> Result<OwnedMutexGuard<()>> {
         cx.unless_cancelled(async { Ok(self.writing.clone().lock_owned().await) }).await
     }
+
+    /// Changes the volume, in a thread that goes on to its end even when nobody waits for it any more.
+    async fn change<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let writing = self.writing(cx).await?;
+        let (path, steps) = (self.settings.files_root.clone(), self.steps.clone());
+        blocking(move || {
+            let _until_the_end = writing;
+            let root = Root::open(&path, &steps)?;
+            root.lock()?;
+            work(&root)
+        })
+        .await
+    }
 }
 
-/// Runs blocking work on the bytes of the artifact; returns its result and how many bytes it was given.
+/// Runs blocking work on the bytes of the artifact.
 async fn feed<T: Send + 'static>(
     from: &dyn Source,
     cx: &Context,
     work: impl FnOnce(pipe::Inlet, CancellationToken) -> Result<T> + Send + 'static,
-) -> Result<(T, u64)> {
+) -> Result<T> {
     let stop = cx.cancel.child_token();
     let _stops_with_us = stop.clone().drop_guard();
     let (sender, inlet) = pipe::inlet(stop.clone());
     let worker = tokio::task::spawn_blocking(move || work(inlet, stop));
-    let mut bytes = 0_u64;
     let fed = cx
         .unless_cancelled(async {
             let mut reader = from.open(&artifact_name()?).await?;
@@ -216,7 +283,6 @@ async fn feed<T: Send + 'static>(
                     // The worker has ended; its result says why.
                     return Ok(());
                 }
-                bytes = bytes.saturating_add(n);
                 cx.advance(n);
             }
             // As above.
@@ -228,7 +294,7 @@ async fn feed<T: Send + 'static>(
     // Waited for in any case: it cleans up behind itself.
     let done = worker.await.or_kind(Kind::Internal, "the thread that loads the files broke off")?;
     fed?;
-    Ok((done?, bytes))
+    done
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -237,68 +303,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn artifact_name() -> Result<ArtifactName> {
     ArtifactName::new(ARTIFACT)
-}
-
-/// Counts the live files.
-fn count(path: &std::path::Path) -> Result<CommitReport> {
-    let mut counter = walk::Counter::default();
-    walk::walk_root(&tree::Root::open(path)?, &mut counter)?;
-    Ok(CommitReport { counts: counter.tally.counts(), warnings: Vec::new() })
-}
-
-fn describe(path: &std::path::Path, loading: bool) -> Description {
-    let mut description = Description {
-        server: "files".to_owned(),
-        tools: Vec::new(),
-        size: 0,
-        position: None,
-        facts: Facts::new(),
-        hold: Err(NO_HOLD.to_owned()),
-        undo: Err(CANNOT_BE_UNDONE.to_owned()),
-        problems: Vec::new(),
-        staging_free: None,
-        loads: Vec::new(),
-    };
-    let root = match tree::Root::open(path) {
-        Ok(root) => root,
-        Err(e) => {
-            description.problems.push(e.chain());
-            return description;
-        }
-    };
-    description.facts.insert("filesystem".to_owned(), root.mounts.filesystem.clone());
-    match rustix::fs::fstatvfs(&root.dir) {
-        Ok(stat) => {
-            let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
-            description.facts.insert("bytes-used".to_owned(), used.to_string());
-            description.facts.insert("entries".to_owned(), stat.f_files.saturating_sub(stat.f_ffree).to_string());
-            // On a filesystem that is used for other things too, this would say nothing.
-            description.size = if root.mounts.is_mount { used } else { 0 };
-        }
-        Err(e) => description.problems.push(tree::failed("ask for the space of", b"", e).chain()),
-    }
-    for (access, what, hinders) in [
-        (Access::READ_OK, "read", "dumped"),
-        (Access::EXEC_OK, "entered", "dumped"),
-        (Access::WRITE_OK, "written to", "loaded"),
-    ] {
-        if rustix::fs::accessat(&root.dir, c".", access, rustix::fs::AtFlags::EACCESS).is_err() {
-            description.problems.push(format!(
-                "{} cannot be {what} by the agent's user, so it cannot be {hinders}: check user, group and mount options",
-                path.display()
-            ));
-        }
-    }
-    if let Some(mount) = root.mounts.deeper() {
-        description.problems.push(format!(
-            "another filesystem is mounted at {}: it is not dumped, and must be unmounted before a load",
-            shown(mount)
-        ));
-    }
-    match staging::leftover_problems(&root) {
-        Ok(_) if loading => {}
-        Ok(problems) => description.problems.extend(problems),
-        Err(e) => description.problems.push(e.chain()),
-    }
-    description
 }

@@ -199,7 +199,7 @@ async fn a_cut_or_damaged_archive_is_refused_before_anything_is_touched() {
         let damaged = MemorySource { artifacts: [(artifact(), bytes)].into(), recorded: Some(report.clone()) };
         let error = volume.engine.stage(&key, Arc::new(damaged), &context()).await.expect_err(what);
         assert_eq!(error.kind(), Kind::Corrupt, "{what}: {}", error.chain());
-        assert_eq!(volume.engine.staged(&key).await.unwrap(), Staged::Partial, "{what}");
+        assert_eq!(volume.engine.staged(&key).await.unwrap(), Staged::Absent, "{what}");
         assert_eq!(volume.engine.commit(&key, &context()).await.unwrap_err().kind(), Kind::Conflict, "{what}");
         assert!(volume.engine.rollback(&key, &context()).await.is_ok(), "{what}");
     }

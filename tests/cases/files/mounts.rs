@@ -62,22 +62,39 @@ async fn a_set_that_does_not_fit_is_refused_with_figures() {
     let (_, large) = other.dump().await;
 
     let before = volume.manifest();
-    let error = volume.engine.stage(&run(), Arc::new(large), &context()).await.unwrap_err();
+    let error = volume.engine.stage(&run(), Arc::new(large.clone()), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
     assert!(error.chain().contains("bytes free and the load needs about 4"), "{}", error.chain());
 
-    // Filled up between stage and commit.
-    let key = run();
-    volume.engine.stage(&key, Arc::new(fits.clone()), &context()).await.unwrap();
-    volume.write("filler", vec![4; 2_500_000]);
-    let error = volume.engine.commit(&key, &context()).await.unwrap_err();
-    assert!(error.chain().contains("write the file \"large\""), "{}", error.chain());
+    // Filled up in the middle of a stage, by somebody else: as here by the set, which is larger than its record says.
+    let mut liar = fits.clone();
+    let other_set = large.artifacts.clone();
+    liar.artifacts = other_set;
+    let error = volume.engine.stage(&run(), Arc::new(liar), &context()).await.unwrap_err();
+    assert!(error.chain().contains("make room"), "{}", error.chain());
     assert_eq!(volume.leftovers(), Vec::<String>::new());
-    std::fs::remove_file(volume.root.join("filler")).unwrap();
-    let mut now = volume.manifest();
-    now.0.insert(Vec::new(), before.0[&Vec::new()].clone());
-    now.assert_is(&before, true, "a load without room changed something");
-    volume.engine.commit(&key, &context()).await.expect("with room again");
+    volume.manifest().assert_is(&before, true, "a load without room changed something");
+
+    // What is staged needs no room any more: not to be committed, rolled back or finalized.
+    for end in ["rollback", "finalize"] {
+        let key = run();
+        volume.engine.stage(&key, Arc::new(fits.clone()), &context()).await.unwrap();
+        keepsake_tests::own_mounts::fill(&volume.root, 0);
+        let committed = volume.engine.commit(&key, &context()).await;
+        // The filler is not of the set: it was moved out, and comes back.
+        assert_eq!(committed.expect("a commit on a full volume").counts["files"], 1);
+        assert_eq!(names(&volume.root).last().unwrap(), "large");
+        if end == "rollback" {
+            volume.engine.rollback(&key, &context()).await.expect("a rollback on a full volume");
+            keepsake_tests::own_mounts::make_room(&volume.root);
+            let mut now = volume.manifest();
+            now.0.insert(Vec::new(), before.0[&Vec::new()].clone());
+            now.assert_is(&before, true, "rolled back on a full volume");
+        } else {
+            volume.engine.finalize(&key, &context()).await.expect("a finalize on a full volume");
+        }
+        assert_eq!(volume.leftovers(), Vec::<String>::new());
+    }
     assert_eq!(names(&volume.root), ["large"]);
     unmount(&volume.root);
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keepsake_agent::engine::Staged;
 use keepsake_core::error::Kind;
 use keepsake_tests::child::{NOBODY, is_root, run as run_command, server_command};
 use keepsake_tests::memory::MemorySink;
@@ -15,7 +16,7 @@ use super::{Volume, context, names, open, run, write};
 const PREPARED: &str = "KEEPSAKE_TEST_PREPARED";
 
 /// Runs the test of this name as nobody when this is root; says whether that was done.
-fn done_as_nobody(test: &str, prepared: Option<&Path>) -> bool {
+pub(super) fn done_as_nobody(test: &str, prepared: Option<&Path>) -> bool {
     if !is_root() {
         return false;
     }
@@ -77,10 +78,38 @@ async fn folders_that_are_read_only_are_replaced_and_removed() {
     volume.write("extra/below/file", "later");
     set_mode(&volume.root.join("extra/below"), 0o000);
     set_mode(&volume.root.join("extra"), 0o555);
+    let before_load = source.clone();
     let committed = volume.load(source).await;
     assert_eq!(committed.warnings, Vec::<String>::new());
     volume.manifest().assert_is(&before, true, "the load is not the same");
     assert_eq!(volume.leftovers(), Vec::<String>::new());
+
+    // And back, over a root that the set has made read-only.
+    volume.write("later/file", "later");
+    set_mode(&volume.root.join("later"), 0o500);
+    let live = volume.manifest();
+    let other = Volume::new();
+    other.write("read-only/file", "another");
+    set_mode(&other.root.join("read-only"), 0o555);
+    set_mode(&other.root, 0o555);
+    let (_, source) = other.dump().await;
+    set_mode(&other.root, 0o755);
+    let key = run();
+    for end in ["rollback", "finalize"] {
+        volume.engine.stage(&key, Arc::new(source.clone()), &context()).await.unwrap();
+        volume.engine.commit(&key, &context()).await.unwrap();
+        assert_eq!(std::fs::metadata(&volume.root).unwrap().permissions().mode() & 0o7777, 0o555, "{end}");
+        if end == "rollback" {
+            volume.engine.rollback(&key, &context()).await.unwrap();
+            volume.manifest().assert_is(&live, true, "rolled back it is not the same");
+        }
+    }
+    volume.engine.finalize(&key, &context()).await.unwrap();
+    assert_eq!(std::fs::metadata(&volume.root).unwrap().permissions().mode() & 0o7777, 0o555);
+    assert_eq!(names(&volume.root), ["read-only"]);
+    set_mode(&volume.root, 0o755);
+    set_mode(&other.root.join("read-only"), 0o755);
+    volume.load(before_load).await;
     set_mode(&volume.root.join("read-only"), 0o755);
     set_mode(&volume.root.join("read-only/below"), 0o755);
 }
@@ -107,8 +136,7 @@ async fn owners_are_set_only_when_asked_for() {
     volume.write("live", "x");
     let strict = open(&volume.root, true, volume.scratch.path());
     let key = run();
-    strict.stage(&key, Arc::new(source.clone()), &context()).await.unwrap();
-    let error = strict.commit(&key, &context()).await.unwrap_err();
+    let error = strict.stage(&key, Arc::new(source.clone()), &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     assert!(error.chain().contains("--files-preserve-owner"), "{}", error.chain());
     assert_eq!(names(&volume.root), ["live"]);
@@ -151,9 +179,8 @@ async fn a_swap_that_fails_is_taken_back() {
     let error = volume.engine.commit(&key, &context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{}", error.chain());
     assert!(error.chain().contains("nothing was loaded"), "{}", error.chain());
-    let mut now = volume.manifest();
-    now.0.insert(Vec::new(), before.0[&Vec::new()].clone());
-    now.assert_is(&before, true, "the swap was not taken back");
-    assert_eq!(volume.leftovers(), Vec::<String>::new());
+    assert_eq!(volume.engine.staged(&key).await.unwrap(), Staged::Staged);
     volume.engine.rollback(&key, &context()).await.expect("nothing live was changed");
+    volume.manifest().assert_is(&before, true, "the swap was not taken back");
+    assert_eq!(volume.leftovers(), Vec::<String>::new());
 }

@@ -3,7 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use keepsake_agent::engine::Context;
+use keepsake_agent::engine::files::Settings;
+use keepsake_agent::engine::registry::Settings as _;
+use keepsake_core::id::{Epoch, RunKey};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::strike::{Fate, all_tools, end_for_it, still_running};
 use super::{Arena, Blow, Operation, Victim};
@@ -44,7 +49,7 @@ impl Arena {
                     State::of(&self.house.installations[0]).await.assert_is(before, &what);
                 }
                 if !success && !taken_over {
-                    self.restore_again(what);
+                    self.restore_again(what).await;
                 }
                 State::of(&self.house.installations[0]).await.assert_is(&self.whole, what);
                 // Now and then, because the next restore shows as much of agents and coordinator.
@@ -91,20 +96,31 @@ impl Arena {
         recorded
     }
 
-    fn restore_again(&self, what: &str) {
+    async fn restore_again(&self, what: &str) {
         let restore = self.command();
         let again = self.house.keepsake(&restore);
         let told = String::from_utf8_lossy(&again.stderr).into_owned();
         if again.status.success() {
             return;
         }
-        // The agent of the files says so when it was struck between two renames, and what to do.
-        assert!(told.contains("was interrupted while it moved files"), "{what}: it cannot be restored again: {told}");
-        let storage = &self.house.installations[0].storage;
-        for name in own(storage, ".keepsake-") {
-            std::fs::remove_dir_all(storage.join(name)).expect("remove what the interrupted load left");
-        }
+        // The agent of the files says so when it was struck in the middle of a load, and who may end it: here nobody but the test.
+        assert!(told.contains("`keepsake rollback`"), "{what}: it cannot be restored again: {told}");
+        self.roll_back_files(what).await;
         self.house.must(&restore);
+    }
+
+    /// Rolls back what an agent that was struck has left half committed, as whoever takes the run over will.
+    async fn roll_back_files(&self, what: &str) {
+        let prod = &self.house.installations[0];
+        let settings = Settings { files_root: prod.storage.clone(), files_preserve_owner: crate::child::is_root() };
+        let engine = settings.open(self.house.scratch.path().to_owned()).expect("open the engine");
+        let loads = engine.describe().await.expect("describe").loads;
+        assert!(!loads.is_empty(), "{what}: a load stands in the way, and none is there");
+        for (run, _) in loads {
+            let key = RunKey { run, installation: "prod".parse().expect("a name"), epoch: Epoch(0) };
+            let (cx, _) = Context::new(CancellationToken::new());
+            engine.rollback(&key, &cx).await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
+        }
     }
 
     /// No tool runs on, no temporary file lies anywhere.

@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::format::tar::{Body, END, Entry, Extent, File, Tally, encode, padding, shown};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::loads::live;
 use super::pipe::Outlet;
 use super::sparse::extents;
+use super::steps::Steps;
 use super::tree::{Node, OWN_PREFIX, Root, failed, is_gone};
 use super::walk::{Missed, Place, Visitor, walk_root};
 
@@ -31,9 +33,16 @@ pub(super) struct Dumped {
 
 /// Writes the archive of everything below a folder.
 pub(super) fn dump(root: &Path, out: Outlet) -> Result<Dumped> {
-    let root = Root::open(root)?;
+    let root = Root::open(root, &Steps::default())?;
+    let before = live(&root)?;
     let mut dumper = Dumper { out, tally: Tally::default(), notes: Notes::default(), linked: HashMap::new() };
     walk_root(&root, &mut dumper)?;
+    if live(&root)? != before {
+        return Err(Error::new(
+            Kind::Conflict,
+            "a load moved files while they were dumped: dump again when it has ended",
+        ));
+    }
     dumper.out.put(&END)?;
     Ok(Dumped { tally: dumper.tally, warnings: dumper.notes.told(), length: dumper.out.finish()? })
 }

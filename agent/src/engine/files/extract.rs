@@ -6,11 +6,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::format::tar::{Body, Entry, File, Input, Meta, Reader, Stamp, shown, split};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use keepsake_core::format::tar::{Body, Entry, File, Input, Meta, Reader, shown, split};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::tree::{Node, c_name, failed, open_folder};
+use super::tree::{Node, c_name, failed, open_folder, times};
 
 /// Makes the entries of one archive in turn; they must have been admitted by the rules.
 #[derive(Debug)]
@@ -21,8 +21,6 @@ pub(super) struct Extractor<'a> {
     owner: bool,
     /// What the root should have.
     pub(super) root: Option<Meta>,
-    /// Folders at the top. They stay writable until they are moved, because a folder that is not cannot be moved.
-    pub(super) tops: Vec<(Vec<u8>, Meta)>,
     /// Entries whose set-id bits the system did not accept.
     pub(super) refused_bits: u64,
 }
@@ -37,7 +35,7 @@ struct Open {
 impl<'a> Extractor<'a> {
     /// Into this folder; with `owner`, the recorded owner is set.
     pub(super) fn new(top: BorrowedFd<'a>, owner: bool) -> Self {
-        Self { top, open: Vec::new(), owner, root: None, tops: Vec::new(), refused_bits: 0 }
+        Self { top, open: Vec::new(), owner, root: None, refused_bits: 0 }
     }
 
     /// Makes an entry, reading its data.
@@ -88,11 +86,7 @@ impl<'a> Extractor<'a> {
     /// Settles folders until the innermost one is this.
     fn close_until(&mut self, folder: &[u8]) -> Result<()> {
         while let Some(done) = self.open.pop_if(|o| o.path != folder) {
-            if done.path.contains(&b'/') {
-                self.refused_bits += settle(done.dir.as_fd(), done.meta, self.owner, &done.path)?;
-            } else {
-                self.tops.push((done.path, done.meta));
-            }
+            self.refused_bits += settle(done.dir.as_fd(), done.meta, self.owner, &done.path)?;
         }
         Ok(())
     }
@@ -166,11 +160,4 @@ fn ids(meta: Meta) -> Result<(Uid, Gid)> {
         return Err(Error::new(Kind::Corrupt, "an entry has an owner that cannot exist"));
     }
     Ok((Uid::from_raw(meta.uid), Gid::from_raw(meta.gid)))
-}
-
-fn times(mtime: Stamp) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    }
 }

@@ -8,6 +8,7 @@ use keepsake_core::format::tar::shown;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::steps::Steps;
 use super::tree::{Listing, Node, failed, open_folder};
 
 struct Level {
@@ -19,11 +20,14 @@ struct Level {
 }
 
 /// Removes what has this name in a folder, and all that is in it. Nothing there is success.
-pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr, steps: &Steps) -> Result<()> {
     let fail = |name: &CStr, e| failed("remove", name.to_bytes(), e);
     let Some(top) = Node::at(parent, name).map_err(|e| fail(name, e))? else { return Ok(()) };
+    let unlink = |dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags| {
+        steps.pass("remove").and_then(|()| rustix::fs::unlinkat(dir, name, flags)).map_err(|e| fail(name, e))
+    };
     if top.kind != FileType::Directory {
-        return rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(|e| fail(name, e));
+        return unlink(parent, name, AtFlags::empty());
     }
     let mut levels = vec![enter(parent, name)?];
     while let Some(current) = levels.last_mut() {
@@ -39,13 +43,13 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
                 let below = enter(dir, child)?;
                 levels.push(below);
             } else {
-                rustix::fs::unlinkat(dir, child, AtFlags::empty()).map_err(|e| fail(child, e))?;
+                unlink(dir, child, AtFlags::empty())?;
             }
             continue;
         }
         let Some(done) = levels.pop() else { break };
         let above = levels.last().map_or(parent, |l| l.dir.as_fd());
-        rustix::fs::unlinkat(above, &done.name, AtFlags::REMOVEDIR).map_err(|e| fail(&done.name, e))?;
+        unlink(above, &done.name, AtFlags::REMOVEDIR)?;
     }
     Ok(())
 }

@@ -1,110 +1,170 @@
-//! Puts the unpacked tree in the place of the live one: one rename out and one in per name at the top.
+//! Puts what was staged in the place of what is live, and back: by renames of names at the top.
 //!
-//! A failure half way is taken back, rename by rename, so that the live files are as they were.
+//! Nothing is remembered of a swap but which of its two halves it is in; the rest is derived from what exists, so that any agent can bring it to its
+//! end in either direction. While `new` still has a name, what is live under that name is old, or absent. While the set is being moved in, everything
+//! live that is not in `new` is of the set. What the set lacks is moved out before the first name is moved in, and moved back after the last of them.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use keepsake_core::error::{Error, Result};
-use keepsake_core::format::tar::Meta;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::tar::shown;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::extract::settle;
-use super::tree::{Listing, Node, Root, failed, open_folder};
-
-/// Why a swap did not happen.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The live files are as they were.
-    TakenBack(Error),
-    /// They are not: a part is in `old`.
-    Stuck(Error),
-}
+use super::facts::{Facts, ReadOnly};
+use super::staging::{Folder, NEW, OLD, State};
+use super::steps::Steps;
+use super::tree::{Listing, Node, Root, c_name, failed};
 
 /// The three folders.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Swap<'a> {
-    pub(super) root: &'a Root,
-    pub(super) new: BorrowedFd<'a>,
-    pub(super) old: BorrowedFd<'a>,
-    /// Whether recorded owners are set.
-    pub(super) owner: bool,
-}
-
-/// One rename that was done.
 #[derive(Debug)]
-enum Move {
-    Out(CString),
-    In(CString),
+pub(super) struct Swap<'a> {
+    root: &'a Root,
+    new: OwnedFd,
+    old: OwnedFd,
 }
 
-impl Swap<'_> {
-    /// Swaps. `tops` are the folders among the new names and what they should have; returns how many of their set-id bits
-    /// the system did not accept.
-    pub(super) fn run(self, tops: &[(Vec<u8>, Meta)]) -> Result<u64, Failure> {
-        let mut done = Vec::new();
-        match self.forward(tops, &mut done) {
-            Ok(refused) => Ok(refused),
-            Err(cause) => Err(self.back(done, cause)),
+impl<'a> Swap<'a> {
+    pub(super) fn new(root: &'a Root, folder: &Folder) -> Result<Self> {
+        Ok(Self { root, new: folder.inside(NEW)?, old: folder.inside(OLD)? })
+    }
+
+    /// From `MovingOut` or `MovingIn` until all of the set is live.
+    pub(super) fn forward(&self, folder: &mut Folder) -> Result<()> {
+        let (live, new, old) = (self.root.dir.as_fd(), self.new.as_fd(), self.old.as_fd());
+        if folder.state == State::MovingOut {
+            let coming = list(new)?;
+            for name in list(live)?.iter().filter(|name| !coming.contains(name)) {
+                if self.is_ours(name)? {
+                    self.transfer(live, old, name)?;
+                }
+            }
+            self.sync()?;
+            folder.set_state(State::MovingIn)?;
+        }
+        for name in list(new)?.iter() {
+            // Each name is away for a moment only.
+            if self.is_ours(name)? {
+                self.transfer(live, old, name)?;
+            }
+            self.transfer(new, live, name)?;
+        }
+        self.sync()
+    }
+
+    /// From `MovingIn` or `MovingOut` until all is live that was live before, and all of the set in `new`.
+    pub(super) fn back(&self, folder: &mut Folder) -> Result<()> {
+        let (live, new, old) = (self.root.dir.as_fd(), self.new.as_fd(), self.old.as_fd());
+        if folder.state == State::MovingIn {
+            let staying = list(new)?;
+            for name in list(live)?.iter().filter(|name| !staying.contains(name)) {
+                if self.is_ours(name)? {
+                    self.transfer(live, new, name)?;
+                    self.bring_back(name)?;
+                }
+            }
+            // Those whose new file had not come, or had gone again, when it was interrupted.
+            for name in list(new)?.iter() {
+                if !self.is_ours(name)? {
+                    self.bring_back(name)?;
+                }
+            }
+            self.sync()?;
+            folder.set_state(State::MovingOut)?;
+        }
+        for name in list(old)?.iter() {
+            self.transfer(old, live, name)?;
+        }
+        self.sync()
+    }
+
+    /// All of `new` becomes live, where nothing is live any more.
+    pub(super) fn bring_in(&self) -> Result<()> {
+        for name in list(self.new.as_fd())?.iter() {
+            self.transfer(self.new.as_fd(), self.root.dir.as_fd(), name)?;
+        }
+        self.sync()
+    }
+
+    /// Whether a load moves what is live under this name: there is something, and it is neither of the filesystem nor a mount.
+    pub(super) fn is_ours(&self, name: &CStr) -> Result<bool> {
+        let node = Node::at(self.root.dir.as_fd(), name).map_err(|e| failed("look at", name.to_bytes(), e))?;
+        Ok(node.is_some_and(|node| !self.root.leaves_alone(name.to_bytes(), &node)))
+    }
+
+    fn bring_back(&self, name: &CStr) -> Result<()> {
+        match Node::at(self.old.as_fd(), name).map_err(|e| failed("look at", name.to_bytes(), e))? {
+            Some(_) => self.transfer(self.old.as_fd(), self.root.dir.as_fd(), name),
+            None => Ok(()),
         }
     }
 
-    fn forward(self, tops: &[(Vec<u8>, Meta)], done: &mut Vec<Move>) -> Result<u64> {
-        let list = |dir| Listing::read(dir).map_err(|e| failed("list", b"", e));
-        let (live, new) = (list(self.root.dir.as_fd())?, list(self.new)?);
-        // What the set lacks goes first, then name by name, so that each is away for a moment only.
-        for name in live.iter().filter(|name| !new.contains(name)) {
-            self.move_out(name, done)?;
-        }
-        let mut refused = 0;
-        for name in new.iter() {
-            self.move_out(name, done)?;
-            transfer(self.new, self.root.dir.as_fd(), name)
-                .map_err(|e| failed("move into the volume", name.to_bytes(), e))?;
-            done.push(Move::In(name.to_owned()));
-            if let Ok(at) = tops.binary_search_by(|(top, _)| top.as_slice().cmp(name.to_bytes())) {
-                let (path, meta) = tops.get(at).ok_or_else(|| failed("find", name.to_bytes(), Errno::NOENT))?;
-                let dir = open_folder(&self.root.dir, name).map_err(|e| failed("open the folder", path, e))?;
-                refused += settle(dir.as_fd(), *meta, self.owner, path)?;
+    fn sync(&self) -> Result<()> {
+        let fail = |e| failed("write to disk", b"", e);
+        self.root.steps.pass("sync the volume").map_err(fail)?;
+        rustix::fs::syncfs(&self.root.dir).map_err(fail)
+    }
+
+    fn transfer(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        transfer(from, to, name, &self.root.steps).map_err(|e| match e {
+            Errno::EXIST => Error::caused(
+                Kind::Conflict,
+                format!(
+                    "something else has made {} in the volume meanwhile: stop it, move {0} out of the volume, and ask again",
+                    shown(name.to_bytes())
+                ),
+                std::io::Error::from(e),
+            ),
+            e => failed("move", name.to_bytes(), e),
+        })
+    }
+
+    /// Folders at the top that their owner may not write to, on both sides.
+    pub(super) fn read_only(&self) -> Result<Vec<ReadOnly>> {
+        let mut found = Vec::new();
+        for (dir, is_new) in [(self.root.dir.as_fd(), false), (self.new.as_fd(), true)] {
+            for name in list(dir)?.iter() {
+                let fail = |e| failed("look at", name.to_bytes(), e);
+                match Node::at(dir, name).map_err(fail)? {
+                    Some(n) if n.kind != FileType::Directory || n.meta.mode & 0o200 != 0 => {}
+                    Some(n) if !is_new && self.root.leaves_alone(name.to_bytes(), &n) => {}
+                    Some(n) => found.push(ReadOnly::new(name.to_bytes(), n.meta.mode, is_new)),
+                    None => {}
+                }
             }
         }
-        Ok(refused)
+        Ok(found)
     }
 
-    fn move_out(self, name: &CStr, done: &mut Vec<Move>) -> Result<()> {
-        let fail = |e| failed("move out of the volume", name.to_bytes(), e);
-        let live = self.root.dir.as_fd();
-        match Node::at(live, name).map_err(fail)? {
-            None => return Ok(()),
-            Some(node) if self.root.leaves_alone(name.to_bytes(), &node) => return Ok(()),
-            Some(_) => transfer(live, self.old, name).map_err(fail)?,
+    /// Gives those folders their modes, wherever they are now: an agent that was killed may have left them writable. `swapped` says whether the set
+    /// is live.
+    pub(super) fn settle(&self, facts: &Facts, swapped: bool) -> Result<()> {
+        for folder in &facts.read_only {
+            let at = match (folder.is_new, swapped) {
+                (true, true) | (false, false) => self.root.dir.as_fd(),
+                (true, false) => self.new.as_fd(),
+                (false, true) => self.old.as_fd(),
+            };
+            let name = c_name(&folder.name()?)?;
+            let fail = |e| failed("set the mode of", name.to_bytes(), e);
+            let node = Node::at(at, &name).map_err(fail)?;
+            if node.is_some_and(|n| n.kind == FileType::Directory && n.meta.mode != folder.mode) {
+                self.root.steps.pass("set a mode").map_err(fail)?;
+                rustix::fs::chmodat(at, &name, Mode::from_raw_mode(folder.mode), AtFlags::empty()).map_err(fail)?;
+            }
         }
-        done.push(Move::Out(name.to_owned()));
         Ok(())
     }
+}
 
-    fn back(self, done: Vec<Move>, cause: Error) -> Failure {
-        let live = self.root.dir.as_fd();
-        for step in done.into_iter().rev() {
-            let (name, moved) = match &step {
-                Move::In(name) => (name, transfer(live, self.new, name)),
-                Move::Out(name) => (name, transfer(self.old, live, name)),
-            };
-            if let Err(e) = moved {
-                let failed = failed("move back", name.to_bytes(), e).chain();
-                return Failure::Stuck(cause.context(format!(
-                    "the files are half old and half new ({failed}): what was live before and is missing is in the \
-                     folder \"old\" of this load, move it back by hand"
-                )));
-            }
-        }
-        Failure::TakenBack(cause.context("nothing was loaded, the files are as they were"))
-    }
+fn list(dir: BorrowedFd<'_>) -> Result<Listing> {
+    Listing::read(dir).map_err(|e| failed("list", b"", e))
 }
 
 /// Moves a name from folder to folder, whatever its mode.
-fn transfer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> std::result::Result<(), Errno> {
+fn transfer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, steps: &Steps) -> Result<(), Errno> {
+    steps.pass("move")?;
     let refused = match rename_new(from, to, name) {
         Err(Errno::ACCESS) => Errno::ACCESS,
         other => return other,
@@ -112,16 +172,19 @@ fn transfer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> std::resul
     // A folder can be moved elsewhere only by whom may write to it.
     let node = Node::at(from, name)?.filter(|n| n.kind == FileType::Directory).ok_or(refused)?;
     let before = Mode::from_raw_mode(node.meta.mode);
+    steps.pass("make a folder writable")?;
     rustix::fs::chmodat(from, name, before | Mode::RWXU, AtFlags::empty())?;
+    steps.pass("move a folder")?;
     let moved = rename_new(from, to, name);
     let at = if moved.is_ok() { to } else { from };
-    // It is ours: its mode could be changed a moment ago.
+    steps.pass("make a folder read-only")?;
+    // It is ours: its mode could be changed a moment ago. What does not succeed is made good in the end.
     let _back = rustix::fs::chmodat(at, name, before, AtFlags::empty());
     moved
 }
 
 /// Moves a name from folder to folder, never over another.
-fn rename_new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> std::result::Result<(), Errno> {
+fn rename_new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     match renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
         // A filesystem that cannot promise it; then looking first has to do.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match Node::at(to, name)? {

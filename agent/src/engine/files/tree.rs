@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::format::tar::{Meta, Stamp, shown};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, flock};
 use rustix::io::Errno;
 
 use super::mounts::Mounts;
+use super::steps::Steps;
 
 /// What the names of folders begin with that a load makes below the root.
 pub(super) const OWN_PREFIX: &[u8] = b".keepsake-";
@@ -29,16 +30,51 @@ pub(super) struct Root {
     pub(super) dir: OwnedFd,
     pub(super) node: Node,
     pub(super) mounts: Mounts,
+    pub(super) steps: Steps,
 }
 
 impl Root {
     /// Opens it. The path itself may lead through symlinks; nothing below it does.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, steps: &Steps) -> Result<Self> {
         let what = || format!("open the folder {} (--files-root)", path.display());
         let whole: PathBuf = std::fs::canonicalize(path).map_err(|e| Error::io(what(), e))?;
         let dir = rustix::fs::open(&whole, FOLDER, Mode::empty()).map_err(|e| Error::io(what(), e.into()))?;
         let stat = rustix::fs::fstat(&dir).map_err(|e| Error::io(what(), e.into()))?;
-        Ok(Self { dir, node: Node::new(&stat), mounts: Mounts::below(&whole)? })
+        Ok(Self { dir, node: Node::new(&stat), mounts: Mounts::below(&whole)?, steps: steps.clone() })
+    }
+
+    /// Keeps other agents from changing the volume for as long as this is open.
+    pub(super) fn lock(&self) -> Result<()> {
+        match flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Err(Error::new(Kind::Busy, "another agent is loading into this volume")),
+            // Some network filesystems cannot lock folders. Then only the coordinator keeps two loads apart.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// What it is at this moment.
+    pub(super) fn now(&self) -> Result<Node> {
+        rustix::fs::fstat(&self.dir).map(|s| Node::new(&s)).map_err(|e| failed("look at", b"", e))
+    }
+
+    /// Lets its owner add and remove names; returns the mode that it had. The mode of the set, or of before, is set in the end.
+    pub(super) fn ensure_writable(&self) -> Result<u32> {
+        let mode = self.now()?.meta.mode;
+        if mode & 0o300 != 0o300 {
+            // If this is not allowed, the first change says why.
+            let _may_fail = rustix::fs::fchmod(&self.dir, Mode::from_raw_mode(mode | 0o300));
+        }
+        Ok(mode)
+    }
+
+    /// Gives it a time again that our own folder has changed.
+    pub(super) fn set_time(&self, time: Stamp) {
+        if let Err(e) =
+            self.steps.pass("set the root's time").and_then(|()| rustix::fs::futimens(&self.dir, &times(time)))
+        {
+            // Only its owner may, and nothing depends on it.
+            tracing::info!("the root keeps the time of this load: {}", failed("set the time of", b"", e).chain());
+        }
     }
 
     /// Names at the top that neither dump nor load touch, apart from our own.
@@ -176,4 +212,12 @@ pub(super) fn c_name(name: &[u8]) -> Result<CString> {
 /// An error of the system about one path of the tree.
 pub(super) fn failed(doing: &str, path: &[u8], error: Errno) -> Error {
     Error::io(format!("{doing} {}", shown(path)), error.into())
+}
+
+/// A time of change, as the system wants it; the time of access stays.
+pub(super) fn times(mtime: Stamp) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
+    }
 }
