@@ -1,8 +1,10 @@
 //! A MariaDB or MySQL server of a test's own.
 
+pub mod line;
 pub mod odd;
 pub mod replica;
 mod template;
+pub mod torn;
 pub mod trials;
 
 use std::collections::BTreeMap;

@@ -47,8 +47,7 @@ impl Pieces {
             self.tables.extend_from_slice(bytes);
         } else {
             // So that an error of the client names the line of the dump.
-            let lines = bytes.iter().filter(|b| **b == b'\n').count();
-            self.tables.resize(self.tables.len() + lines, b'\n');
+            self.tables.extend(bytes.iter().filter(|b| **b == b'\n'));
         }
         if sides.objects {
             self.objects.extend_from_slice(bytes);
@@ -214,7 +213,9 @@ SET a=1;
         );
         let objects = code(&pieces.objects);
         assert_eq!(objects.iter().filter(|l| l.contains("`t`")).count(), 0, "{objects:#?}");
-        for there in ["TRIGGER t", "ALTER DATABASE", "CREATE TABLE `v`", "DROP TABLE", "VIEW `v`", "PROCEDURE", "SET a=1"] {
+        for there in
+            ["TRIGGER t", "ALTER DATABASE", "CREATE TABLE `v`", "DROP TABLE", "VIEW `v`", "PROCEDURE", "SET a=1"]
+        {
             assert!(objects.iter().any(|l| l.contains(there)), "{there}: {objects:#?}");
         }
         let events = code(&pieces.events);
