@@ -2,8 +2,8 @@
 
 use keepsake_core::error::{Error, Kind, Result};
 
-use super::facts;
 use super::server::{Server, name, text};
+use super::{facts, shadow};
 
 /// How long other clients may keep a table from being changed, seconds.
 const LOCK_WAIT: u32 = 5;
@@ -19,7 +19,7 @@ pub(super) async fn alone(server: &mut Server, database: &str) -> Result<()> {
     let sql = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}, SESSION wait_timeout = 86400");
     server.run("bound the wait for locks", &sql).await?;
     // Kept by the server until it has noticed that the connection is gone, which is after its last statement.
-    let sql = format!("SELECT GET_LOCK(CONCAT('keepsake ', MD5({})), {OWN_WAIT})", text(database));
+    let sql = format!("SELECT GET_LOCK({}, {OWN_WAIT})", text(&shadow::prefix(database)));
     if server.number("wait for other loads", &sql).await? == 1 {
         return Ok(());
     }

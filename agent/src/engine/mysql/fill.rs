@@ -142,7 +142,12 @@ impl<'a> Scripts<'a> {
             while body.len() >= least {
                 let server = match &mut self.server {
                     Some(server) => server,
-                    none => none.insert(Server::connect(self.address).await?),
+                    none => {
+                        let mut server = Server::connect(self.address).await?;
+                        // Hours of rows may lie between two triggers.
+                        server.run("keep the connection", "SET SESSION wait_timeout = 86400").await?;
+                        none.insert(server)
+                    }
                 };
                 let rest = body.split_off(body.len().min(ROW));
                 let sql = format!(

@@ -319,7 +319,8 @@ pub(super) async fn ensure_whole(server: &mut Server, database: &str) -> Result<
     })
 }
 
-fn prefix(database: &str) -> String {
+/// How the names of all schemas of this database's loads begin.
+pub(super) fn prefix(database: &str) -> String {
     // FNV-1a: told apart must be the few databases of one server, and the run's number does that, too.
     let hash = database.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
     format!("{PREFIX}{hash:08x}_")

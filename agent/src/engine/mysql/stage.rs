@@ -181,14 +181,16 @@ async fn dropped(engine: &Mysql, shadow: &Shadow) -> Result<()> {
     shadow.discard(&mut server).await
 }
 
+/// What clients say of a full disk. The last is what MariaDB makes of it when rows are stored in bulk, "not permitted during COMMIT".
+const FULL: [&str; 4] = ["error 1114 ", "error 1021 ", "Errcode: 28", "error 1180 "];
+
 /// A full disk is the operator's to mend.
 fn no_room(e: Error) -> Error {
     let told = e.chain();
-    if e.kind() == Kind::Internal
-        && ["error 1114 ", "error 1021 ", "Errcode: 28"].iter().any(|full| told.contains(full))
-    {
+    if e.kind() == Kind::Internal && FULL.iter().any(|full| told.contains(full)) {
         let text = format!(
-            "the server has no room for a copy beside the live data (in schemas {PREFIX}…, which were dropped again): make room, or load in place"
+            "the server could not store a copy beside the live data (in schemas {PREFIX}…, which were dropped again), most likely for want of \
+             room: make room, or load in place"
         );
         return Error::caused(Kind::Busy, text, e);
     }

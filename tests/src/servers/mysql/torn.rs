@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use keepsake_agent::engine::registry::Settings as _;
 use keepsake_agent::engine::{Engine, Staged};
 use keepsake_core::Kind;
 use keepsake_core::id::{Epoch, RunId, RunKey};
@@ -157,11 +156,11 @@ async fn must(engine: &Arc<dyn Engine>, operation: Operation, key: &RunKey, made
     done(engine, operation, key, made).await.unwrap_or_else(|e| panic!("{what}: then {operation:?}: {}", e.chain()));
 }
 
-/// Tears the operation at every `stride`th statement, and lets another agent go on or back in turns; how often.
-pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, stride: u64) -> u64 {
+/// Tears the operation at every `stride`th statement from the `first` on, and lets another agent go on or back in turns; how often.
+pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, first: u64, stride: u64) -> u64 {
     use Operation::{Commit, Finalize, Rollback, Stage};
     let mut world = World::build(root).await;
-    let (mut at, mut torn) = (0, 0_u64);
+    let (mut at, mut torn) = (first, 0_u64);
     loop {
         let key = RunKey { run: RunId::generate(), installation: "test".parse().expect("a name"), epoch: Epoch(1) };
         let (direct, made) = (world.engine(None), world.made.clone());
@@ -198,6 +197,7 @@ pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, 
                 );
             }
         }
+        println!("{what}");
         if victim == Victim::Server {
             world.server.kill9();
             world.server.restart().await;
