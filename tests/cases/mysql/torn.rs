@@ -16,19 +16,14 @@ macro_rules! torn {
     };
 }
 
-// After one statement is before the next: tests of each second one, before and after it, meet every place between two.
-torn!(a_commit_before_statements, Commit, Victim::Agent(Moment::Before), 0, 4, 15);
-torn!(a_commit_before_others, Commit, Victim::Agent(Moment::Before), 2, 4, 15);
-torn!(a_commit_after_statements, Commit, Victim::Agent(Moment::After), 0, 4, 15);
-torn!(a_commit_after_others, Commit, Victim::Agent(Moment::After), 2, 4, 15);
-torn!(a_commit_by_a_server_that_dies, Commit, Victim::Server, 1, 7, 8);
-torn!(a_rollback_before_statements, Rollback, Victim::Agent(Moment::Before), 0, 4, 15);
-torn!(a_rollback_before_others, Rollback, Victim::Agent(Moment::Before), 2, 4, 15);
-torn!(a_rollback_after_statements, Rollback, Victim::Agent(Moment::After), 0, 4, 15);
-torn!(a_rollback_after_others, Rollback, Victim::Agent(Moment::After), 2, 4, 15);
-torn!(a_rollback_by_a_server_that_dies, Rollback, Victim::Server, 1, 9, 8);
-torn!(a_stage_before_statements, Stage, Victim::Agent(Moment::Before), 0, 7, 10);
-torn!(a_stage_while_they_run, Stage, Victim::Agent(Moment::While), 3, 7, 10);
-torn!(a_stage_by_a_server_that_dies, Stage, Victim::Server, 1, 11, 6);
-torn!(a_finalize_after_each_statement, Finalize, Victim::Agent(Moment::After), 0, 1, 5);
-torn!(a_finalize_by_a_server_that_dies, Finalize, Victim::Server, 1, 2, 3);
+torn!(a_commit_before_each_statement, Commit, Victim::Agent(Moment::Before), 0, 1, 40);
+torn!(a_commit_after_each_statement, Commit, Victim::Agent(Moment::After), 0, 1, 40);
+torn!(a_commit_by_a_server_that_dies, Commit, Victim::Server, 1, 3, 10);
+torn!(a_rollback_before_each_statement, Rollback, Victim::Agent(Moment::Before), 0, 1, 30);
+torn!(a_rollback_after_each_statement, Rollback, Victim::Agent(Moment::After), 0, 1, 30);
+torn!(a_rollback_by_a_server_that_dies, Rollback, Victim::Server, 1, 3, 10);
+torn!(a_stage_before_statements, Stage, Victim::Agent(Moment::Before), 0, 2, 8);
+torn!(a_stage_while_they_run, Stage, Victim::Agent(Moment::While), 1, 2, 8);
+torn!(a_stage_by_a_server_that_dies, Stage, Victim::Server, 1, 3, 5);
+torn!(a_finalize_after_each_statement, Finalize, Victim::Agent(Moment::After), 0, 1, 4);
+torn!(a_finalize_by_a_server_that_dies, Finalize, Victim::Server, 0, 1, 4);

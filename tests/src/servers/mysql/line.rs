@@ -19,7 +19,7 @@ pub enum Moment {
     After,
 }
 
-/// A proxy that counts statements on all connections together; ends when dropped.
+/// A proxy that counts the statements that change something, on all connections together; ends when dropped.
 #[derive(Debug)]
 pub struct Line {
     /// Its port on the loopback.
@@ -108,7 +108,7 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, arme
         if from.read_exact(&mut packet[4..]).await.is_err() {
             return;
         }
-        let is_statement = head[3] == 0 && packet.get(4) == Some(&3);
+        let is_statement = head[3] == 0 && packet.get(4) == Some(&3) && changes(&packet[5..]);
         if is_statement && state.seen.fetch_add(1, Ordering::SeqCst) == state.at {
             let text = String::from_utf8_lossy(&packet[5..packet.len().min(125)]).into_owned();
             *state.last.lock().expect("the statement") = Some(text);
@@ -126,6 +126,35 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, arme
         if to.write_all(&packet).await.is_err() {
             return;
         }
+    }
+}
+
+/// Whether a statement may change more than its own session: what is between two that do is the same place.
+fn changes(statement: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&statement[..statement.len().min(2000)]);
+    let code = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("--")).unwrap_or_default();
+    let code = code.trim_start_matches(|c: char| c.is_ascii_digit() || "/*! ".contains(c)).to_ascii_uppercase();
+    !["SELECT", "SHOW", "SET", "USE"].iter().any(|word| code.starts_with(word))
+}
+
+#[test]
+fn what_only_asks_or_sets_is_not_counted() {
+    for (statement, expected) in [
+        ("SELECT 1", false),
+        (
+            "-- MariaDB dump
+--
+
+/*!40101 SET NAMES utf8mb4 */",
+            false,
+        ),
+        ("SHOW CREATE TABLE t", false),
+        ("/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`b`*/ /*!50003 TRIGGER t", true),
+        ("RENAME TABLE a TO b", true),
+        ("COMMIT", true),
+        ("DO SETVAL(`s`, 1, 0)", true),
+    ] {
+        assert_eq!(changes(statement.as_bytes()), expected, "{statement}");
     }
 }
 

@@ -156,7 +156,7 @@ async fn must(engine: &Arc<dyn Engine>, operation: Operation, key: &RunKey, made
     done(engine, operation, key, made).await.unwrap_or_else(|e| panic!("{what}: then {operation:?}: {}", e.chain()));
 }
 
-/// Tears the operation at every `stride`th statement from the `first` on, and lets another agent go on or back in turns; how often.
+/// Tears the operation at every `stride`th statement that changes something, from the `first` on, and lets another agent go on or back in turns; how often.
 pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, first: u64, stride: u64) -> u64 {
     use Operation::{Commit, Finalize, Rollback, Stage};
     let mut world = World::build(root).await;
