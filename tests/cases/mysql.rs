@@ -2,13 +2,16 @@
 
 mod faults;
 mod fixture;
+mod in_place;
 mod parallel;
 mod round_trip;
 mod server;
+mod staged;
+mod torn;
 
 use std::sync::Arc;
 
-use keepsake_agent::engine::{CommitReport, Context, Engine, Progress};
+use keepsake_agent::engine::{ArtifactSource, CommitReport, Context, Engine, Progress, Source};
 use keepsake_core::error::{Error, Result};
 use keepsake_core::id::{ArtifactName, Epoch, Installation, RunId, RunKey};
 use keepsake_core::record::DumpReport;
@@ -45,12 +48,13 @@ fn source(bytes: &[u8], recorded: Option<&DumpReport>) -> Arc<MemorySource> {
     Arc::new(MemorySource { artifacts: [(artifact(), bytes.to_vec())].into(), recorded: recorded.cloned() })
 }
 
-/// Stage and commit.
+/// Stage, commit and finalize.
 async fn load(engine: &Arc<dyn Engine>, source: Arc<MemorySource>) -> Result<CommitReport> {
     let (key, (cx, _)) = (key(), context());
     let recorded = source.recorded.clone();
     let staged = engine.stage(&key, source, &cx).await?;
     let report = engine.commit(&key, &cx).await?;
+    engine.finalize(&key, &cx).await?;
     if let Some(recorded) = recorded {
         assert_eq!(staged.counts, recorded.counts);
         assert_eq!(report.counts, recorded.counts);
@@ -63,6 +67,26 @@ fn told(error: &Error) -> String {
     let text = error.chain();
     assert!(!text.contains("canary"), "{text}");
     text
+}
+
+/// A source that is to be loaded over the live data.
+#[derive(Debug)]
+struct InPlace(Arc<MemorySource>);
+
+#[async_trait::async_trait]
+impl Source for InPlace {
+    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
+        self.0.artifacts()
+    }
+    fn recorded(&self) -> Option<&DumpReport> {
+        self.0.recorded()
+    }
+    fn in_place(&self) -> bool {
+        true
+    }
+    async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
+        self.0.open(name).await
+    }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

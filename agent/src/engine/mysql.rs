@@ -1,24 +1,36 @@
 //! MySQL and MariaDB: one database, dumped by the server family's own tool and loaded by its client.
 //!
 //! Promises: a dump is complete (routines, triggers, events, four-byte characters, binary texts) and of one instant, or it
-//! fails; it was read to its end marker by our own lexer, which counted the rows. A load is checked whole before the live
-//! database is touched, and proven by counting afterwards. Passwords reach a tool by its environment only, and nothing that
+//! fails; it was read to its end marker by our own lexer, which counted the rows. A load is made beside the live tables, checked whole and
+//! counted before they are touched; a swap puts it in their place, and another one takes it back (`stage`, `commit`, `rollback`; over the live
+//! data only when that is asked for, `in_place`). What a load knows is in the server (`shadow`). Passwords reach a tool by its environment only, and nothing that
 //! a failing load prints can carry a row.
 
+mod broken;
+mod busy;
+mod check;
 mod commit;
 mod definers;
 mod dump;
 mod facts;
+mod feed;
+mod fill;
 mod fingerprint;
 mod groups;
 mod hold;
+mod in_place;
 mod memory;
 mod parts;
 mod preflight;
 mod privileges;
+mod rollback;
+mod room;
+mod saved;
 mod server;
+mod shadow;
 mod stage;
 mod stderr;
+mod swap;
 mod tools;
 
 use std::path::PathBuf;
@@ -30,12 +42,13 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 
-use super::in_place::{CANNOT_BE_UNDONE, InPlace};
+use super::in_place::InPlace;
 use super::{
     CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
     unless_gone,
 };
 use server::{Address, Server};
+use shadow::Shadow;
 
 /// How long all questions of one description may take: some wait for locks.
 const DESCRIBE: Duration = Duration::from_secs(30);
@@ -127,16 +140,6 @@ impl super::registry::Settings for Settings {
                 format!("--mysql-database {}: that is the server's own, name the application's", self.mysql_database),
             ));
         }
-        let here = self.mysql_socket.is_some() || is_this_machine(&self.mysql_host);
-        if !here && self.mysql_ca_file.is_none() && !self.mysql_insecure {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!(
-                    "--mysql-host {} is another machine: give --mysql-ca-file, or --mysql-insecure if the way there is safe",
-                    self.mysql_host
-                ),
-            ));
-        }
         let address = Address {
             host: self.mysql_host,
             port: self.mysql_port,
@@ -146,6 +149,15 @@ impl super::registry::Settings for Settings {
             database: self.mysql_database,
             ca_file: self.mysql_ca_file,
         };
+        if !address.is_here() && address.ca_file.is_none() && !self.mysql_insecure {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!(
+                    "--mysql-host {} is another machine: give --mysql-ca-file, or --mysql-insecure if the way there is safe",
+                    address.host
+                ),
+            ));
+        }
         Ok(Arc::new(Mysql {
             address,
             dump_program: self.mysql_dump_program,
@@ -156,10 +168,6 @@ impl super::registry::Settings for Settings {
             loads: InPlace::new(&scratch),
         }))
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// One database of one server.
@@ -213,10 +221,10 @@ impl Mysql {
             position: facts::position(&mut server).await,
             facts: facts::facts(&mut server, database).await?,
             hold: hold::possible(&mut server).await?,
-            undo: Err(CANNOT_BE_UNDONE.to_owned()),
+            undo: stage::possible(&mut server, database).await?,
             problems,
-            staging_free: None,
-            loads: Vec::new(),
+            staging_free: room::free(&mut server, &self.address).await?,
+            loads: shadow::all(&mut server, database).await?.iter().map(|(s, phase)| (s.run, phase.told())).collect(),
         })
     }
 }
@@ -252,34 +260,55 @@ impl Engine for Mysql {
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         super::no_queues(from.as_ref())?;
-        self.loads.begin(key, from.clone());
-        // Cancelled, nothing is left: the live database is only read.
-        let done = cx.unless_cancelled(Box::pin(stage::run(self, from.as_ref(), cx))).await;
-        let report = unless_gone(done, Server::connect(&self.address)).await?;
-        self.loads.staged(key);
-        Ok(report)
+        if from.in_place() {
+            self.loads.begin(key, from.clone());
+            // Cancelled, nothing is left: the live database is only read.
+            let done = cx.unless_cancelled(Box::pin(stage::in_place(self, key, from.as_ref(), cx))).await;
+            let report = unless_gone(done, Server::connect(&self.address)).await?;
+            self.loads.staged(key);
+            return Ok(report);
+        }
+        self.loads.forget(key);
+        // Cancelled, the clients are killed; what they had loaded is beside the live data, and is dropped by the next stage or a rollback.
+        let done = cx.unless_cancelled(Box::pin(stage::run(self, key, from.as_ref(), cx))).await;
+        unless_gone(done, Server::connect(&self.address)).await
     }
 
     async fn staged(&self, key: &RunKey) -> Result<Staged> {
-        Ok(self.loads.state(key))
+        match self.loads.state(key) {
+            Staged::Absent => {}
+            in_place => return Ok(in_place),
+        }
+        let mut server = Server::connect(&self.address).await?;
+        let phase = Shadow::of(&self.address.database, key.run).phase(&mut server).await?;
+        Ok(phase.map_or(Staged::Absent, shadow::Phase::told))
     }
 
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
+        if self.loads.state(key) == Staged::Absent {
+            // Cancelled, it stops between two statements: commit again, or roll back.
+            let done = cx.unless_cancelled(Box::pin(commit::run(self, key, cx))).await;
+            return unless_gone(done, Server::connect(&self.address)).await;
+        }
         let Some(source) = self.loads.to_commit(key)? else {
-            return commit::repeated(self).await;
+            return in_place::repeated(self).await;
         };
         // Cancelled by an operator, the client is killed and the database holds what it had read: commit again, or restore another set.
-        let done = cx.unless_cancelled(Box::pin(commit::run(self, key, source.as_ref(), cx))).await;
+        let done = cx.unless_cancelled(Box::pin(in_place::run(self, key, source.as_ref(), cx))).await;
         let report = unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.committed(key);
         Ok(report)
     }
 
-    async fn rollback(&self, key: &RunKey, _cx: &Context) -> Result<()> {
-        self.loads.rollback(key)
+    async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        self.loads.rollback(key)?;
+        let done = cx.unless_cancelled(Box::pin(rollback::run(self, key, cx))).await;
+        unless_gone(done, Server::connect(&self.address)).await
     }
 
-    async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+    async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        let done = cx.unless_cancelled(Box::pin(rollback::finalize(self, key))).await;
+        unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.finalize(key)
     }
 }

@@ -7,6 +7,7 @@
 //! same one however they are cut into chunks.
 
 mod scan;
+mod split;
 mod state;
 mod statement;
 mod summary;
@@ -14,6 +15,7 @@ mod words;
 
 use crate::error::{Error, Kind, Result};
 
+pub use split::{Pieces, Sides, Splitter};
 use state::State;
 use statement::Current;
 pub use summary::Summary;
@@ -42,6 +44,8 @@ pub struct Reader {
     /// The end marker was the last thing read.
     complete: bool,
     current: Current,
+    /// Where the statement that has just ended belongs, until it is asked for.
+    ended: Option<(Sides, bool)>,
     summary: Summary,
 }
 
@@ -64,6 +68,7 @@ impl Reader {
             comment: Vec::new(),
             complete: false,
             current: Current::default(),
+            ended: None,
             summary: Summary::default(),
         }
     }
@@ -79,13 +84,20 @@ impl Reader {
     /// `Corrupt` when no dump tool writes this; the text never holds any of the bytes. Do not go on after it.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
-        while let Some(first) = rest.first() {
-            let used = self.run(rest);
-            let used = if used == 0 { usize::from(self.step(*first)?) } else { used };
-            self.offset += used as u64;
+        while !rest.is_empty() {
+            let used = self.advance(rest)?;
             rest = rest.get(used..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Reads some of the next bytes, none of them beyond the end of a statement; how many. None when the state changed before the first.
+    fn advance(&mut self, rest: &[u8]) -> Result<usize> {
+        let Some(first) = rest.first() else { return Ok(0) };
+        let used = self.run(rest);
+        let used = if used == 0 { usize::from(self.step(*first)?) } else { used };
+        self.offset += used as u64;
+        Ok(used)
     }
 
     /// Says that there are no more bytes.
@@ -295,7 +307,7 @@ impl Reader {
     fn executable_comment(&mut self, back: u64) {
         self.complete = false;
         self.executable = true;
-        self.current.begin(self.offset.saturating_sub(back));
+        self.current.begin_in_comment(self.offset.saturating_sub(back));
         self.state = State::Version;
     }
 
@@ -330,6 +342,7 @@ impl Reader {
             b'\n' => {
                 self.delimiter = std::mem::take(&mut self.new_delimiter);
                 self.state = State::Code;
+                self.ended = Some((Sides::ALL, false));
             }
             byte if byte.is_ascii_whitespace() => {}
             _ if self.new_delimiter.len() == DELIMITER_BYTES => {
@@ -348,7 +361,8 @@ impl Reader {
         let end = self.offset.saturating_sub(before);
         let taken = self.current.end(end, &mut self.summary, &mut self.no_backslash_escapes);
         self.current.forget();
-        taken.map_err(|what| self.strange(what))
+        self.ended = Some(taken.map_err(|what| self.strange(what))?);
+        Ok(())
     }
 
     fn strange(&self, what: &str) -> Error {

@@ -77,7 +77,9 @@ async fn what_it_is_and_an_empty_database() {
     assert!(found.server.starts_with("MariaDB 1") || found.server.starts_with("MySQL "), "{}", found.server);
     assert_eq!(found.tools.len(), 2);
     assert!(found.position.is_some());
-    assert!(found.undo.is_err() && found.hold.is_ok());
+    assert!(found.undo.is_ok() && found.hold.is_ok());
+    assert_eq!(found.loads, []);
+    assert!(found.staging_free.is_some_and(|free| free > 0), "the server's folder is here: {:?}", found.staging_free);
     for fact in ["family", "sql_mode", "lower_case_table_names", "max_allowed_packet", "collation_server"] {
         assert!(found.facts.contains_key(fact), "{fact} of {:?}", found.facts);
     }
@@ -92,17 +94,30 @@ async fn what_it_is_and_an_empty_database() {
     assert_eq!(engine.commit(&key, &cx).await.unwrap_err().kind(), Kind::Conflict);
     engine.stage(&key, source.clone(), &cx).await.unwrap();
     assert_eq!(engine.staged(&key).await.unwrap(), Staged::Staged);
+    assert_eq!(engine.describe().await.unwrap().loads, [(key.run, Staged::Staged)]);
     engine.rollback(&key, &cx).await.unwrap();
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Absent);
     // As on a new server.
     server.run(&["DROP DATABASE system"]).await;
     engine.stage(&key, source, &cx).await.unwrap();
+    engine.commit(&key, &cx).await.unwrap();
+    engine.rollback(&key, &cx).await.unwrap();
+    assert_eq!(server.value("SHOW DATABASES LIKE 'system'").await, None, "there was none before");
+    assert_eq!(server.value("SHOW DATABASES LIKE '%keepsake%'").await, None);
+    engine.stage(&key, super::source(&bytes, Some(&report)), &cx).await.unwrap();
     engine.commit(&key, &cx).await.unwrap();
     assert!(server.tables("system").await.is_empty());
     assert_eq!(engine.describe().await.unwrap().facts["database_collation"], "utf8mb3_bin");
     assert_eq!(engine.staged(&key).await.unwrap(), Staged::Committed);
     engine.commit(&key, &cx).await.unwrap();
-    assert_eq!(engine.rollback(&key, &cx).await.unwrap_err().kind(), Kind::Unsupported);
     engine.finalize(&key, &cx).await.unwrap();
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Absent);
+    for _ in 0..2 {
+        engine.rollback(&key, &cx).await.unwrap();
+        engine.finalize(&key, &cx).await.unwrap();
+    }
+    assert!(server.tables("system").await.is_empty());
+    assert_eq!(server.value("SHOW DATABASES LIKE '%keepsake%'").await, None);
 }
 
 #[tokio::test]

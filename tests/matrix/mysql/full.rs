@@ -3,6 +3,8 @@
 use keepsake_core::error::Kind;
 use keepsake_tests::root::Root;
 use keepsake_tests::scratch::Scratch;
+use keepsake_tests::servers::mysql::line::Moment;
+use keepsake_tests::servers::mysql::torn::{Operation, Victim, every_statement};
 use keepsake_tests::servers::mysql::{MysqlServer, trials};
 use keepsake_tests::steps::{dump, must_restore};
 use keepsake_tests::threescale::system;
@@ -37,6 +39,28 @@ async fn long_statements(name: &str) {
 async fn gtids_and_a_replica(name: &str) {
     let Some((root, _, finding)) = server(name, "GTIDs and a replica") else { return };
     trials::gtids_and_a_replica(&root).await;
+    finding.works();
+}
+
+/// A load that is torn in the middle of a commit or rollback, by an agent or the server that dies: all of the old data, or all of the new.
+async fn torn_commits(name: &str) {
+    let Some((root, _, finding)) = server(name, "torn commits") else { return };
+    assert!(every_statement(&root, Operation::Commit, Victim::Agent(Moment::After), 0, 2).await >= 10);
+    assert!(every_statement(&root, Operation::Commit, Victim::Server, 0, 5).await >= 5);
+    finding.works();
+}
+
+async fn torn_rollbacks(name: &str) {
+    let Some((root, _, finding)) = server(name, "torn rollbacks") else { return };
+    assert!(every_statement(&root, Operation::Rollback, Victim::Agent(Moment::Before), 0, 2).await >= 10);
+    assert!(every_statement(&root, Operation::Rollback, Victim::Server, 0, 5).await >= 5);
+    finding.works();
+}
+
+async fn torn_stages(name: &str) {
+    let Some((root, _, finding)) = server(name, "torn stages and ends") else { return };
+    assert!(every_statement(&root, Operation::Stage, Victim::Agent(Moment::While), 0, 4).await >= 5);
+    assert!(every_statement(&root, Operation::Finalize, Victim::Server, 0, 2).await >= 2);
     finding.works();
 }
 
@@ -152,6 +176,12 @@ macro_rules! trials {
             async fn gtids_and_a_replica() { super::gtids_and_a_replica($root).await; }
             #[tokio::test]
             async fn tls() { super::tls($root).await; }
+            #[tokio::test]
+            async fn torn_commits() { super::torn_commits($root).await; }
+            #[tokio::test]
+            async fn torn_rollbacks() { super::torn_rollbacks($root).await; }
+            #[tokio::test]
+            async fn torn_stages() { super::torn_stages($root).await; }
         })*
     };
 }

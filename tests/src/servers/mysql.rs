@@ -1,8 +1,10 @@
 //! A MariaDB or MySQL server of a test's own.
 
+pub mod line;
 pub mod odd;
 pub mod replica;
 mod template;
+pub mod torn;
 pub mod trials;
 
 use std::collections::BTreeMap;
@@ -191,7 +193,7 @@ impl MysqlServer {
 
     async fn rows(&self, sql: &str) -> Vec<Row> {
         let mut conn = self.conn().await;
-        let rows = conn.query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let rows = ask(&mut conn, sql).await;
         conn.disconnect().await.expect("disconnect");
         rows
     }
@@ -224,8 +226,9 @@ impl MysqlServer {
     /// CHECKSUM TABLE of every table.
     pub async fn checksums(&self, database: &str) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for table in self.tables(database).await {
-            let sum = texts(&self.rows(&format!("CHECKSUM TABLE {}.{}", quoted(database), quoted(&table))).await);
+        let (tables, mut conn) = (self.tables(database).await, self.conn().await);
+        for table in tables {
+            let sum = texts(&ask(&mut conn, &format!("CHECKSUM TABLE {}.{}", quoted(database), quoted(&table))).await);
             all.insert(table, sum[0][1].clone().expect("a checksum"));
         }
         all
@@ -234,8 +237,8 @@ impl MysqlServer {
     /// The definition of everything in a database, as the server tells it.
     pub async fn schema_digest(&self, database: &str) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        let db = quoted(database);
-        let defaults = texts(&self.rows(&format!("SHOW CREATE DATABASE {db}")).await);
+        let (db, mut conn) = (quoted(database), self.conn().await);
+        let defaults = texts(&ask(&mut conn, &format!("SHOW CREATE DATABASE {db}")).await);
         all.insert("database".to_owned(), format!("{defaults:?}"));
         for (kind, list) in [
             ("TABLE", "SELECT table_name FROM information_schema.tables WHERE table_schema"),
@@ -250,9 +253,9 @@ impl MysqlServer {
             ),
             ("EVENT", "SELECT event_name FROM information_schema.events WHERE event_schema"),
         ] {
-            for row in texts(&self.rows(&format!("{list} = '{database}'")).await) {
+            for row in texts(&ask(&mut conn, &format!("{list} = '{database}'")).await) {
                 let name = row[0].clone().expect("a name");
-                let ddl = texts(&self.rows(&format!("SHOW CREATE {kind} {db}.{}", quoted(&name))).await);
+                let ddl = texts(&ask(&mut conn, &format!("SHOW CREATE {kind} {db}.{}", quoted(&name))).await);
                 let mut columns = ddl.into_iter().next().expect("a definition");
                 if kind == "TRIGGER" {
                     // When it was made.
@@ -266,6 +269,10 @@ impl MysqlServer {
         }
         all
     }
+}
+
+async fn ask(conn: &mut Conn, sql: &str) -> Vec<Row> {
+    conn.query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
 /// MySQL notes whether a column's character set was given or comes from its table, and tells it before a collation only when it was given. Its own

@@ -45,7 +45,7 @@ impl Stand for Mysql {
     }
 
     fn keeps_old_data(&self) -> bool {
-        false
+        true
     }
 
     async fn fill(&self) {

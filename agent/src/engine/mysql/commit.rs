@@ -1,255 +1,190 @@
-//! Committing: the live database is dropped, made anew and filled by the client; then everything is counted.
+//! Committing: what was live is written down and put aside, what was staged is put in its place and completed, and everything is counted.
+//!
+//! Every step looks at what is there and does what is left to do, so that whoever comes after a crash goes on, or back (`rollback`).
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::future::BoxFuture;
-use futures_util::stream::{StreamExt, TryStreamExt};
 use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::format::sql::Summary;
 use keepsake_core::id::RunKey;
-use keepsake_core::record::Counts;
-use tokio::io::AsyncWriteExt;
 
-use super::parts::{self, Part, Role};
+use super::fill::{self, Side};
+use super::saved::{self, Object, Saved};
 use super::server::{Server, name, text};
-use super::{Mysql, facts, preflight, stage, tools};
-use crate::engine::{ArtifactSource, CommitReport, Context, Source};
-use crate::process::Running;
-use keepsake_core::format::sql::{Reader, SANDBOX, Summary};
+use super::shadow::{Before, PREFIX, Phase, Plan, Shadow};
+use super::swap::{self, Places};
+use super::{Mysql, busy, check, definers, facts, preflight, tools};
+use crate::engine::{CommitReport, Context};
 
-/// How long other clients may keep a table from being dropped, seconds.
-const LOCK_WAIT: u32 = 5;
-
-/// Loads the staged dump over the live database.
-pub(super) async fn run(engine: &Mysql, key: &RunKey, source: &dyn Source, cx: &Context) -> Result<CommitReport> {
+/// Puts the staged dump in the place of the live data.
+pub(super) async fn run(engine: &Mysql, key: &RunKey, cx: &Context) -> Result<CommitReport> {
     let database = &engine.address.database;
     let mut server = Server::connect(&engine.address).await?;
-    let client = tools::client(engine.program.as_deref(), server.family).await?;
-    let (charset, collation) = new_defaults(&mut server, database, source).await?;
-    let sql = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}");
-    server.run("bound the wait for locks", &sql).await?;
-    nobody_holds(&mut server, database).await?;
-    // Opened before the drop, so that a source that has gone costs nothing.
-    let mut artifacts = Vec::new();
-    for part in parts::of(source)? {
-        let artifact = source.open(&part.name).await?;
-        artifacts.push((part, artifact));
+    busy::alone(&mut server, database).await?;
+    let shadow = Shadow::of(database, key.run);
+    match shadow.phase(&mut server).await? {
+        Some(Phase::Staged) => begin(engine, &mut server, &shadow).await?,
+        Some(Phase::Committing) => {}
+        Some(Phase::RollingBack) => shadow.set(&mut server, Phase::Committing).await?,
+        Some(Phase::Committed) => {
+            let plan = shadow.plan(&mut server).await?;
+            return proven(&mut server, database, &plan, cx).await;
+        }
+        None => return Err(Error::new(Kind::Conflict, format!("nothing is staged for run {key}: stage again"))),
+        Some(Phase::Staging | Phase::RolledBack) => {
+            return Err(Error::new(Kind::Conflict, format!("the stage of run {key} has not finished: stage again")));
+        }
+        Some(Phase::Finalizing) => {
+            return Err(Error::new(Kind::Conflict, format!("the load of run {key} is being finalized: finalize it")));
+        }
     }
-
-    engine.loads.touching(key)?;
-    let made = make_anew(&mut server, database, &charset, &collation).await;
-    made.with_context(|| format!("replace the database {database}"))?;
-
-    cx.phase("loading", artifacts.iter().map(|(part, _)| part.length).sum());
-    let loading = Loading { engine, client: &client, cx };
-    let summary = loading.all(artifacts).await.with_context(|| {
-        format!("load the database {database}, which is incomplete now: commit again, or restore another set")
-    })?;
-    stage::as_recorded(source, &summary)?;
-
-    cx.phase("counting", 0);
-    let mut server = Server::connect(&engine.address).await?;
-    let counts = count(&mut server, database).await?;
-    stage::same(&summary.counts(), &counts, "the dump", "the database").context("prove the load by counting")?;
-    Ok(CommitReport { counts, warnings: preflight::notes(&mut server, &summary).await? })
+    let done = go_on(engine, &mut server, &shadow, cx).await;
+    done.with_context(|| format!("put the load in the place of {database}; commit again, or roll back"))
 }
 
-/// Answers a commit that was made before.
-pub(super) async fn repeated(engine: &Mysql) -> Result<CommitReport> {
-    let mut server = Server::connect(&engine.address).await?;
-    Ok(CommitReport { counts: count(&mut server, &engine.address.database).await?, warnings: Vec::new() })
-}
-
-/// The defaults that the database had when it was dumped; without a record those that it has.
-async fn new_defaults(server: &mut Server, database: &str, source: &dyn Source) -> Result<(String, String)> {
-    let fact = |key: &str| source.recorded().and_then(|r| r.facts.get(key)).cloned();
-    let found = match (fact("database_character_set"), fact("database_collation")) {
-        (Some(charset), Some(collation)) => (charset, collation),
-        _ => facts::defaults(server, database).await?.ok_or_else(|| facts::no_database(database))?,
+/// Writes down all that is live, in one transaction. Nothing live has been changed when it fails.
+async fn begin(engine: &Mysql, server: &mut Server, shadow: &Shadow) -> Result<()> {
+    let database = &engine.address.database;
+    preflight::writable(server).await?;
+    let plan = shadow.plan(server).await?;
+    if facts::movable(server, &shadow.new).await? != plan.tables {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("somebody has changed the staged tables in {}: roll back, and stage again", shadow.new),
+        ));
+    }
+    busy::nobody_holds(server, database).await?;
+    nothing_points_here(server, database).await?;
+    let live = saved::read(server, database).await?;
+    let before = Before {
+        defaults: facts::defaults(server, database).await?,
+        tables: facts::movable(server, database).await?,
+        objects: facts::objects(server, database).await?,
     };
-    let good = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if good(&found.0) && good(&found.1) {
-        return Ok(found);
-    }
-    Err(Error::new(Kind::Corrupt, "the record's character set or collation is not a name"))
+    let doing = "write down what is live";
+    server.run(doing, "START TRANSACTION").await?;
+    saved::write(server, shadow, &live).await?;
+    shadow.set_committing(server, &before).await?;
+    server.run(doing, "COMMIT").await?;
+    nothing_new(server, database, &live).await
 }
 
-/// Refuses while another client uses a table: the drop would wait for it half way.
-async fn nobody_holds(server: &mut Server, database: &str) -> Result<()> {
-    let tables = facts::tables(server, database).await?;
-    if tables.is_empty() {
+/// What is there must be what was written down; else it would be dropped and nobody could bring it back.
+async fn nothing_new(server: &mut Server, database: &str, live: &[Saved]) -> Result<()> {
+    let known = |kind: Object, object: &str| live.iter().any(|saved| saved.kind == kind && saved.name == object);
+    let now = saved::list(server, database).await?;
+    match now.into_iter().find(|(kind, object)| !known(*kind, object)) {
+        None => Ok(()),
+        Some((kind, object)) => Err(Error::new(
+            Kind::Busy,
+            format!("somebody has just made the {} {object}: stop the applications and migrations", kind.word()),
+        )),
+    }
+}
+
+/// A foreign key in another schema follows the table that it points to, out of the database.
+async fn nothing_points_here(server: &mut Server, database: &str) -> Result<()> {
+    let sql = format!(
+        "SELECT DISTINCT CONCAT(table_schema, '.', table_name) FROM information_schema.key_column_usage \
+         WHERE referenced_table_schema = {0} AND table_schema <> {0} AND LEFT(table_schema, {1}) <> {2} LIMIT 5",
+        text(database),
+        PREFIX.len(),
+        text(PREFIX)
+    );
+    let who = server.column("look for foreign keys of other databases", &sql).await?;
+    if who.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = tables.iter().map(|t| format!("{}.{} WRITE", name(database), name(t))).collect();
-    let locked = server.run("lock all tables for a moment", &format!("LOCK TABLES {}", list.join(", "))).await;
-    match locked {
-        Ok(()) => server.run("unlock the tables", "UNLOCK TABLES").await,
-        Err(e) if e.kind() == Kind::Busy => {
-            let sql = format!(
-                "SELECT CONCAT('connection ', id, ' of ', user, '@', host) FROM information_schema.processlist \
-                 WHERE db = {} AND id <> CONNECTION_ID() ORDER BY time DESC LIMIT 5",
-                text(database)
-            );
-            let who = server.column("ask who uses the database", &sql).await?;
-            let who = if who.is_empty() { "not to be seen".to_owned() } else { who.join(", ") };
-            Err(Error::caused(
-                Kind::Busy,
-                format!(
-                    "a client holds tables of the database {database}, which therefore was not touched; stop the applications, \
-                     or KILL the connection (in question: {who})"
-                ),
-                e,
-            ))
-        }
-        Err(e) => {
-            // A table too broken to be locked must not stand in the way of a restore: the drop will tell.
-            tracing::debug!("cannot lock all tables: {}", e.chain());
-            Ok(())
-        }
+    Err(Error::new(
+        Kind::Unsupported,
+        format!(
+            "tables of other databases have foreign keys into {database}, which would go with the old tables: drop these keys first, or load in \
+             place ({})",
+            who.join(", ")
+        ),
+    ))
+}
+
+async fn go_on(engine: &Mysql, server: &mut Server, shadow: &Shadow, cx: &Context) -> Result<CommitReport> {
+    let database = &engine.address.database;
+    cx.phase("swapping", 0);
+    let client = tools::client(engine.program.as_deref(), server.family).await?;
+    let plan = shadow.plan(server).await?;
+    let before = shadow.before(server).await?;
+    let (charset, collation) = (facts::word(&plan.defaults.0)?, facts::word(&plan.defaults.1)?);
+    for schema in [database, &shadow.old] {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {charset} COLLATE {collation}", name(schema));
+        server.run(&format!("make the schema {schema}"), &sql).await?;
     }
-}
-
-async fn make_anew(server: &mut Server, database: &str, charset: &str, collation: &str) -> Result<()> {
-    // Whatever is left of an earlier attempt goes too.
-    server.run("drop the database", &format!("DROP DATABASE IF EXISTS {}", name(database))).await?;
-    let sql = format!("CREATE DATABASE {} CHARACTER SET {charset} COLLATE {collation}", name(database));
-    server.run("create the database", &sql).await
-}
-
-/// Loads artifacts, each by a client of its own.
-struct Loading<'a> {
-    engine: &'a Mysql,
-    client: &'a tools::Found,
-    cx: &'a Context,
-}
-
-impl Loading<'_> {
-    /// All of them in their order, groups of tables at once. The first failure drops the others, and with each its client.
-    async fn all(&self, artifacts: Vec<(Part, Box<dyn ArtifactSource>)>) -> Result<Summary> {
-        let (tables, after): (Vec<_>, Vec<_>) =
-            artifacts.into_iter().partition(|(part, _)| matches!(part.role, Role::Whole | Role::Data));
-        let mut at_once: Vec<BoxFuture<'_, Result<Summary>>> = Vec::new();
-        for (part, artifact) in tables {
-            at_once.push(Box::pin(self.one(part, artifact)));
-        }
-        let mut whole = Summary::default();
-        let most = self.engine.dump_processes.max(1);
-        let mut done = futures_util::stream::iter(at_once).buffer_unordered(most);
-        while let Some(summary) = done.try_next().await? {
-            whole.absorb(summary)?;
-        }
-        drop(done);
-        // These stand on the tables, and triggers may not fire for rows that are loaded.
-        for (part, artifact) in after {
-            whole.absorb(Box::pin(self.one(part, artifact)).await?)?;
-        }
-        Ok(whole)
+    clear(server, database, shadow, &plan, &before).await?;
+    let moves = swap::places(server, database, shadow).await?.forward(&plan.tables, &before.tables);
+    swap::make(server, database, shadow, &moves).await?;
+    let sql = format!("ALTER DATABASE {} CHARACTER SET {charset} COLLATE {collation}", name(database));
+    server.run("set the database's character set", &sql).await?;
+    fill::run_scripts(engine, server, shadow, Side::Objects, &client)
+        .await
+        .context("make triggers, routines and views")?;
+    if plan.counts.get("events").is_some_and(|events| *events > 0) {
+        fill::run_scripts(engine, server, shadow, Side::Events, &client).await.context("make events")?;
     }
-
-    async fn one(&self, part: Part, mut artifact: Box<dyn ArtifactSource>) -> Result<Summary> {
-        let address = &self.engine.address;
-        let password = address.password()?;
-        let running = tools::load(self.client, address, password.as_ref()).start()?;
-        feed(running, artifact.as_mut(), self.cx).await.with_context(|| format!("load {}", part.name))
-    }
+    let report = proven(server, database, &plan, cx).await?;
+    shadow.set(server, Phase::Committed).await?;
+    Ok(report)
 }
 
-/// Moves the artifact into the client. Success is exit status 0 after everything was taken and read to its end marker.
-async fn feed(mut running: Running, artifact: &mut dyn ArtifactSource, cx: &Context) -> Result<Summary> {
-    let Some(mut stdin) = running.stdin.take() else {
-        return Err(Error::new(Kind::Internal, "the client was started without a pipe"));
+/// Drops everything that is made of tables, and what stands in for views. All of it is written down, or of the set.
+pub(super) async fn clear(
+    server: &mut Server,
+    database: &str,
+    shadow: &Shadow,
+    plan: &Plan,
+    before: &Before,
+) -> Result<()> {
+    let dropped = saved::drop_all(server, database).await;
+    busy::named(server, database, dropped).await?;
+    let Places { live, old, .. } = swap::places(server, database, shadow).await?;
+    let is_ours = |table: &&String| {
+        plan.views.contains(*table)
+            && !plan.tables.contains(*table)
+            && (!before.tables.contains(*table) || old.contains(*table))
     };
-    let mut reader = Reader::new();
-    let mut head = Head::default();
-    while let Some(chunk) = artifact.read().await? {
-        let read = chunk.len() as u64;
-        reader.feed(&chunk).context("read the dump")?;
-        if let Some(bytes) = head.pass(chunk)
-            && let Err(e) = stdin.write_all(&bytes).await
-        {
-            drop(stdin);
-            // It stopped reading because it failed: its own words tell more than the pipe.
-            running.finish().await?;
-            return Err(Error::io("the client stopped reading, but says that all went well", e));
-        }
-        cx.advance(read);
+    for stand_in in live.iter().filter(is_ours) {
+        let sql = format!("DROP TABLE IF EXISTS {}.{}", name(database), name(stand_in));
+        server.run("drop what stands in for a view", &sql).await?;
     }
-    // Before the client learns that this was all.
-    let summary = reader.finish().context("read the dump")?;
-    if let Err(e) = stdin.shutdown().await {
-        drop(stdin);
-        running.finish().await?;
-        return Err(Error::io("the client stopped reading, but says that all went well", e));
-    }
-    drop(stdin);
-    running.finish().await?;
-    Ok(summary)
+    Ok(())
 }
 
-/// Takes the sandbox announcement out of the first line, which only MariaDB's newer clients understand. The line itself
-/// stays, so that line numbers in errors are those of the dump.
-#[derive(Debug, Default)]
-struct Head {
-    begun: BytesMut,
-    state: HeadState,
+/// Counts what is live.
+async fn proven(server: &mut Server, database: &str, plan: &Plan, cx: &Context) -> Result<CommitReport> {
+    cx.phase("counting", 0);
+    let counts = facts::count(server, database).await?;
+    check::same(&plan.counts, &counts, "the dump", "the database").context("prove the load by counting")?;
+    let mut told = Summary::default();
+    told.definers.clone_from(&plan.definers);
+    told.events = plan.counts.get("events").copied().unwrap_or_default();
+    Ok(CommitReport { counts, warnings: preflight::notes(server, &told).await? })
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-enum HeadState {
-    #[default]
-    Undecided,
-    Skipping,
-    Passed,
-}
-
-impl Head {
-    /// What goes to the client of the next bytes.
-    fn pass(&mut self, chunk: Bytes) -> Option<Bytes> {
-        let mut chunk = chunk;
-        if self.state == HeadState::Undecided {
-            self.begun.extend_from_slice(&chunk);
-            if self.begun.len() < SANDBOX.len() && SANDBOX.starts_with(&self.begun) {
-                return None;
-            }
-            self.state = if self.begun.starts_with(SANDBOX) { HeadState::Skipping } else { HeadState::Passed };
-            chunk = self.begun.split().freeze();
-        }
-        if self.state == HeadState::Skipping {
-            let end = chunk.iter().position(|b| *b == b'\n')?;
-            chunk.advance(end);
-            self.state = HeadState::Passed;
-        }
-        Some(chunk)
-    }
-}
-
-/// Counts everything in the live database: rows by COUNT(*), objects by the server's lists.
-async fn count(server: &mut Server, database: &str) -> Result<Counts> {
-    let mut counts = facts::objects(server, database).await?;
-    for table in facts::tables(server, database).await? {
-        let sql = format!("SELECT COUNT(*) FROM {}.{}", name(database), name(&table));
-        let rows = server.number(&format!("count the rows of {table}"), &sql).await?;
-        counts.insert(format!("rows:{table}"), rows);
-    }
-    Ok(counts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn passed(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut head = Head::default();
-        pieces.iter().filter_map(|p| head.pass(Bytes::copy_from_slice(p))).flatten().collect()
-    }
-
-    #[test]
-    fn the_sandbox_goes_and_its_line_stays() {
-        let dump: &[u8] = b"/*M!999999\\- enable the sandbox mode */ \n-- MariaDB dump\nSET a=1;\n";
-        for size in [1, 5, 11, 12, 13, 1000] {
-            let pieces: Vec<&[u8]> = dump.chunks(size).collect();
-            assert_eq!(passed(&pieces), b"\n-- MariaDB dump\nSET a=1;\n", "chunks of {size}");
-            let other: &[u8] = b"/*M!100616 SET a=1 */;\n";
-            let pieces: Vec<&[u8]> = other.chunks(size).collect();
-            assert_eq!(passed(&pieces), other, "chunks of {size}");
-        }
-    }
+/// Whether the account may make the live objects again.
+///
+/// # Errors
+/// `Denied`, with what to grant.
+pub(super) async fn could_be_put_back(server: &mut Server, database: &str) -> Result<()> {
+    let database_text = text(database);
+    let sql = ["triggers:trigger_schema", "routines:routine_schema", "events:event_schema", "views:table_schema"]
+        .iter()
+        .filter_map(|pair| pair.split_once(':'))
+        .map(|(table, schema)| {
+            format!("SELECT definer FROM information_schema.{table} WHERE {schema} = {database_text} AND definer <> ''")
+        })
+        .collect::<Vec<_>>()
+        .join(" UNION ");
+    let definers = server.column("ask whom the live objects run as", &sql).await?;
+    let counts = facts::objects(server, database).await?;
+    let count = |key: &str| counts.get(key).copied().unwrap_or_default();
+    let mut live = Summary::default();
+    live.definers.extend(definers);
+    (live.triggers, live.routines) = (count("triggers"), count("routines"));
+    definers::may_define(server, database, &live)
+        .await
+        .context("make sure that what is live could be put back by a rollback")
 }

@@ -11,7 +11,7 @@ use tokio::process::ChildStdout;
 
 use super::preflight::PACKET_ROOM;
 use super::server::Server;
-use super::{Mysql, facts, fingerprint, groups, memory, parts, privileges, tools};
+use super::{Mysql, facts, fingerprint, groups, memory, parts, privileges, shadow, tools};
 use crate::engine::{ArtifactSink, Context, Sink};
 use crate::process::Running;
 use keepsake_core::format::sql::{Reader, Summary};
@@ -51,6 +51,7 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
     if let Some(missing) = privileges::ask(server, database).await?.missing_for_dump() {
         return Err(Error::new(Kind::Denied, missing));
     }
+    shadow::ensure_whole(server, database).await?;
     let tool = tools::dump_tool(engine.dump_program.as_deref(), server.family).await?;
     let known = facts::facts(server, database).await?;
     let size = facts::size(server, database).await?;

@@ -1,9 +1,11 @@
 //! What a server and its database are: the facts that a restore compares, what is in the database, where the server stands.
 
+use std::collections::BTreeSet;
+
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::{Counts, Facts};
 
-use super::server::{Family, Server, text};
+use super::server::{Family, Server, name, text};
 
 /// Where a session variable of the server goes among the facts.
 const VARIABLES: &[&str] = &[
@@ -147,6 +149,38 @@ pub(super) async fn tables(server: &mut Server, database: &str) -> Result<Vec<St
         text(database)
     );
     server.column("list the tables", &sql).await
+}
+
+/// The names of everything that RENAME TABLE can move.
+pub(super) async fn movable(server: &mut Server, database: &str) -> Result<BTreeSet<String>> {
+    let sql = format!(
+        "SELECT table_name FROM information_schema.tables \
+         WHERE table_schema = {} AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE')",
+        text(database)
+    );
+    Ok(server.column("list tables and sequences", &sql).await?.into_iter().collect())
+}
+
+/// A character set's or collation's name, for a statement of ours.
+///
+/// # Errors
+/// `Corrupt` when it is none.
+pub(super) fn word(name: &str) -> Result<&str> {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Ok(name);
+    }
+    Err(Error::new(Kind::Corrupt, "the name of a character set or collation is none"))
+}
+
+/// Counts everything in a database: rows by COUNT(*), objects by the server's lists.
+pub(super) async fn count(server: &mut Server, database: &str) -> Result<Counts> {
+    let mut counts = objects(server, database).await?;
+    for table in tables(server, database).await? {
+        let sql = format!("SELECT COUNT(*) FROM {}.{}", name(database), name(&table));
+        let rows = server.number(&format!("count the rows of {table}"), &sql).await?;
+        counts.insert(format!("rows:{table}"), rows);
+    }
+    Ok(counts)
 }
 
 /// What a dump by several tools is divided by.

@@ -4,7 +4,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::DumpReport;
 
 use super::server::{Family, Server, text};
-use super::{Mysql, definers, facts, privileges, tools};
+use super::{Mysql, commit, definers, facts, privileges, tools};
 use keepsake_core::format::sql::Summary;
 
 /// What a packet has beside the statement: the command's byte, and comments that the client sends along.
@@ -22,13 +22,7 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
     if let Some(missing) = privileges::ask(server, database).await?.missing_for_load() {
         return Err(Error::new(Kind::Denied, missing));
     }
-    // An account with SUPER could write all the same, and the replica would no longer be one.
-    if server.variable("read_only").await?.is_some_and(|v| v != "OFF" && v != "0") {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "the server is read only, as replicas are: load into its primary, or `SET GLOBAL read_only = 0` if it is none",
-        ));
-    }
+    writable(server).await?;
     warnings.extend(is_no_replica(server).await?);
     let Some(recorded) = recorded else {
         if facts::defaults(server, database).await?.is_none() {
@@ -95,6 +89,29 @@ pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option
     Ok(warnings)
 }
 
+/// Refuses a server that is read only.
+///
+/// # Errors
+/// `Unsupported`, with the remedy.
+pub(super) async fn writable(server: &mut Server) -> Result<()> {
+    // An account with SUPER could write all the same, and the replica would no longer be one.
+    if server.variable("read_only").await?.is_some_and(|v| v != "OFF" && v != "0") {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the server is read only, as replicas are: load into its primary, or `SET GLOBAL read_only = 0` if it is none",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what a rollback could not put back.
+///
+/// # Errors
+/// `Denied`, with what to grant.
+pub(super) async fn restorable(engine: &Mysql, server: &mut Server) -> Result<()> {
+    commit::could_be_put_back(server, &engine.address.database).await
+}
+
 /// Refuses a replica that may be written to: it would differ from its primary from then on, and replication would stop.
 async fn is_no_replica(server: &mut Server) -> Result<Option<String>> {
     let sql = match server.family {
@@ -156,20 +173,28 @@ pub(super) async fn dump(engine: &Mysql, server: &mut Server, summary: &Summary)
             ),
         ));
     }
+    longest(server, summary.longest_statement).await?;
+    definers::may_define(server, database, summary).await?;
+    notes(server, summary).await
+}
+
+/// Refuses a statement that the server would not take, of so many bytes.
+///
+/// # Errors
+/// `Unsupported`, with the remedy.
+pub(super) async fn longest(server: &mut Server, bytes: u64) -> Result<()> {
     let limit: u64 = server.variable("max_allowed_packet").await?.and_then(|v| v.parse().ok()).unwrap_or(0);
-    if summary.longest_statement.saturating_add(PACKET_ROOM) > limit {
-        let needed = (summary.longest_statement.saturating_add(PACKET_ROOM) / (1 << 20) + 1) << 20;
+    if bytes.saturating_add(PACKET_ROOM) > limit {
+        let needed = (bytes.saturating_add(PACKET_ROOM) / (1 << 20) + 1) << 20;
         return Err(Error::new(
             Kind::Unsupported,
             format!(
-                "the longest statement of the dump has {} bytes, and the server's max_allowed_packet is {limit}: run \
-                 `SET GLOBAL max_allowed_packet = {needed}` (at most 1073741824) and put it into the server's configuration",
-                summary.longest_statement
+                "the longest statement of the dump has {bytes} bytes, and the server's max_allowed_packet is {limit}: run \
+                 `SET GLOBAL max_allowed_packet = {needed}` (at most 1073741824) and put it into the server's configuration"
             ),
         ));
     }
-    definers::may_define(server, database, summary).await?;
-    notes(server, summary).await
+    Ok(())
 }
 
 /// What an operator should know although the load will work.

@@ -23,6 +23,9 @@ const LOAD: &[&str] = &[
     "ALTER ROUTINE",
 ];
 
+/// What a load beside the live data needs on schemas of its own.
+const STAGE: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "REFERENCES"];
+
 /// The account's privileges.
 #[derive(Debug)]
 pub(super) struct Privileges {
@@ -75,6 +78,19 @@ impl Privileges {
     pub(super) fn missing_for_load(&self) -> Option<String> {
         let missing: Vec<&str> = LOAD.iter().chain(DUMP).copied().filter(|p| !self.here.contains(*p)).collect();
         self.words("a load", &missing)
+    }
+
+    /// What a load beside the live data lacks; asked for one of its schemas.
+    pub(super) fn missing_for_staging(&self) -> Option<String> {
+        let missing: Vec<&str> = STAGE.iter().copied().filter(|p| !self.here.contains(*p)).collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "a load beside the live data, which can be undone, needs schemas of its own, and the account {} lacks {} on them: \
+                 GRANT ALL ON `\\_keepsake\\_%`.* to it (roles are not looked into), or load in place",
+                self.account,
+                missing.join(", ")
+            )
+        })
     }
 
     /// Whether it may lock the whole server against writing.

@@ -36,6 +36,11 @@ impl Address {
         self.password_file.as_deref().map(Secret::from_file).transpose()
     }
 
+    /// Whether the server is on this machine.
+    pub(super) fn is_here(&self) -> bool {
+        self.socket.is_some() || is_this_machine(&self.host)
+    }
+
     /// For people.
     pub(super) fn place(&self) -> String {
         match &self.socket {
@@ -64,6 +69,11 @@ impl Address {
         }
         Ok(opts.into())
     }
+}
+
+/// Whether a host is this machine.
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn utf8(path: &Path) -> Result<&str> {
@@ -174,6 +184,29 @@ impl Server {
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()))
     }
 
+    /// Runs a query for values that may be in any character set.
+    pub(super) async fn raw_rows(&mut self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
+        let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(|e| self.failed(doing, e))?;
+        let value = |value: Option<Value>| match value {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            Some(Value::NULL) | None => None,
+            Some(other) => Some(other.as_sql(true).into_bytes()),
+        };
+        Ok(rows.into_iter().map(|row| row.unwrap_raw().into_iter().map(value).collect()).collect())
+    }
+
+    /// Runs a statement that somebody else wrote, in any character set. What the server has against it is an answer: its number and its words.
+    pub(super) async fn try_statement(&mut self, doing: &str, sql: &[u8]) -> Result<Option<(u16, String)>> {
+        match self.conn.query_drop(sql).await {
+            Ok(()) => Ok(None),
+            // Those that have nothing to do with what the statement says.
+            Err(mysql_async::Error::Server(e)) if !matches!(e.code, 1040 | 1053 | 1205 | 1213 | 1317) => {
+                Ok(Some((e.code, e.message)))
+            }
+            Err(e) => Err(self.failed(doing, e)),
+        }
+    }
+
     /// Runs a statement.
     pub(super) async fn run(&mut self, doing: &str, sql: &str) -> Result<()> {
         self.conn.query_drop(sql).await.map_err(|e| self.failed(doing, e))
@@ -192,8 +225,8 @@ fn wrap(what: &str, error: mysql_async::Error) -> Error {
             1040 | 1205 | 1213 => Kind::Busy,
             1115 | 1273 => Kind::Unsupported,
             1053 | 1317 => Kind::Unavailable,
-            // No such database, no such connection.
-            1049 | 1094 => Kind::NotFound,
+            // No such database, connection, table.
+            1049 | 1094 | 1146 => Kind::NotFound,
             _ => Kind::Internal,
         },
         mysql_async::Error::Io(_) | mysql_async::Error::Driver(mysql_async::DriverError::ConnectionClosed) => {

@@ -126,9 +126,9 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>, 
     .read_stdout()
 }
 
-/// The client, reading statements and stopping at the first that fails.
-pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
-    client_with_options(found, address, password).arg(format!("--database={}", address.database)).feed_stdin()
+/// The client in a database, reading statements and stopping at the first that fails.
+pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>, database: &str) -> Tool {
+    client_with_options(found, address, password).arg(format!("--database={database}")).feed_stdin()
 }
 
 /// Proves that the client gets into the server, with all that a load gives it. The agent's own connection proves it for the agent only: a client

@@ -1,5 +1,6 @@
 //! The statement being read: its beginning, its rows, its length.
 
+use super::split::Sides;
 use super::summary::Summary;
 use super::words;
 
@@ -25,6 +26,8 @@ pub(super) struct Current {
     depth: u32,
     /// Rows so far.
     rows: u64,
+    /// Its first byte is that of an executable comment.
+    in_comment: bool,
 }
 
 impl Current {
@@ -41,6 +44,28 @@ impl Current {
     /// Its first byte stands there.
     pub(super) fn begin(&mut self, offset: u64) {
         self.begun.get_or_insert(offset);
+    }
+
+    /// Its first byte, if this is it, begins an executable comment.
+    pub(super) fn begin_in_comment(&mut self, offset: u64) {
+        if !self.started() {
+            self.in_comment = true;
+            self.begin(offset);
+        }
+    }
+
+    /// Whether enough of it was read to tell what it is.
+    pub(super) fn is_known(&self) -> bool {
+        self.in_rows || self.beginning.len() >= KEPT
+    }
+
+    /// Where it belongs, and whether it names a schema before its table.
+    ///
+    /// # Errors
+    /// No dump tool writes it.
+    pub(super) fn sides(&self) -> Result<(Sides, bool), &'static str> {
+        let found = words::classify(&self.beginning)?;
+        Ok((found.sides(self.in_comment), found.foreign_schema.is_some()))
     }
 
     /// Takes bytes of a text or a name.
@@ -139,17 +164,17 @@ impl Current {
         words::KNOWN.iter().any(|word| self.is_first_word(word))
     }
 
-    /// Adds the whole statement to the summary.
+    /// Adds the whole statement to the summary; says as [`Self::sides`] where it belongs.
     pub(super) fn end(
         &mut self,
         end: u64,
         summary: &mut Summary,
         no_backslash_escapes: &mut bool,
-    ) -> Result<(), &'static str> {
-        let Some(begun) = self.begun else { return Ok(()) };
+    ) -> Result<(Sides, bool), &'static str> {
+        let Some(begun) = self.begun else { return Ok((Sides::NONE, false)) };
         summary.longest_statement = summary.longest_statement.max(end.saturating_sub(begun));
         if self.beginning.is_empty() {
-            return Ok(());
+            return Ok((Sides::NONE, false));
         }
         if self.first_word.is_none() {
             self.end_first_word();
@@ -161,7 +186,9 @@ impl Current {
         if let words::Statement::Mode { no_backslash_escapes: now } = found.statement {
             *no_backslash_escapes = now;
         }
-        summary.add(found, self.rows)
+        let sides = (found.sides(self.in_comment), found.foreign_schema.is_some());
+        summary.add(found, self.rows)?;
+        Ok(sides)
     }
 
     /// Makes ready for the next one.
@@ -174,5 +201,6 @@ impl Current {
         self.word.clear();
         self.depth = 0;
         self.rows = 0;
+        self.in_comment = false;
     }
 }

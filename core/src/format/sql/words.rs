@@ -1,5 +1,7 @@
 //! What a statement is, from its beginning.
 
+use super::split::Sides;
+
 /// First words of the statements that dump tools write. The client's own commands are not among them.
 pub(super) const KNOWN: &[&[u8]] = &[
     b"ALTER",
@@ -59,6 +61,17 @@ pub(super) struct Found {
     pub(super) definer: Option<String>,
     /// A schema that it names, other than by `ALTER DATABASE`.
     pub(super) foreign_schema: Option<String>,
+    /// Where it belongs when tables are loaded apart from what is made of them.
+    pub(super) sides: Sides,
+    /// It makes or drops a table, which in a comment for newer servers is the stand-in of a view.
+    pub(super) perhaps_stand_in: bool,
+}
+
+impl Found {
+    /// Where it belongs, also when all of it stands in an executable comment.
+    pub(super) fn sides(&self, in_comment: bool) -> Sides {
+        if in_comment && self.perhaps_stand_in { Sides::OBJECTS } else { self.sides }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,14 +152,24 @@ fn quoted(bytes: &[u8], quote: u8) -> Option<(String, &[u8])> {
 pub(super) fn classify(beginning: &[u8]) -> Result<Found, &'static str> {
     let tokens = tokens(beginning);
     let (first, rest) = tokens.split_first().ok_or("an empty statement")?;
-    let mut found = Found { statement: Statement::Other, definer: None, foreign_schema: None };
+    let mut found = Found {
+        statement: Statement::Other,
+        definer: None,
+        foreign_schema: None,
+        sides: Sides::TABLES,
+        perhaps_stand_in: false,
+    };
     let Token::Word(word) = first else { return Err("a statement without a first word") };
     match word.to_ascii_uppercase().as_str() {
-        "SET" => found.statement = set(rest)?,
+        "SET" => {
+            found.statement = set(rest)?;
+            found.sides = Sides::ALL;
+        }
         "CREATE" => create(rest, &mut found)?,
         "ALTER" => match rest.split_first() {
             Some((kind, rest)) if kind.is_any(&["DATABASE", "SCHEMA"]) => {
                 found.statement = Statement::AlterSchema(name(rest).map(|(n, _)| n).ok_or("a schema without a name")?);
+                found.sides = Sides::OBJECTS_AND_EVENTS;
             }
             Some((kind, rest)) if kind.is("TABLE") => found.foreign_schema = qualifier(rest),
             _ => return Err("an ALTER that no dump tool writes"),
@@ -159,13 +182,18 @@ pub(super) fn classify(beginning: &[u8]) -> Result<Found, &'static str> {
             let table = name(after).map(|(n, _)| n).ok_or("rows of a table without a name")?;
             found.statement = Statement::Rows(table);
         }
-        "USE" => found.foreign_schema = Some(name(rest).map(|(n, _)| n).ok_or("a schema without a name")?),
+        "USE" => {
+            found.foreign_schema = Some(name(rest).map(|(n, _)| n).ok_or("a schema without a name")?);
+            found.sides = Sides::NONE;
+        }
         "LOCK" if rest.first().is_some_and(|t| t.is_any(&["TABLE", "TABLES"])) => {
             found.foreign_schema = qualifier(rest.get(1..).unwrap_or_default());
+            found.sides = Sides::NONE;
         }
+        "UNLOCK" => found.sides = Sides::NONE,
         // MariaDB's tool sets sequences so; any other query does not belong into a dump.
         "SELECT" | "DO" if rest.first().is_some_and(|t| t.is("SETVAL")) => {}
-        "ANALYZE" | "BEGIN" | "COMMIT" | "START" | "UNLOCK" => {}
+        "ANALYZE" | "BEGIN" | "COMMIT" | "START" => {}
         _ => return Err("a statement that no dump tool writes"),
     }
     Ok(found)
@@ -241,6 +269,13 @@ fn created(kind: &Token, rest: &[Token], found: &mut Found) -> Result<(), &'stat
     if kind.is_any(&["DATABASE", "SCHEMA"]) || qualified {
         found.foreign_schema = Some(object.clone());
     }
+    found.sides = match kind {
+        k if k.is_any(&["TABLE", "SEQUENCE"]) => Sides::TABLES,
+        k if k.is("EVENT") => Sides::EVENTS,
+        k if k.is_any(&["DATABASE", "SCHEMA"]) => Sides::NONE,
+        _ => Sides::OBJECTS,
+    };
+    found.perhaps_stand_in = kind.is("TABLE");
     found.statement = match kind {
         k if k.is("TABLE") => Statement::Table(object),
         k if k.is("VIEW") => Statement::View(object),
@@ -259,11 +294,18 @@ fn drop_object(rest: &[Token], found: &mut Found) -> Result<(), &'static str> {
     let (kind, rest) = rest.split_first().ok_or("a DROP without an object")?;
     if kind.is_any(&["DATABASE", "SCHEMA"]) {
         found.foreign_schema = Some(name(rest).map(|(n, _)| n).ok_or("a schema without a name")?);
+        found.sides = Sides::NONE;
         return Ok(());
     }
     if !kind.is_any(KINDS) {
         return Err("a DROP of something that no dump of a database holds");
     }
+    found.sides = match kind {
+        k if k.is_any(&["TABLE", "SEQUENCE", "TEMPORARY"]) => Sides::TABLES,
+        k if k.is("EVENT") => Sides::EVENTS,
+        _ => Sides::OBJECTS,
+    };
+    found.perhaps_stand_in = kind.is("TABLE");
     found.foreign_schema = qualifier(rest);
     Ok(())
 }

@@ -124,6 +124,7 @@ pub async fn definers(root: &Root) {
             "CREATE DEFINER = other@'10.%' EVENT `system`.of_other ON SCHEDULE EVERY 1 DAY DISABLE DO SET @a = 1",
             "CREATE USER plain@'%'",
             "GRANT ALL ON `system`.* TO plain@'%'",
+            r"GRANT ALL ON `\_keepsake\_%`.* TO plain@'%'",
             "GRANT SELECT ON *.* TO plain@'%'",
         ])
         .await;
