@@ -213,9 +213,7 @@ async fn redis_queues_of_other_engines_are_refused() {
         postgres_user: "zync".to_owned(),
         postgres_password_file: None,
         postgres_database: "zync_production".to_owned(),
-        postgres_bin_dir: None,
-        postgres_ca_file: None,
-        postgres_insecure: false,
+        ..postgres::Settings::default()
     };
     let folder = || scratch.path().to_owned();
     for engine in [files.open(folder()), mysql.open(folder()), postgres.open(folder())] {
