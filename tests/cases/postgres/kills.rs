@@ -28,6 +28,8 @@ const SUB_STEPS: &[&str] = &[
     "ALTER TABLE ONLY public.notifications",
 ];
 
+const BOTH: [Side; 2] = [Side::Before, Side::After];
+
 /// What is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -125,6 +127,17 @@ impl Arena {
         assert_eq!(orphans, Vec::<String>::new(), "{what}: folders of no database");
     }
 
+    /// Processes of a server that was killed see that by and by; until then no other starts on its data.
+    async fn all_processes_are_gone(&self) {
+        let data = self.server.scratch().join("data");
+        wait_for("the server's processes to end", Duration::from_secs(30), async || {
+            let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+            let there = all.filter(|path| std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == data)).count();
+            if there == 0 { Ok(()) } else { Err(there) }
+        })
+        .await;
+    }
+
     /// One blow. Gives the statement, or nothing when the operation was over before.
     async fn strike(&mut self, operation: Operation, place: Place, victim: Victim, forward: bool) -> Option<String> {
         let (old, key, began) = (self.live, run(), Instant::now());
@@ -156,22 +169,20 @@ impl Arena {
             }
             statement = line.reached() => Some(statement),
         };
-        if statement.is_some() {
-            if victim == Victim::Server {
+        match (&statement, victim) {
+            (None, _) => {}
+            // It is dropped where it stands, with its tools.
+            (Some(_), Victim::Agent) => drop(running),
+            // The agent ends by itself, with an error.
+            (Some(_), Victim::Server) => {
                 self.server.kill9();
-            } else {
-                // It is dropped where it stands, with its tools.
-                drop(std::mem::replace(&mut running, Box::pin(async { Ok(()) })));
+                line.cut();
+                running.await.expect_err("an operation whose server died was called done");
+                self.all_processes_are_gone().await;
+                self.server.restart().await;
             }
-            line.cut();
         }
-        // One whose server died ends by itself, with an error.
-        let ended = running.await;
-        assert!(ended.is_err() || statement.is_none() || victim == Victim::Agent, "{operation:?}: called done");
-        drop(through);
-        if statement.is_some() && victim == Victim::Server {
-            self.server.restart().await;
-        }
+        line.cut();
         let told = statement.clone().unwrap_or_default();
         let what =
             format!("{victim:?} dies {place:?} of {operation:?} ({})", told.chars().take(60).collect::<String>());
@@ -215,26 +226,30 @@ impl Arena {
         self.must_be(self.live, what).await;
     }
 
-    /// Every blow between every two sub-steps of an operation, and either end after each.
-    async fn strike_all(operation: Operation, least: usize) {
+    /// A blow before and after every sub-step of an operation. Agent and server die in turn, and both ends are tried after each; all of
+    /// them at every place where `KEEPSAKE_SOAK` is 1.
+    async fn strike_all(operation: Operation, sides: &[Side], least: usize) {
         let mut arena = Self::open().await;
-        let (mut struck, mut n) = (0, 0);
-        'all: for statement in 0.. {
-            for side in [Side::Before, Side::After] {
-                for victim in [Victim::Agent, Victim::Server] {
-                    n += 1;
-                    // Both ends after blows of each kind, and of each victim.
-                    let forward = (n / 2 + n) % 2 == 0;
-                    let place = Place { statement, side };
-                    if arena.strike(operation, place, victim, forward).await.is_none() {
-                        break 'all;
-                    }
-                    struck += 1;
+        let soak = std::env::var("KEEPSAKE_SOAK").is_ok_and(|every| every == "1");
+        let mut struck = 0;
+        for (number, side) in sides.iter().cycle().enumerate() {
+            let statement = number / sides.len();
+            let place = Place { statement, side: *side };
+            let turn = if sides.len() == 1 { number % 4 } else { (statement + number) % 4 };
+            let all = [(Victim::Agent, true), (Victim::Server, true), (Victim::Agent, false), (Victim::Server, false)];
+            let chosen = if soak { all.to_vec() } else { vec![all[turn]] };
+            for (victim, forward) in chosen {
+                if arena.strike(operation, place, victim, forward).await.is_none() {
+                    println!("{operation:?}: {struck} blows");
+                    assert!(
+                        struck >= least * sides.len(),
+                        "only {struck} blows at a {operation:?}: were there fewer sub-steps?"
+                    );
+                    return;
                 }
+                struck += 1;
             }
         }
-        println!("{operation:?}: {struck} blows");
-        assert!(struck >= least * 4, "only {struck} blows at a {operation:?}: were there fewer sub-steps?");
     }
 }
 
@@ -255,21 +270,26 @@ async fn sub_steps_are_those_that_are_struck() {
 }
 
 #[tokio::test]
-async fn a_stage_survives_every_death() {
-    Arena::strike_all(Operation::Stage, 10).await;
+async fn a_stage_survives_every_death_before_a_sub_step() {
+    Arena::strike_all(Operation::Stage, &[Side::Before], 12).await;
+}
+
+#[tokio::test]
+async fn a_stage_survives_every_death_after_a_sub_step() {
+    Arena::strike_all(Operation::Stage, &[Side::After], 12).await;
 }
 
 #[tokio::test]
 async fn a_commit_survives_every_death() {
-    Arena::strike_all(Operation::Commit, 4).await;
+    Arena::strike_all(Operation::Commit, &BOTH, 4).await;
 }
 
 #[tokio::test]
 async fn a_rollback_survives_every_death() {
-    Arena::strike_all(Operation::Rollback, 5).await;
+    Arena::strike_all(Operation::Rollback, &BOTH, 5).await;
 }
 
 #[tokio::test]
 async fn a_finalize_survives_every_death() {
-    Arena::strike_all(Operation::Finalize, 3).await;
+    Arena::strike_all(Operation::Finalize, &BOTH, 3).await;
 }

@@ -115,14 +115,19 @@ impl Shared {
         self.at.filter(|at| at.statement == number).map(|at| at.side)
     }
 
+    /// Ends only with the connection.
     async fn stop(&self, sql: &str) {
         self.reached.send_replace(Some(sql.to_owned()));
-        self.cut.cancelled().await;
+        std::future::pending().await
     }
 }
 
-/// What was passed on and whose answer is to be kept.
-type Kept = Mutex<Option<String>>;
+/// How often the server was asked for an answer to wait for, and which of them is to be kept: a client does not wait for each.
+#[derive(Debug, Default)]
+struct Asked {
+    times: usize,
+    kept: Option<(usize, String)>,
+}
 
 async fn join(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", shared.server)).await?;
@@ -140,10 +145,11 @@ async fn join(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
         to_client.write_u8(from_server.read_u8().await?).await?;
     }
-    let kept = Kept::default();
+    // The start is answered like a question.
+    let asked = Mutex::new(Asked { times: 1, kept: None });
     tokio::select! {
-        ended = up(from_client, to_server, shared, &kept) => ended,
-        ended = down(from_server, to_client, shared, &kept) => ended,
+        ended = up(from_client, to_server, shared, &asked) => ended,
+        ended = down(from_server, to_client, shared, &asked) => ended,
     }
 }
 
@@ -161,7 +167,12 @@ async fn pass(to: &mut OwnedWriteHalf, kind: u8, body: &[u8]) -> std::io::Result
     to.write_all(&whole).await
 }
 
-async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, kept: &Kept) -> std::io::Result<()> {
+async fn up(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    asked: &Mutex<Asked>,
+) -> std::io::Result<()> {
     loop {
         let (kind, body) = message(&mut from).await?;
         // A simple query, or the text of a statement that is being prepared after its name.
@@ -173,19 +184,32 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, ke
         let sql = text.map(|text| String::from_utf8_lossy(text).trim_start().to_owned()).unwrap_or_default();
         match shared.stops(&sql) {
             Some(Side::Before) => shared.stop(&sql).await,
-            Some(Side::After) => *kept.lock().unwrap() = Some(sql),
+            Some(Side::After) => {
+                let mut asked = asked.lock().unwrap();
+                asked.kept = Some((asked.times + 1, sql));
+            }
             None => {}
+        }
+        if matches!(kind, b'Q' | b'S') {
+            asked.lock().unwrap().times += 1;
         }
         pass(&mut to, kind, &body).await?;
     }
 }
 
-async fn down(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, kept: &Kept) -> std::io::Result<()> {
+async fn down(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    asked: &Mutex<Asked>,
+) -> std::io::Result<()> {
+    let mut answered = 0;
     loop {
         let (kind, body) = message(&mut from).await?;
         // The server is ready for the next: it has done what it was told.
-        let done = if kind == b'Z' { kept.lock().unwrap().take() } else { None };
-        if let Some(sql) = done {
+        answered += usize::from(kind == b'Z');
+        let done = asked.lock().unwrap().kept.clone().filter(|(number, _)| kind == b'Z' && *number == answered);
+        if let Some((_, sql)) = done {
             shared.stop(&sql).await;
         }
         pass(&mut to, kind, &body).await?;

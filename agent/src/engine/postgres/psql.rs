@@ -84,7 +84,7 @@ pub(super) fn loading(said: &Error, state: &str) -> Error {
         (Kind::Busy, ". Somebody holds the tables: stop the applications first")
     } else if text.contains("must be owner") || text.contains("permission denied") {
         (Kind::Denied, ". Use the database's owner or a superuser (--postgres-user)")
-    } else if text.contains("No space left on device") {
+    } else if ["No space left on device", "could not extend file"].iter().any(|words| text.contains(words)) {
         (Kind::Busy, " (there is no room on the server: make room there, then try again)")
     } else {
         (Kind::Internal, "")
