@@ -60,10 +60,11 @@ fn engine_with(
     settings.open(server.scratch().to_owned()).unwrap()
 }
 
-/// A server with an empty database of a role that is no superuser.
+/// A server with an empty database of a role that is no superuser and may make databases.
 async fn start(root: &Root) -> PostgresServer {
     let server = PostgresServer::start_in(root).await;
     server.create_owner_and_database(ROLE, DATABASE).await;
+    server.run_as("postgres", "postgres", &[format!("ALTER ROLE {ROLE} CREATEDB")]).await;
     server
 }
 

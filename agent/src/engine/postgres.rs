@@ -1,12 +1,19 @@
-//! PostgreSQL: dumped by pg_dump from an exported snapshot, loaded in one transaction.
+//! PostgreSQL: dumped by pg_dump from an exported snapshot, loaded into a database beside the live one, which then takes its name.
 //!
 //! A server on another machine is reached over TLS, its certificate verified by agent and tools alike; passwords reach a tool by its environment only.
 
+mod archive;
+mod connections;
+mod databases;
+mod described;
 mod dump;
 mod hold;
 mod load;
+mod psql;
 mod session;
+mod shadow;
 mod surroundings;
+mod swap;
 mod tls;
 mod tools;
 mod versions;
@@ -20,7 +27,7 @@ use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 
 use self::session::Session;
-use super::in_place::{CANNOT_BE_UNDONE, InPlace};
+use super::in_place::InPlace;
 use super::{
     CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
     unless_gone,
@@ -47,6 +54,9 @@ pub struct Settings {
     /// The database.
     #[arg(long, env = "KEEPSAKE_POSTGRES_DATABASE", default_value = "zync_production")]
     pub postgres_database: String,
+    /// A database to connect to while the one that is served gets another name
+    #[arg(long, env = "KEEPSAKE_POSTGRES_MAINTENANCE_DATABASE", default_value = "postgres")]
+    pub postgres_maintenance_database: String,
     /// Where pg_dump, pg_restore and psql are; by default the newest of /usr/lib/postgresql, else the PATH.
     #[arg(long, env = "KEEPSAKE_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
@@ -67,6 +77,7 @@ impl Default for Settings {
             postgres_user: "postgres".to_owned(),
             postgres_password_file: None,
             postgres_database: "zync_production".to_owned(),
+            postgres_maintenance_database: "postgres".to_owned(),
             postgres_bin_dir: None,
             postgres_ca_file: None,
             postgres_insecure: false,
@@ -116,29 +127,7 @@ impl super::registry::Settings for Settings {
 #[async_trait]
 impl Engine for Postgres {
     async fn describe(&self) -> Result<Description> {
-        let session = Session::connect(&self.settings).await?;
-        let mut problems = session.problems().await?;
-        let mut tools = Vec::new();
-        for tool in ["pg_dump", "pg_restore", "psql"] {
-            match tools::version(&self.settings, tool).await {
-                Ok(version) => tools.push((tool.to_owned(), version)),
-                Err(e) => problems.push(e.chain()),
-            }
-        }
-        let dumps = tools.iter().find(|(tool, _)| tool == "pg_dump");
-        problems.extend(dumps.and_then(|(_, version)| versions::problem(version, session.major())));
-        Ok(Description {
-            server: session.name(),
-            tools,
-            size: session.size().await?,
-            position: session.position().await?,
-            facts: session.facts().await?,
-            hold: session.may_hold(),
-            undo: Err(CANNOT_BE_UNDONE.to_owned()),
-            problems,
-            staging_free: None,
-            loads: Vec::new(),
-        })
+        described::describe(&self.settings).await
     }
 
     async fn ready_to_hold(&self) -> Result<Option<String>> {
@@ -156,33 +145,61 @@ impl Engine for Postgres {
 
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         super::no_queues(from.as_ref())?;
+        let reach = || Session::connect(&self.settings);
+        if !from.in_place() {
+            self.in_place.forget(key);
+            return unless_gone(shadow::stage(&self.settings, key, from.as_ref(), cx).await, reach()).await;
+        }
+        // What is staged or kept beside the live database would be of no use afterwards, or of a database that is no more.
+        let live = &self.settings.postgres_database;
+        let session = Session::connect(&self.settings).await?;
+        databases::make_way(&session, live, key.run, cx).await?;
+        match databases::load(&session, live, key.run).await?.state() {
+            Staged::Absent => {}
+            _ => {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("run {} has staged beside {live} already: roll that back, then load in place", key.run),
+                ));
+            }
+        }
+        drop(session);
         self.in_place.begin(key, from.clone());
-        let report = load::stage(&self.settings, from.as_ref(), cx).await?;
+        let report = unless_gone(load::stage(&self.settings, from.as_ref(), cx).await, reach()).await?;
         self.in_place.staged(key);
         Ok(report)
     }
 
     async fn staged(&self, key: &RunKey) -> Result<Staged> {
-        Ok(self.in_place.state(key))
+        match self.in_place.state(key) {
+            Staged::Absent => swap::staged(&self.settings, key).await,
+            state => Ok(state),
+        }
     }
 
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
+        let reach = || Session::beside(&self.settings);
+        if self.in_place.state(key) == Staged::Absent {
+            return unless_gone(swap::commit(&self.settings, key, cx).await, reach()).await;
+        }
         let Some(source) = self.in_place.to_commit(key)? else {
             let counts = Session::connect(&self.settings).await?.counts().await?;
             return Ok(CommitReport { counts, warnings: Vec::new() });
         };
         let touching = || self.in_place.touching(key);
         let done = load::commit(&self.settings, source.as_ref(), cx, touching).await;
-        let report = unless_gone(done, Session::connect(&self.settings)).await?;
+        let report = unless_gone(done, reach()).await?;
         self.in_place.committed(key);
         Ok(report)
     }
 
-    async fn rollback(&self, key: &RunKey, _cx: &Context) -> Result<()> {
-        self.in_place.rollback(key)
+    async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        self.in_place.rollback(key)?;
+        unless_gone(swap::rollback(&self.settings, key, cx).await, Session::beside(&self.settings)).await
     }
 
-    async fn finalize(&self, key: &RunKey, _cx: &Context) -> Result<()> {
+    async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        unless_gone(swap::finalize(&self.settings, key, cx).await, Session::beside(&self.settings)).await?;
         self.in_place.finalize(key)
     }
 }

@@ -1,7 +1,5 @@
 //! What a database has beside its tables and rows, and what databases there are.
 
-use std::collections::BTreeMap;
-
 use keepsake_agent::engine::CommitReport;
 
 use super::*;
@@ -66,7 +64,7 @@ async fn settings_and_comment_of_the_database_come_back_or_are_told() {
         let (_, loaded) = load(&engine, &report, &archive).await;
         assert_eq!(texts(&server, COMMENT).await, comment, "as {user}");
         if user == "zync" {
-            // Who may set a parameter that no program has declared, nobody knows: since 15 only a superuser may.
+            // The database is a new one. Who may set a parameter that no program has declared, nobody knows: since 15 only a superuser may.
             let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
             let (_, statement) = warning.split_once("run `").unwrap();
             run_all(&server, &[statement.split_once("` as a superuser").unwrap().0]).await;
@@ -81,12 +79,14 @@ async fn settings_and_comment_of_the_database_come_back_or_are_told() {
     let (report, archive) = dump(&owner).await;
     run_all(&server, &[&format!("{alter} RESET log_statement")]).await;
     let (_, loaded) = load(&owner, &report, &archive).await;
-    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    let [note, log] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert!(note.contains("SET \"app.note\""), "{note}");
     assert!(
-        warning.contains("run `ALTER DATABASE zync_production SET \"log_statement\" TO 'ddl'` as a superuser"),
-        "{warning}"
+        log.contains("run `ALTER DATABASE zync_production SET \"log_statement\" TO 'ddl'` as a superuser"),
+        "{log}"
     );
-    assert_eq!(texts(&server, SETTINGS).await, settings);
+    let expected: Vec<_> = settings.into_iter().filter(|s| !s.contains("app.note")).collect();
+    assert_eq!(texts(&server, SETTINGS).await, expected);
 }
 
 #[tokio::test]
@@ -144,13 +144,13 @@ async fn comments_unlogged_tables_and_large_objects_come_back() {
 #[tokio::test]
 async fn databases_of_other_encodings_and_locales() {
     let server = PostgresServer::start().await;
-    server.create_owner_and_database("zync", "elsewhere").await;
+    owned(&server, "zync", "elsewhere").await;
     let make = async |how: &str| {
         let client = server.client("postgres").await;
         client.batch_execute(&format!("DROP DATABASE IF EXISTS {DATABASE}")).await.unwrap();
         client.batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER zync TEMPLATE template0 {how}")).await.unwrap();
     };
-    let mut made = BTreeMap::new();
+    let mut made = Vec::new();
     for (how, value) in [
         ("ENCODING 'LATIN1' LOCALE 'C'", "chr(233) || chr(255)"),
         // Bytes of no encoding at all.
@@ -165,34 +165,46 @@ async fn databases_of_other_encodings_and_locales() {
             format!("INSERT INTO words VALUES (1, {value})"),
         ];
         server.run_as("zync", DATABASE, &fill).await;
-        let (rows, schema) = (server.digests(DATABASE).await, server.schema(DATABASE));
-        let bytes = "SELECT encode(convert_to(word, getdatabaseencoding()), 'hex') || length(word) FROM words";
-        let word = texts(&server, bytes).await;
         let engine = engine(&server, "zync");
         assert_eq!(engine.describe().await.unwrap().problems, Vec::<String>::new(), "{how}");
         let (report, archive) = dump(&engine).await;
-        server.run_as("zync", DATABASE, &["DROP TABLE words".to_owned()]).await;
-        let (warnings, _) = load(&engine, &report, &archive).await;
-        assert_eq!(warnings, Vec::<String>::new(), "{how}");
-        assert_eq!((server.digests(DATABASE).await, server.schema(DATABASE)), (rows, schema), "{how}");
-        assert_eq!(texts(&server, bytes).await, word, "{how}");
-        made.insert(how, (report, archive));
+        made.push((how, report, archive, server.digests(DATABASE).await, server.schema(DATABASE), like(&server).await));
     }
-    // The database is UTF8 and C.UTF-8 now.
-    for (how, (report, archive)) in made {
+    // The database is UTF8 and C.UTF-8 now. Beside it each is made as it was …
+    for (how, report, archive, rows, schema, was) in &made {
         let engine = engine(&server, "zync");
+        let (warnings, _) = load(&engine, report, archive).await;
+        assert_eq!(warnings, Vec::<String>::new(), "{how}");
+        assert_eq!((&server.digests(DATABASE).await, &server.schema(DATABASE)), (rows, schema), "{how}");
+        assert_eq!(&like(&server).await, was, "{how}");
+    }
+    // … and in its place only what has its encoding can be loaded.
+    let before = server.digests(DATABASE).await;
+    for (how, report, archive, ..) in made {
+        let (engine, key) = (engine(&server, "zync"), run());
+        let staged = engine.stage(&key, in_place(source(report, archive)), &context()).await;
         if how.contains("icu") {
-            let (warnings, _) = load(&engine, &report, &archive).await;
+            let warnings = staged.unwrap_or_else(|e| panic!("{how}: {}", e.chain())).warnings;
             let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
             assert!(warning.contains("another locale") && warning.contains("de-u-co-phonebk"), "{warning}");
         } else if !how.contains("UTF8") {
-            let before = server.digests(DATABASE).await;
-            let refused = restore(&engine, source(report, archive)).await.unwrap_err();
+            let refused = staged.unwrap_err();
             assert_eq!(refused.kind(), Kind::Unsupported, "{how}: {}", refused.chain());
             assert!(refused.chain().contains("create the database with the dump's encoding"), "{}", refused.chain());
-            assert_eq!(server.digests(DATABASE).await, before);
         }
+        engine.rollback(&key, &context()).await.unwrap();
+        assert_eq!(server.digests(DATABASE).await, before);
     }
+}
+
+/// The bytes of the only word, and what the database is made like.
+async fn like(server: &PostgresServer) -> Vec<String> {
+    let mut all =
+        texts(server, "SELECT encode(convert_to(word, getdatabaseencoding()), 'hex') || length(word) FROM words").await;
+    let made = "SELECT concat_ws(' ', pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, daticulocale, pg_get_userbyid(datdba)) \
+                FROM pg_database WHERE datname = current_database()";
+    all.extend(texts(server, made).await);
+    all
 }
 
 #[tokio::test]
@@ -256,7 +268,10 @@ async fn a_system_database_comes_back_by_a_role_that_may_make_none() {
     let mut settings = settings(&server, "system");
     settings.postgres_database = "system_enterprise".to_owned();
     let engine = settings.open(server.scratch().to_owned()).unwrap();
-    assert_eq!(engine.describe().await.unwrap().problems, Vec::<String>::new());
+    let described = engine.describe().await.unwrap();
+    assert_eq!(described.problems, Vec::<String>::new());
+    let why = described.undo.expect_err("a load that could be undone");
+    assert!(why.contains("ALTER ROLE \"system\" CREATEDB"), "{why}");
     let (report, archive) = dump(&engine).await;
     assert_eq!(["rows:public.cinstances", "triggers", "functions", "views"].map(|k| report.counts[k]), [500, 1, 2, 1]);
     let wreck = [
@@ -266,7 +281,10 @@ async fn a_system_database_comes_back_by_a_role_that_may_make_none() {
     ];
     server.run_as("system", "system_enterprise", &wreck.map(str::to_owned)).await;
     assert_ne!(server.digests("system_enterprise").await, rows);
-    restore(&engine, source(report, archive)).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let refused = restore(&engine, source(report.clone(), archive.clone())).await.expect_err("a database beside it");
+    assert_eq!(refused.kind(), Kind::Unsupported);
+    assert!(refused.chain().contains("CREATEDB") && refused.chain().contains("in place"), "{}", refused.chain());
+    restore(&engine, in_place(source(report, archive))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     assert_eq!(server.digests("system_enterprise").await, rows);
     assert_eq!(server.schema("system_enterprise"), schema);
 }

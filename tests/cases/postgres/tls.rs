@@ -36,7 +36,7 @@ impl Secured {
             format!("hba_file={}", file("hba").display()),
         ];
         let server = PostgresServer::start_with(&Root::host(), &settings).await;
-        server.create_owner_and_database("zync", DATABASE).await;
+        owned(&server, "zync", DATABASE).await;
         server.run_as("zync", DATABASE, &zync::statements(1, Size::TINY)).await;
         Self { server, folder }
     }

@@ -83,6 +83,7 @@ async fn tls(name: &str) {
     ];
     let server = PostgresServer::start_with(&root, &settings).await;
     server.create_owner_and_database(ROLE, DATABASE).await;
+    server.run_as("postgres", "postgres", &[format!("ALTER ROLE {ROLE} CREATEDB")]).await;
     fill(&server, 1).await;
     let rows = rows(&server).await;
     let over_tls = |ca: Option<&str>| {

@@ -15,7 +15,7 @@ use crate::threescale::zync;
 const DATABASE: &str = "zync_production";
 const ROLE: &str = "zync";
 
-/// A server with zync's database, owned by a role that is no superuser.
+/// A server with zync's database, owned by a role that is no superuser and may make databases.
 #[derive(Debug)]
 pub struct Postgres(PostgresServer);
 
@@ -24,6 +24,8 @@ impl Postgres {
     pub async fn start() -> Self {
         let server = PostgresServer::start().await;
         server.create_owner_and_database(ROLE, DATABASE).await;
+        let may = format!("ALTER ROLE {ROLE} CREATEDB");
+        server.client("postgres").await.batch_execute(&may).await.expect("let the role make databases");
         Self(server)
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use super::hold::Ready;
 use super::session::Session;
-use super::{ARTIFACT, Settings, tools, versions};
+use super::{ARTIFACT, Settings, databases, tools, versions};
 use crate::engine::{Context, Sink};
 
 /// A table of locks of live processes: its definition is kept, its rows are not.
@@ -32,12 +32,8 @@ pub(super) async fn dump(settings: &Settings, held: Option<Ready>, out: &dyn Sin
 
 async fn made_ready(settings: &Settings) -> Result<Ready> {
     let session = Session::connect(settings).await?;
-    if session.is_standby() {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "this server is a standby: point the agent at the primary (--postgres-host)",
-        ));
-    }
+    session.must_be_primary()?;
+    databases::none_half_made(&session, settings).await?;
     let version = versions::pg_dump_for(settings, &session).await?;
     let (facts, tables) = (session.facts().await?, session.tables().await?);
     Ok(Ready { session, version, facts, tables })

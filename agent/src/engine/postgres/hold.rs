@@ -11,7 +11,7 @@ use keepsake_core::record::Facts;
 
 use super::dump::{WITHOUT_ROWS, quoted};
 use super::session::Session;
-use super::{Settings, versions};
+use super::{Settings, databases, versions};
 use crate::engine::{Hold, Prepared};
 
 /// A transaction that has written and goes on for so long is in the way: the locks wait for its end.
@@ -83,6 +83,7 @@ impl PostgresHold {
     /// Connects twice and looks at everything that a dump needs.
     pub(super) async fn prepare(settings: &Settings) -> Result<Self> {
         let (locker, session) = tokio::try_join!(Session::connect(settings), Session::connect(settings))?;
+        databases::none_half_made(&session, settings).await?;
         let version = versions::pg_dump_for(settings, &session).await?;
         let facts = session.facts().await?;
         let tables = session.tables().await?;

@@ -6,9 +6,10 @@ use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::record::{Counts, Facts};
 use keepsake_core::secret::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
+pub(super) use tokio_postgres::Row;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Connection, NoTls, Row, Socket};
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Settings, surroundings, tls};
@@ -27,9 +28,15 @@ const LIMITS: &[(u32, &str)] = &[
     (170_000, "transaction_timeout"),
 ];
 
+/// The database that every server has.
+const TEMPLATE: &str = "template1";
+
 /// Objects beside tables, one number each.
 const OBJECTS: &[(&str, &str)] =
     &[("sequences", "c.relkind = 'S'"), ("indexes", "c.relkind = 'i'"), ("views", "c.relkind IN ('v', 'm')")];
+
+/// What is told of a standby.
+const STANDBY: &str = "this server is a standby: point the agent at the primary (--postgres-host)";
 
 /// A connection, with its transaction if it has one.
 pub(super) struct Session {
@@ -41,22 +48,50 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects; the password file is read now.
+    /// Connects to the database that is served; the password file is read now.
     pub(super) async fn connect(settings: &Settings) -> Result<Self> {
+        Self::connect_to(settings, &settings.postgres_database).await
+    }
+
+    /// Connects to another database, from which the one that is served can be renamed.
+    pub(super) async fn beside(settings: &Settings) -> Result<Self> {
+        let database = settings.postgres_maintenance_database.as_str();
+        let session = match Self::connect_to(settings, database).await {
+            // There is always this one; nobody can make a database by its pattern meanwhile.
+            Err(e) if e.kind() == Kind::NotFound && database != TEMPLATE => {
+                Self::connect_to(settings, TEMPLATE).await?
+            }
+            connected => connected?,
+        };
+        // What is written on a database decides what is done with it: it must not be lost in a crash. And who waits for a lock for long is told so.
+        session.run("SET synchronous_commit = on; SET lock_timeout = '20s'").await?;
+        Ok(session)
+    }
+
+    /// Connects to where it can be seen what databases there are, and no more.
+    pub(super) async fn anywhere(settings: &Settings) -> Result<Self> {
+        match Self::beside(settings).await {
+            Err(e) if e.kind() == Kind::Denied => Self::connect(settings).await,
+            connected => connected,
+        }
+    }
+
+    /// Connects to this database.
+    pub(super) async fn connect_to(settings: &Settings, database: &str) -> Result<Self> {
         let mut config = Config::new();
         config
             .host(&settings.postgres_host)
             .port(settings.postgres_port)
             .user(&settings.postgres_user)
-            .dbname(&settings.postgres_database)
+            .dbname(database)
             .application_name("keepsake-agent")
             .connect_timeout(Duration::from_secs(10));
         if let Some(path) = &settings.postgres_password_file {
             config.password(Secret::from_file(path)?.expose());
         }
         let what = format!(
-            "connect to the database {} of {} port {} as {}",
-            settings.postgres_database, settings.postgres_host, settings.postgres_port, settings.postgres_user
+            "connect to the database {database} of {} port {} as {}",
+            settings.postgres_host, settings.postgres_port, settings.postgres_user
         );
         let (client, driver) = match settings.verified_by() {
             Some(ca_file) => {
@@ -142,6 +177,13 @@ impl Session {
             facts.insert("locale_provider".to_owned(), row.get(0));
             facts.insert("locale".to_owned(), row.get(1));
         }
+        if self.major() >= 16 {
+            let sql = "SELECT coalesce(daticurules, '') FROM pg_database WHERE datname = current_database()";
+            let rules: String = self.row(sql, &[]).await?.get(0);
+            if !rules.is_empty() {
+                facts.insert("icu_rules".to_owned(), rules);
+            }
+        }
         surroundings::record(self, &mut facts).await?;
         Ok(facts)
     }
@@ -150,7 +192,7 @@ impl Session {
     pub(super) async fn problems(&self) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         if self.recovering {
-            problems.push("this server is a standby: point the agent at the primary (--postgres-host)".to_owned());
+            problems.push(STANDBY.to_owned());
         }
         for (schema, table) in self.tables().await? {
             let readable: bool = self
@@ -171,9 +213,12 @@ impl Session {
         if self.recovering { Err("this server is a standby: nothing is written to it here".to_owned()) } else { Ok(()) }
     }
 
-    /// Whether it is a standby.
-    pub(super) fn is_standby(&self) -> bool {
-        self.recovering
+    /// Whether it can be dumped and loaded.
+    ///
+    /// # Errors
+    /// `Unsupported` for a standby.
+    pub(super) fn must_be_primary(&self) -> Result<()> {
+        if self.recovering { Err(Error::new(Kind::Unsupported, STANDBY)) } else { Ok(()) }
     }
 
     /// Schema and name of every table with rows of its own.
@@ -258,7 +303,14 @@ fn failed(what: &str, error: tokio_postgres::Error) -> Error {
         "28P01" | "28000" => (Kind::Denied, " (look at --postgres-user and --postgres-password-file)"),
         "42501" => (Kind::Denied, " (use the database's owner or a superuser)"),
         "3D000" => (Kind::NotFound, " (look at --postgres-database)"),
+        // What a load does for the moment in which it puts one database in the place of another.
+        "55000" if db.message().ends_with("not currently accepting connections") => {
+            (Kind::Conflict, " (a restore that was begun and not finished has closed it: `keepsake runs`)")
+        }
+        "53100" => (Kind::Busy, " (there is no room on the server: make room there, then try again)"),
         "53300" | "55P03" | "55006" | "40P01" => (Kind::Busy, ""),
+        // A locale, an encoding or a way to sort that this server does not have.
+        "0A000" | "22023" | "42809" => (Kind::Unsupported, ""),
         "57014" => (Kind::Timeout, ""),
         "57P03" | "57P01" | "57P02" => (Kind::Unavailable, ""),
         _ => (Kind::Internal, ""),

@@ -32,56 +32,77 @@ struct Setting {
     value: String,
 }
 
-async fn ask(session: &Session) -> Result<Vec<Setting>> {
+async fn ask(session: &Session, database: &str) -> Result<Vec<Setting>> {
     let sql = "SELECT r.rolname::text, split_part(c, '=', 1), substr(c, strpos(c, '=') + 1) FROM pg_db_role_setting s \
                JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) c \
-               WHERE d.datname = current_database() ORDER BY 1 NULLS FIRST, 2";
-    let rows = session.rows(sql, &[]).await?;
+               WHERE d.datname = $1 ORDER BY 1 NULLS FIRST, 2";
+    let rows = session.rows(sql, &[database]).await?;
     Ok(rows.iter().map(|row| Setting { role: row.get(0), name: row.get(1), value: row.get(2) }).collect())
 }
 
-/// Adds the settings to the facts.
+/// Adds the settings of the session's own database to the facts.
 pub(super) async fn record(session: &Session, facts: &mut Facts) -> Result<()> {
-    let settings = ask(session).await?;
+    let database: String = session.row("SELECT current_database()", &[]).await?.get(0);
+    let settings = ask(session, &database).await?;
     let text = serde_json::to_string(&settings).or_kind(Kind::Internal, "write down the database's settings")?;
     facts.insert(SETTINGS.to_owned(), text);
     Ok(())
 }
 
-/// Makes comment and settings those of the record. What this role may not do is a warning with the statement to run: the data is in place by now.
-pub(super) async fn put_back(session: &Session, recorded: &Facts) -> Result<Vec<String>> {
+/// The comment among the facts.
+pub(super) fn comment(facts: &Facts) -> Option<&str> {
+    facts.get(COMMENT).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+/// The statement that gives a database a comment, or takes it away.
+pub(super) fn commenting(database: &str, comment: Option<&str>) -> String {
+    format!("COMMENT ON DATABASE {} IS {}", ident(database), comment.map_or_else(|| "NULL".to_owned(), literal))
+}
+
+/// Makes comment and settings of the live database those of the record.
+pub(super) async fn put_back(session: &Session, database: &str, recorded: &Facts) -> Result<Vec<String>> {
+    let mut warnings = settle(session, database, database, recorded).await?;
+    let wanted = comment(recorded);
+    if recorded.contains_key(SETTINGS) && comment(&session.facts().await?) != wanted {
+        warnings.extend(tell(session, commenting(database, wanted), None).await?);
+    }
+    Ok(warnings)
+}
+
+/// Makes a database's settings those of the record. What this role may not do is a warning with the statement to run, in which the database is called
+/// `known_as`: a load is not given up for it.
+pub(super) async fn settle(session: &Session, database: &str, known_as: &str, recorded: &Facts) -> Result<Vec<String>> {
     let Some(settings) = recorded.get(SETTINGS) else { return Ok(Vec::new()) };
     let wanted: Vec<Setting> =
         serde_json::from_str(settings).or_kind(Kind::Corrupt, "read the database's settings in the record")?;
-    let there = ask(session).await?;
-    let here = session.facts().await?;
-    let database: String = session.row("SELECT quote_ident(current_database())", &[]).await?.get(0);
-    let mut statements = Vec::new();
+    let there = ask(session, database).await?;
+    let known_as: String = session.row("SELECT quote_ident($1::text)", &[known_as]).await?.get(0);
+    let database = ident(database);
+    let mut warnings = Vec::new();
     for setting in wanted.iter().filter(|s| !there.contains(s)) {
-        statements.push(format!("{} SET {} TO {}", of(setting, &database), ident(&setting.name), value(setting)));
+        let statement =
+            |name: &str| format!("{} SET {} TO {}", of(setting, name), ident(&setting.name), value(setting));
+        warnings.extend(tell(session, statement(&database), Some(statement(&known_as))).await?);
     }
     let is_wanted = |s: &&Setting| wanted.iter().any(|w| w.role == s.role && w.name == s.name);
     for surplus in there.iter().filter(|s| !is_wanted(s)) {
-        statements.push(format!("{} RESET {}", of(surplus, &database), ident(&surplus.name)));
-    }
-    let comment = recorded.get(COMMENT).map(String::as_str).unwrap_or_default();
-    if here.get(COMMENT).map(String::as_str).unwrap_or_default() != comment {
-        let text = if comment.is_empty() { "NULL".to_owned() } else { literal(comment) };
-        statements.push(format!("COMMENT ON DATABASE {database} IS {text}"));
-    }
-    let mut warnings = Vec::new();
-    for statement in statements {
-        if let Err(e) = session.run(&statement).await {
-            if e.kind() == Kind::Unavailable {
-                return Err(e.context("put the database's settings back"));
-            }
-            warnings.push(format!(
-                "the database is not set as it was when it was dumped ({}): run `{statement}` as a superuser",
-                e.chain()
-            ));
-        }
+        let statement = |name: &str| format!("{} RESET {}", of(surplus, name), ident(&surplus.name));
+        warnings.extend(tell(session, statement(&database), Some(statement(&known_as))).await?);
     }
     Ok(warnings)
+}
+
+/// Runs a statement; what it says when it may not is a warning, with what the operator can run.
+async fn tell(session: &Session, statement: String, for_operator: Option<String>) -> Result<Option<String>> {
+    let Err(e) = session.run(&statement).await else { return Ok(None) };
+    if e.kind() == Kind::Unavailable {
+        return Err(e.context("put the database's settings back"));
+    }
+    Ok(Some(format!(
+        "the database is not set as it was when it was dumped ({}): run `{}` as a superuser",
+        e.chain(),
+        for_operator.unwrap_or(statement)
+    )))
 }
 
 /// How texts sort and which letters are one is the database's, which a load does not make anew.
@@ -149,11 +170,11 @@ fn names(list: &str) -> Vec<String> {
 }
 
 /// A name, quoted; a setting of an extension has a dot between two of them.
-fn ident(name: &str) -> String {
+pub(super) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     // Whatever standard_conforming_strings is.
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
