@@ -120,11 +120,14 @@ pub fn status_word(status: Status) -> &'static str {
     }
 }
 
-/// What a set lacks, in words.
+/// What a set is besides complete, and what it lacks, in words.
 pub fn what_is_missing(record: &Record) -> String {
     let failed = record.components.iter().filter(|c| c.dump.is_none()).map(|c| format!("{} failed", c.component));
     let left_out = record.left_out.iter().map(|c| format!("{c} left out"));
     let mut notes: Vec<_> = failed.chain(left_out).collect();
+    if record.purpose == Purpose::Safety {
+        notes.insert(0, "safety set, made before a restore".to_owned());
+    }
     if record.sealing == Sealing::None {
         notes.push("not encrypted".to_owned());
     }

@@ -2,6 +2,8 @@
 
 mod args;
 mod backup;
+mod cancel;
+mod carry;
 mod doctor;
 mod inspect;
 mod keys;
@@ -9,8 +11,10 @@ mod output;
 mod pki;
 mod report;
 mod restore;
+mod resume;
 mod runs;
 mod sets;
+mod take_back;
 
 use std::ffi::OsString;
 
@@ -67,7 +71,10 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Verify(command) => sets::verify(args, &app, command).await,
         Command::Inspect(command) => inspect::run(args, &app, command).await,
         Command::Runs(command) => runs::list(args, &app, command).await,
-        Command::Cancel(command) => runs::cancel(args, &app, command).await,
+        Command::Cancel(command) => cancel::run(args, &app, command).await,
+        Command::Resume(command) => resume::run(args, &app, command).await,
+        Command::Finalize(command) => take_back::finalize(args, &app, command).await,
+        Command::Rollback(command) => take_back::rollback(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,
         Command::Pki(command) => pki::run(args, command),
         Command::Doctor(command) => doctor::run(args, &app, command).await,

@@ -13,7 +13,7 @@ pub enum Exit {
     Failed,
     /// The command line or the topology is wrong.
     Usage,
-    /// A restore stopped where it can only go forward.
+    /// A restore stopped where it can only go forward, or lost its journal, and is to be resumed.
     Halted,
     /// An undo failed or is impossible, or a set is only partial.
     StuckOrPartial,
@@ -60,15 +60,16 @@ impl Exit {
         match outcome {
             Outcome::Completed => Self::Done,
             Outcome::Failed | Outcome::Refused | Outcome::Abandoned => Self::Failed,
+            Outcome::Halted => Self::Halted,
             Outcome::Partial | Outcome::Stuck | Outcome::Unknown => Self::StuckOrPartial,
             Outcome::Cancelled => Self::Cancelled,
         }
     }
 
-    /// The status of a run whose journal was lost; `loading` says whether it had begun to load over live data. Then it is never the
-    /// status that says that nothing was changed, whatever the error is.
-    pub fn of_lost_run(error: &Error, loading: bool) -> Self {
-        if loading { Self::StuckOrPartial } else { Self::of(error) }
+    /// The status of a run whose journal was lost; `begun` says whether anything of it is there that waits for `resume` or `cancel`. Then it is never
+    /// the status that says that nothing was changed, whatever the error is.
+    pub fn of_lost_run(error: &Error, begun: bool) -> Self {
+        if begun { Self::Halted } else { Self::of(error) }
     }
 
     /// The status of several runs together: the worst.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use keepsake_core::id::{Component, EngineName, RunId};
-use keepsake_core::record::Failure;
+use keepsake_core::record::{Facts, Failure};
 
 use crate::fleet::Fleet;
 use crate::topology::InstallationSettings;
@@ -35,6 +35,8 @@ pub struct Found {
     pub agent_version: String,
     /// About how many bytes a dump would have; 0 if unknown.
     pub size: u64,
+    /// What a restore must compare, as in the record.
+    pub facts: Facts,
     /// What would stop a dump or a load now.
     pub problems: Vec<String>,
     /// Why a commit cannot be rolled back, if so.
@@ -45,6 +47,17 @@ pub struct Found {
     pub staging_free: Option<u64>,
     /// Runs whose loads have left something at the datastore, and how far they came.
     pub loads: Vec<(RunId, Staged)>,
+}
+
+impl Found {
+    /// Whether the load of this run was staged, or is further.
+    pub fn has_staged(&self, run: RunId) -> bool {
+        let is_there = |state: &Staged| match state {
+            Staged::Staged | Staged::Committing | Staged::Committed => true,
+            Staged::Partial | Staged::Unknown => false,
+        };
+        self.loads.iter().any(|(of, state)| *of == run && is_there(state))
+    }
 }
 
 /// Every component's answer, or why there is none.
@@ -66,6 +79,11 @@ impl Inventory {
     /// From answers; for tests.
     pub fn from_answers(answers: impl IntoIterator<Item = (Component, Result<Found, Failure>)>) -> Self {
         Self { components: answers.into_iter().collect() }
+    }
+
+    /// Every answer that is one.
+    pub fn answers(&self) -> impl Iterator<Item = &Found> {
+        self.components.values().filter_map(|answer| answer.as_ref().ok())
     }
 
     /// A component's answer; `None` if it was not asked.

@@ -1,7 +1,7 @@
 //! How many agents are driven as one: backup and restore of whole installations.
 //!
-//! `cli` parses and prints, `app` wires, `plan` decides (pure), `run` does and journals, `fleet` talks to the agents, `catalog`
-//! reads what is there.
+//! `cli` parses and prints, `app` wires, `plan` decides (pure), `run` does and journals, `fleet` talks to the agents, `platform` to what runs the
+//! applications, `catalog` reads what is there.
 
 pub mod app;
 pub mod catalog;
@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod inventory;
 pub mod pki;
 pub mod plan;
+pub mod platform;
 pub mod run;
 pub mod topology;
 

@@ -4,15 +4,19 @@
 //! printed plan is the whole truth and a run only carries it out. Nothing here is async, asks the world, or knows the wire.
 
 pub mod backup;
+mod limits;
+mod make_set;
 mod print;
 pub mod restore;
-
-use std::time::Duration;
+pub mod take_back;
 
 use keepsake_core::error::Result;
-use keepsake_core::id::{Component, EngineName, Epoch, Installation, SetId, StepId};
+use keepsake_core::id::{Component, EngineName, Epoch, Installation, RunId, SetId, StepId};
 use keepsake_core::queues::QueuePolicy;
+use keepsake_core::record::Purpose;
 use serde::{Deserialize, Serialize};
+
+pub use self::limits::CutLimits;
 
 /// What will be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +46,36 @@ pub enum Goal {
     Restore {
         /// The epoch of the set, for people.
         epoch: Epoch,
+        /// The set that is made of the present state before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        safety: Option<Safety>,
+        /// The old data stays beside the new until `finalize` or `rollback`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep_old: bool,
     },
+    /// To drop the old data that a completed restore has kept.
+    Finalize {
+        /// The restore, for people.
+        restore: Epoch,
+        /// Its run, by which agents know what it has kept.
+        run: RunId,
+    },
+    /// To put the old data back that a completed restore has kept.
+    Rollback {
+        /// The restore, for people.
+        restore: Epoch,
+        /// Its run, by which agents know what it has kept.
+        run: RunId,
+    },
+}
+
+/// The set that a restore makes before it changes anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Safety {
+    /// Its id.
+    pub set: SetId,
+    /// Components of the installation that are not restored, and so not in it.
+    pub left_out: Vec<Component>,
 }
 
 /// Steps that go together.
@@ -65,7 +98,7 @@ pub struct Step {
     pub undo: Undo,
 }
 
-/// Everything that a run can do. Closed: a new action must be described, performed and undone.
+/// Everything that a run can do. Closed: a new action must be described, performed and undone. Every one may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Action {
@@ -89,6 +122,16 @@ pub enum Action {
     },
     /// Signs and writes the record: from then on the set is a backup.
     CommitSet,
+    /// Stops everything that writes to the stores.
+    Quiesce {
+        /// For people: what is run is what the topology says then.
+        commands: Vec<Vec<String>>,
+    },
+    /// Starts again what was stopped.
+    ResumeWorkloads {
+        /// For people: what is run is what the topology says then.
+        commands: Vec<Vec<String>>,
+    },
     /// Brings a component's dump beside the live data and checks all of it.
     Stage {
         /// Which.
@@ -96,12 +139,24 @@ pub enum Action {
         /// What becomes of its queues.
         #[serde(default, skip_serializing_if = "QueuePolicy::is_restore")]
         queues: QueuePolicy,
+        /// Over the live data instead of beside it: only checked now, and loaded by the commit.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_place: bool,
     },
     /// Puts the staged dump in the place of the live data, and counts it.
     Commit {
         /// Which.
         component: Component,
     },
+    /// Looks whether a component is as it should be.
+    Check {
+        /// Which.
+        component: Component,
+        /// At which moment, which says what is looked at.
+        at: CheckAt,
+    },
+    /// Nothing but the word, durable, that from here on the applications may write, so that nothing goes back any more.
+    PointOfNoReturn,
     /// Undoes a stage or a commit.
     Rollback {
         /// Which.
@@ -114,59 +169,14 @@ pub enum Action {
     },
 }
 
-/// How long writers may wait for a cut, and how often it is tried. Durations in milliseconds.
+/// When a component is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CutLimits {
-    /// Each hold is had within so long, or the attempt is void.
-    pub budget_ms: u32,
-    /// A hold that nobody asks for ends by itself after so long.
-    pub lease_ms: u32,
-    /// Attempts.
-    pub attempts: u32,
-    /// When the writers have waited so long in all attempts together, there is no further one.
-    pub pauses_ms: u32,
-    /// Before an attempt, so long is waited for everything that would be in its way; nothing is held meanwhile.
-    pub ready_within_ms: u32,
-}
-
-impl Default for CutLimits {
-    fn default() -> Self {
-        Self { budget_ms: 200, lease_ms: 2_000, attempts: 5, pauses_ms: 500, ready_within_ms: 60_000 }
-    }
-}
-
-impl CutLimits {
-    /// What is wrong with them, if something is.
-    pub fn unsound(&self) -> Option<String> {
-        if self.lease_ms < 500 || self.lease_ms > 10_000 {
-            return Some(format!("lease_ms is {}: 500 to 10000 are sound", self.lease_ms));
-        }
-        if self.budget_ms == 0 || self.budget_ms > self.lease_ms / 2 {
-            return Some(format!("budget_ms is {}: 1 to half the lease are sound", self.budget_ms));
-        }
-        (self.attempts == 0 || self.attempts > 20).then(|| format!("attempts is {}: 1 to 20 are sound", self.attempts))
-    }
-
-    /// See there.
-    pub fn budget(&self) -> Duration {
-        Duration::from_millis(self.budget_ms.into())
-    }
-
-    /// See there.
-    pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease_ms.into())
-    }
-
-    /// See there.
-    pub fn pauses(&self) -> Duration {
-        Duration::from_millis(self.pauses_ms.into())
-    }
-
-    /// See there.
-    pub fn ready_within(&self) -> Duration {
-        Duration::from_millis(self.ready_within_ms.into())
-    }
+#[serde(rename_all = "kebab-case")]
+pub enum CheckAt {
+    /// The set's data is live and no application writes yet: the store answers, and has the old data still.
+    Loaded,
+    /// The applications write again, or may: the store answers.
+    Live,
 }
 
 /// How a step is undone when a later one fails.
@@ -191,10 +201,16 @@ impl Action {
     /// The component it works on.
     pub fn component(&self) -> Option<&Component> {
         match self {
-            Self::BeginSet | Self::Cut { .. } | Self::CommitSet => None,
+            Self::BeginSet
+            | Self::Cut { .. }
+            | Self::CommitSet
+            | Self::Quiesce { .. }
+            | Self::ResumeWorkloads { .. }
+            | Self::PointOfNoReturn => None,
             Self::Dump { component, .. }
             | Self::Stage { component, .. }
             | Self::Commit { component }
+            | Self::Check { component, .. }
             | Self::Rollback { component }
             | Self::Finalize { component } => Some(component),
         }
@@ -207,8 +223,13 @@ impl Action {
             Self::Cut { .. } => "cut",
             Self::Dump { .. } => "dump",
             Self::CommitSet => "commit-set",
+            Self::Quiesce { .. } => "quiesce",
+            Self::ResumeWorkloads { .. } => "resume-workloads",
             Self::Stage { .. } => "stage",
             Self::Commit { .. } => "commit",
+            Self::Check { at: CheckAt::Loaded, .. } => "check",
+            Self::Check { at: CheckAt::Live, .. } => "check-live",
+            Self::PointOfNoReturn => "point-of-no-return",
             Self::Rollback { .. } => "rollback",
             Self::Finalize { .. } => "finalize",
         }
@@ -238,9 +259,16 @@ impl Action {
     }
 }
 
+impl Undo {
+    /// By this action.
+    pub(crate) fn by(action: Action) -> Self {
+        Self::By { action: Box::new(action) }
+    }
+}
+
 impl Plan {
     /// All steps in order.
-    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+    pub fn steps(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.stages.iter().flat_map(|s| &s.steps)
     }
 
@@ -249,12 +277,37 @@ impl Plan {
         self.steps().find(|s| &s.id == id)
     }
 
-    /// The stages up to the last one that loads, and those after it, when everything is loaded and nothing goes back any more. A plan that
-    /// loads nothing can go back to its end.
-    pub fn at_the_point_of_no_return(&self) -> (&[Stage], &[Stage]) {
-        let loads = |stage: &Stage| stage.steps.iter().any(|s| matches!(s.action, Action::Commit { .. }));
-        let last = self.stages.iter().rposition(loads).map_or(self.stages.len(), |at| at + 1);
-        self.stages.split_at(last)
+    /// Whether a step comes after the point of no return.
+    pub fn is_behind_the_point(&self, id: &StepId) -> bool {
+        self.steps().skip_while(|s| s.action != Action::PointOfNoReturn).skip(1).any(|s| &s.id == id)
+    }
+
+    /// Whether a step that failed lets the run go on. A backup goes on without a component, and a store that is too broken to be dumped must
+    /// not keep its own restore from happening.
+    pub fn tolerates(&self, step: &Step) -> bool {
+        matches!(step.action, Action::Dump { .. })
+    }
+
+    /// The set that this plan makes, why, and what of the installation is not in it.
+    pub fn made_set(&self) -> Option<(SetId, Purpose, &[Component])> {
+        match &self.goal {
+            Goal::Backup { left_out } => Some((self.set, Purpose::Backup, left_out)),
+            Goal::Restore { safety: Some(safety), .. } => Some((safety.set, Purpose::Safety, &safety.left_out)),
+            Goal::Restore { safety: None, .. } | Goal::Finalize { .. } | Goal::Rollback { .. } => None,
+        }
+    }
+
+    /// The run that agents know loads by: that of the restore whose loads are worked on, or else the plan's own.
+    pub fn run_of_loads(&self, own: RunId) -> RunId {
+        match &self.goal {
+            Goal::Finalize { run, .. } | Goal::Rollback { run, .. } => *run,
+            Goal::Backup { .. } | Goal::Restore { .. } => own,
+        }
+    }
+
+    /// Whether this is a backup: nothing that it does has to be undone, so it is in nobody's way when its coordinator is gone.
+    pub fn is_backup(&self) -> bool {
+        matches!(self.goal, Goal::Backup { .. })
     }
 
     /// Whether this is a restore.
@@ -262,8 +315,13 @@ impl Plan {
         matches!(self.goal, Goal::Restore { .. })
     }
 
-    /// `backup` or `restore`.
+    /// `backup`, `restore`, `finalize` or `rollback`.
     pub fn word(&self) -> &'static str {
-        if self.is_restore() { "restore" } else { "backup" }
+        match self.goal {
+            Goal::Backup { .. } => "backup",
+            Goal::Restore { .. } => "restore",
+            Goal::Finalize { .. } => "finalize",
+            Goal::Rollback { .. } => "rollback",
+        }
     }
 }

@@ -1,34 +1,39 @@
 //! One execution of a plan: every effect stands between two durable entries of the journal.
 //!
-//! The steps of a stage go together. A backup goes on without a component that failed, and its set is then partial. A restore that
-//! fails is unwound step by step, latest first; what cannot be undone is said, and the run is stuck.
+//! The steps of a stage go together. What comes next is decided by `status` from the plan and the journal alone, so that whoever resumes a run goes on as the
+//! one before would have. A backup goes on without a component that failed, and its set is then partial. A restore that fails before its point of no return is
+//! unwound step by step, latest first; after it, it halts, and goes forward when it is resumed.
 
 pub mod claim;
 pub mod cut;
 pub mod event;
+mod make_set;
 mod perform;
 mod record;
 pub mod status;
-mod unwind;
+pub mod story;
+pub mod take_over;
+mod undo;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{RunKey, StepId};
+use keepsake_core::id::RunKey;
 use keepsake_core::record::{Failure, Record};
 use keepsake_core::repository::Repository;
-use keepsake_core::repository::runs::RunLog;
+use keepsake_core::repository::runs::{RunHead, RunLog};
 use keepsake_core::repository::sign::SigningKey;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use self::event::{Event, Outcome, Output};
+use self::event::{Event, Outcome};
+use self::status::{Next, RunStatus, StepStatus};
+use self::story::Story;
 use crate::fleet::{Fleet, Opening, Progress};
-use crate::plan::{Action, Goal, Plan, Stage, Step};
+use crate::plan::{Plan, Step};
+use crate::platform::Platform;
 
 /// Where events become durable.
 #[async_trait]
@@ -56,6 +61,8 @@ pub trait Reporter: Send + Sync {
     fn event(&self, plan: &Plan, event: &Event);
     /// How far a step is.
     fn progress(&self, plan: &Plan, step: &Step, progress: Progress);
+    /// A word to the person who watches.
+    fn say(&self, plan: &Plan, text: &str);
 }
 
 /// What effects are made on.
@@ -63,11 +70,13 @@ pub trait Reporter: Send + Sync {
 pub struct World<'a> {
     /// The agents.
     pub fleet: &'a dyn Fleet,
+    /// What runs the applications; none when a person stops and starts them.
+    pub platform: Option<&'a dyn Platform>,
     /// The repository.
     pub repository: &'a Repository,
-    /// The signing key; needed by a backup.
+    /// The signing key; needed to make a set.
     pub signing: Option<&'a SigningKey>,
-    /// The set and how it is opened; needed by a restore.
+    /// The set and how it is opened; needed while a restore has to stage.
     pub source: Option<(&'a Record, &'a Opening)>,
 }
 
@@ -77,19 +86,21 @@ impl std::fmt::Debug for World<'_> {
     }
 }
 
-/// Executes one plan once.
+/// Executes one plan, from its beginning or from where an earlier epoch of the run left it.
 pub struct Runner<'a> {
     plan: &'a Plan,
-    plan_sha256: &'a str,
-    started: jiff::Timestamp,
+    /// The first epoch of the run.
+    root: &'a RunHead<Plan>,
+    /// Under which agents are asked: this epoch, and the run that owns the loads.
     key: RunKey,
     world: World<'a>,
     journal: Mutex<Box<dyn Journal + 'a>>,
     reporter: &'a dyn Reporter,
     cancel: CancellationToken,
-    outputs: Mutex<BTreeMap<StepId, Result<Output, Failure>>>,
-    /// Whether an agent may have been asked to load over live data.
-    load_begun: AtomicBool,
+    status: Mutex<RunStatus>,
+    /// So long an agent may be busy with what an earlier epoch has begun.
+    patience: Duration,
+    resumed: bool,
 }
 
 impl std::fmt::Debug for Runner<'_> {
@@ -102,156 +113,202 @@ impl std::fmt::Debug for Runner<'_> {
 const ALIVE_EVERY: Duration = Duration::from_mins(2);
 /// How often the run looks whether somebody asked it to stop.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// An agent that has not ended within so long what was begun before will not do so soon.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Why a run goes back that nothing has failed.
+const ASKED: &str = "somebody asked the run to stop";
 
 impl<'a> Runner<'a> {
-    /// A runner for a run whose head is durable.
+    /// A runner for a run that begins, and whose head is durable.
     pub fn new(
-        head: &'a keepsake_core::repository::runs::RunHead<Plan>,
+        head: &'a RunHead<Plan>,
         world: World<'a>,
         journal: Box<dyn Journal + 'a>,
         reporter: &'a dyn Reporter,
         cancel: CancellationToken,
     ) -> Self {
-        let key = RunKey { run: head.run, installation: head.installation.clone(), epoch: head.epoch };
+        let run = head.plan.run_of_loads(head.run);
         Self {
             plan: &head.plan,
-            plan_sha256: &head.plan_sha256,
-            started: head.started,
-            key,
+            root: head,
+            key: RunKey { run, installation: head.installation.clone(), epoch: head.epoch },
             world,
             journal: Mutex::new(journal),
             reporter,
             cancel,
-            outputs: Mutex::new(BTreeMap::new()),
-            load_begun: AtomicBool::new(false),
+            status: Mutex::new(RunStatus::of(&head.plan, [])),
+            patience: PATIENCE,
+            resumed: false,
         }
     }
 
-    /// Runs to the end and journals how it ended.
+    /// A runner that goes on under `head` with a run that was taken over.
+    pub fn resumed(
+        head: &'a RunHead<Plan>,
+        story: &'a Story,
+        world: World<'a>,
+        journal: Box<dyn Journal + 'a>,
+        reporter: &'a dyn Reporter,
+        cancel: CancellationToken,
+    ) -> Self {
+        let status = Mutex::new(story.status());
+        let root = story.root();
+        Self { root, status, resumed: true, ..Self::new(head, world, journal, reporter, cancel) }
+    }
+
+    /// With another patience for agents that are busy.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Turns the run around before anything else is done, if it goes forward still. With `discard_writes` also past the point of no return.
+    ///
+    /// # Errors
+    /// `Conflict` when old data may be dropped already; the journal cannot be written.
+    pub async fn turn(&self, why: &str, discard_writes: bool) -> Result<()> {
+        {
+            let status = self.status.lock().await;
+            if status.back.as_ref().is_some_and(|b| b.discard_writes || !discard_writes) {
+                return Ok(());
+            }
+            if status.drops_old_data(self.plan) {
+                return Err(Error::new(Kind::Conflict, "the old data may be dropped already, so nothing goes back"));
+            }
+        }
+        let failure = Failure { kind: Kind::Cancelled, text: why.to_owned() };
+        self.append(Event::Unwinding { failure, discard_writes }).await
+    }
+
+    /// Runs to the end and journals how it ended: over, or, with [`Outcome::Halted`] and [`Outcome::Stuck`], as far as it comes for now.
     ///
     /// # Errors
     /// Only when the journal cannot be written: then nothing more was begun in the name of this run. What was begun may go on at the
-    /// agents: see [`Runner::load_was_begun`].
+    /// agents: see [`Runner::has_begun`].
     pub async fn execute(&self) -> Result<(Outcome, String)> {
-        self.to_the_end().await.map_err(|e| self.lost(e))
+        let done = tokio::select! {
+            biased;
+            ended = self.to_the_end() => ended,
+            gone = self.stay_alive() => Err(gone),
+            never = self.say_what_cannot_be_cancelled() => match never {},
+        };
+        match done {
+            Ok(ended) => Ok(ended),
+            Err(e) => Err(self.lost(e).await),
+        }
     }
 
     async fn to_the_end(&self) -> Result<(Outcome, String)> {
-        let (outcome, note) = tokio::select! {
-            biased;
-            ended = self.forward() => ended?,
-            gone = self.stay_alive() => return Err(gone),
-        };
-        self.append(Event::Ended { outcome, note: note.clone() }).await?;
-        Ok((outcome, note))
+        if self.resumed {
+            self.stage_again_what_is_lost().await;
+        }
+        loop {
+            let (next, may_turn) = {
+                let status = self.status.lock().await;
+                (
+                    status.next(self.plan),
+                    !status.passed && status.back.is_none() && !status.may_have_recorded(self.plan),
+                )
+            };
+            match next {
+                Next::Do(_) if may_turn && self.cancel.is_cancelled() => {
+                    self.turn(ASKED, false).await?;
+                }
+                Next::Do(steps) => {
+                    let ended: Vec<Result<()>> = join_all(steps.into_iter().map(|step| self.step(step))).await;
+                    ended.into_iter().collect::<Result<()>>()?;
+                }
+                Next::Turn(failure) => self.append(Event::Unwinding { failure, discard_writes: false }).await?,
+                Next::Undo(step) => self.undo_step(step).await?,
+                Next::Rest(outcome, note) => {
+                    self.append(Event::Halted { outcome, note: note.clone() }).await?;
+                    return Ok((outcome, note));
+                }
+                Next::End(outcome, note) => {
+                    self.append(Event::Ended { outcome, note: note.clone() }).await?;
+                    return Ok((outcome, note));
+                }
+            }
+        }
     }
 
-    /// Whether a load over live data was begun. It is not cut short when this coordinator goes.
-    pub fn load_was_begun(&self) -> bool {
-        self.load_begun.load(Ordering::SeqCst)
+    async fn step(&self, step: &Step) -> Result<()> {
+        self.append(Event::Started { step: step.id.clone() }).await?;
+        let event = match self.perform(step).await {
+            Ok(output) => Event::Succeeded { step: step.id.clone(), output },
+            Err(e) => {
+                // First the wish and then what came of it: whoever goes on from between the two must not take a dump that was stopped for one that failed.
+                if e.kind() == Kind::Cancelled && self.cancel.is_cancelled() && !self.status.lock().await.passed {
+                    self.turn(ASKED, false).await?;
+                }
+                Event::Failed { step: step.id.clone(), failure: Failure::from(&e) }
+            }
+        };
+        self.append(event).await
+    }
+
+    /// What was staged and not loaded may be gone with the agent that had it: whoever does not say that it is there stages again. An agent that cannot be
+    /// asked fails its commit, and that is told.
+    async fn stage_again_what_is_lost(&self) {
+        let status = self.status.lock().await.clone();
+        if status.passed || status.back.is_some() {
+            return;
+        }
+        for step in status.not_loaded(self.plan) {
+            let Some(component) = step.action.component() else { continue };
+            if status.steps.get(&step.id) != Some(&StepStatus::Succeeded) {
+                continue;
+            }
+            match self.world.fleet.describe(component).await {
+                Ok(found) if found.has_staged(self.key.run) => {}
+                Ok(_) => self.status.lock().await.again(&step.id),
+                Err(e) => tracing::warn!("ask {component} what it has staged: {}", e.chain()),
+            }
+        }
+    }
+
+    /// Whether anything of a run that is no backup may have been begun: what is there then waits for `resume` or `cancel`.
+    pub async fn has_begun(&self) -> bool {
+        !self.plan.is_backup() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
     }
 
     /// What is said when the journal is lost.
-    fn lost(&self, error: Error) -> Error {
-        if !self.load_was_begun() {
+    async fn lost(&self, error: Error) -> Error {
+        if !self.has_begun().await {
             return error;
         }
-        let (epoch, installation) = (self.key.epoch, &self.key.installation);
+        let (epoch, installation, word) = (self.root.epoch, &self.key.installation, self.plan.word());
         let told = if error.kind() == Kind::Conflict {
             format!(
-                "restore {epoch} of {installation} was ended by somebody else after it had begun to load over live data, and agents may still be \
-                 loading: see `keepsake runs --installation {installation}`, then restore again"
+                "{word} {epoch} of {installation} was taken over by another coordinator, which goes on with it: see `keepsake runs {epoch} \
+                 --installation {installation}`"
             )
         } else {
             format!(
-                "restore {epoch} of {installation} lost its journal after it had begun to load over live data: it is unfinished, and agents may \
-                 still be loading. See `keepsake runs --installation {installation}`, end it with `keepsake cancel --installation {installation} \
-                 --coordinator-is-gone`, then restore again"
+                "{word} {epoch} of {installation} lost its journal: it is unfinished, and agents may still be at work. See `keepsake runs {epoch} \
+                 --installation {installation}`, then go on with `keepsake resume --installation {installation} --coordinator-is-gone`, or give it up \
+                 with `keepsake cancel --installation {installation} --coordinator-is-gone`"
             )
         };
         error.context(told)
     }
 
-    async fn forward(&self) -> Result<(Outcome, String)> {
-        let mut begun: Vec<&Step> = Vec::new();
-        let (with_way_back, without) = self.plan.at_the_point_of_no_return();
-        for stage in with_way_back {
-            if self.cancel.is_cancelled() {
-                let failure = Failure { kind: Kind::Cancelled, text: "somebody asked the run to stop".to_owned() };
-                return self.unwind(&begun, &failure).await;
-            }
-            begun.extend(&stage.steps);
-            if let Some(failure) = self.stage(stage).await? {
-                return self.unwind(&begun, &failure).await;
-            }
-        }
-        // Neither a failure nor a wish to stop undoes what is whole: what is left to do is done, and what cannot be done is told.
-        for stage in without {
-            self.stage(stage).await?;
-        }
-        let failed = self.failed_components().await;
-        if failed.is_empty() {
-            return Ok((Outcome::Completed, String::new()));
-        }
-        if self.plan.is_restore() {
-            let note = format!(
-                "everything was restored and counted; only what a rollback would have needed could not be dropped at {}: `keepsake runs {}` says why",
-                failed.join(", "),
-                self.key.epoch
-            );
-            return Ok((Outcome::Partial, note));
-        }
-        Ok((Outcome::Partial, format!("without {}", failed.join(", "))))
-    }
-
-    /// Runs the steps of a stage together; gives the failure that ends the run, if one does.
-    async fn stage(&self, stage: &Stage) -> Result<Option<Failure>> {
-        let ended: Vec<Result<Option<Failure>>> = join_all(stage.steps.iter().map(|step| self.step(step))).await;
-        let mut first = None;
-        let mut succeeded = 0;
-        for failure in ended {
-            match failure? {
-                Some(failure) => first = first.or(Some(failure)),
-                None => succeeded += 1,
-            }
-        }
-        let Some(failure) = first else { return Ok(None) };
-        let tolerated = stage.steps.iter().all(|s| matches!(s.action, Action::Dump { .. }));
-        if tolerated && succeeded > 0 && !self.cancel.is_cancelled() {
-            return Ok(None);
-        }
-        Ok(Some(failure))
-    }
-
-    async fn step(&self, step: &Step) -> Result<Option<Failure>> {
-        self.append(Event::Started { step: step.id.clone() }).await?;
-        if matches!(step.action, Action::Commit { .. }) {
-            self.load_begun.store(true, Ordering::SeqCst);
-        }
-        let done = self.perform(step).await;
-        let (event, result) = match done {
-            Ok(output) => (Event::Succeeded { step: step.id.clone(), output: output.clone() }, Ok(output)),
-            Err(e) => {
-                let failure = Failure::from(&e);
-                (Event::Failed { step: step.id.clone(), failure: failure.clone() }, Err(failure))
-            }
-        };
-        self.append(event).await?;
-        let failure = result.as_ref().err().cloned();
-        self.outputs.lock().await.insert(step.id.clone(), result);
-        Ok(failure)
-    }
-
-    async fn failed_components(&self) -> Vec<String> {
-        let outputs = self.outputs.lock().await;
-        let failed = |step: &&Step| outputs.get(&step.id).is_some_and(Result::is_err);
-        self.plan.steps().filter(failed).filter_map(|s| s.action.component().map(ToString::to_string)).collect()
-    }
-
     async fn append(&self, event: Event) -> Result<()> {
         self.journal.lock().await.append(&event).await?;
+        self.status.lock().await.apply(self.plan, &event);
         self.reporter.event(self.plan, &event);
         Ok(())
+    }
+
+    /// Whoever asks it to stop when it can only go on is told so.
+    async fn say_what_cannot_be_cancelled(&self) -> std::convert::Infallible {
+        self.cancel.cancelled().await;
+        if self.status.lock().await.passed {
+            self.reporter
+                .say(self.plan, "it is past the point of no return, and goes on: it cannot be stopped any more");
+        }
+        std::future::pending().await
     }
 
     /// Says now and then that the coordinator is there and looks whether it should stop. Returns only with the reason to stop at once,
@@ -274,14 +331,6 @@ impl<'a> Runner<'a> {
                 Ok(false) => {}
                 Err(e) => tracing::debug!("look whether the run should stop: {}", e.chain()),
             }
-        }
-    }
-
-    /// Whether this is a backup of the whole installation.
-    fn left_out(&self) -> Vec<keepsake_core::id::Component> {
-        match &self.plan.goal {
-            Goal::Backup { left_out } => left_out.clone(),
-            Goal::Restore { .. } => Vec::new(),
         }
     }
 }

@@ -66,8 +66,41 @@ pub struct InstallationSettings {
     pub consistency: Consistency,
     /// How long writers may wait for that.
     pub cut: CutLimits,
+    /// How its applications are stopped and started; none, and a person does it.
+    pub hooks: Option<Hooks>,
     /// Its components, at least one, in the order of the file.
     pub components: Vec<ComponentSettings>,
+}
+
+/// Commands of the administrator that stop everything that writes to the stores, and start it again. Each may be run again when it is not known
+/// whether it was run. They stand in plans, which everybody may read who reads the repository: no secrets in them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Stop it, each a program and its arguments, one after another.
+    pub quiesce: Vec<Vec<String>>,
+    /// Start it again.
+    pub resume: Vec<Vec<String>>,
+    /// Each command ends within so many seconds, or is killed with everything that it started.
+    #[serde(default = "hook_deadline")]
+    pub deadline: u32,
+}
+
+fn hook_deadline() -> u32 {
+    600
+}
+
+impl Hooks {
+    /// What is wrong with them, if something is.
+    fn unsound(&self) -> Option<&'static str> {
+        if self.quiesce.is_empty() || self.resume.is_empty() {
+            return Some("name commands for both `quiesce` and `resume`: what is stopped must be started again");
+        }
+        if self.quiesce.iter().chain(&self.resume).any(|argv| argv.first().is_none_or(String::is_empty)) {
+            return Some("each command is a list that begins with a program, as in [systemctl, stop, zync]");
+        }
+        (self.deadline == 0).then_some("deadline is 0: say how many seconds a command may take")
+    }
 }
 
 /// Whether a set must stand for one instant of all databases.
@@ -114,6 +147,8 @@ struct RawInstallation {
     consistency: Consistency,
     #[serde(default)]
     cut: CutLimits,
+    #[serde(default)]
+    hooks: Option<Hooks>,
     components: Vec<ComponentSettings>,
 }
 
@@ -186,7 +221,7 @@ impl InstallationSettings {
 }
 
 fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
-    let name = raw.name;
+    let name = raw.name.clone();
     match raw.platform.as_deref() {
         None | Some("standalone") => {}
         Some(other) => {
@@ -195,6 +230,9 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
     }
     if let Some(why) = raw.cut.unsound() {
         return invalid(format!("installation {name}: cut: {why}"));
+    }
+    if let Some(why) = raw.hooks.as_ref().and_then(Hooks::unsound) {
+        return invalid(format!("installation {name}: hooks: {why}"));
     }
     if raw.components.is_empty() {
         return invalid(format!("installation {name} has no components"));
@@ -217,7 +255,8 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
             ));
         }
     }
-    Ok(InstallationSettings { name, consistency: raw.consistency, cut: raw.cut, components: raw.components })
+    let RawInstallation { consistency, cut, hooks, components, .. } = raw;
+    Ok(InstallationSettings { name, consistency, cut, hooks, components })
 }
 
 fn invalid<T>(text: String) -> Result<T> {
@@ -271,6 +310,10 @@ installations:
         assert!(refused("consistency: none", "consistency: perhaps").contains("perhaps"));
         assert!(refused("consistency: none", "cut: { lease_ms: 60000 }").contains("lease_ms"));
         assert!(refused("consistency: none", "cut: { lease: 2s }").contains("lease"));
+        assert!(refused("consistency: none", "hooks: { quiesce: [[stop]] }").contains("resume"));
+        assert!(refused("consistency: none", "hooks: { quiesce: [[stop]], resume: [] }").contains("both"));
+        assert!(refused("consistency: none", "hooks: { quiesce: [[]], resume: [[start]] }").contains("program"));
+        assert!(refused("consistency: none", "hooks: { quiesce: [stop], resume: [[start]] }").contains("topology"));
         assert!(refused("platform: standalone", "platform: kubernetes").contains("kubernetes"));
         assert!(refused("name: system-mysql", "name: System").contains("System"));
         assert!(refused("https://localhost", "ftp://localhost").contains("ftp://"));

@@ -3,6 +3,7 @@
 mod architecture;
 mod by_hand;
 mod conformance;
+mod crash;
 mod cut;
 mod files;
 mod full;

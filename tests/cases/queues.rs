@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use keepsake_coordinator::inventory::{Found, Inventory};
-use keepsake_coordinator::plan::{Action, Plan, restore};
+use keepsake_coordinator::plan::restore::{self, Wishes};
+use keepsake_coordinator::plan::{Action, Plan};
 use keepsake_coordinator::topology::{InstallationSettings, Topology};
 use keepsake_core::clock;
 use keepsake_core::error::{Error, Kind, Result};
@@ -88,6 +89,7 @@ fn plan(only: &[&str], queues: &[(&str, QueuePolicy)]) -> Result<Plan> {
         server: "Server 1.0".to_owned(),
         agent_version: "0.1.0".to_owned(),
         size: 10,
+        facts: Facts::new(),
         problems: Vec::new(),
         cannot_undo: Some("the live data is gone".to_owned()),
         cannot_hold: None,
@@ -98,14 +100,14 @@ fn plan(only: &[&str], queues: &[(&str, QueuePolicy)]) -> Result<Plan> {
         Inventory::from_answers(installation.components.iter().map(|c| (c.name.clone(), Ok(found(c.engine.as_str())))));
     let only: Vec<_> = only.iter().map(|n| component(n)).collect();
     let queues: Vec<_> = queues.iter().map(|(n, p)| (component(n), *p)).collect();
-    restore::plan(&installation, &inventory, &record(), &only, &queues)
+    restore::plan(&installation, &inventory, &record(), &Wishes { only, queues, ..Wishes::default() })
 }
 
 /// What is staged, and with which policy.
 fn staged(plan: &Plan) -> Vec<(&str, QueuePolicy)> {
     plan.steps()
         .filter_map(|s| match &s.action {
-            Action::Stage { component, queues } => Some((component.as_str(), *queues)),
+            Action::Stage { component, queues, .. } => Some((component.as_str(), *queues)),
             _ => None,
         })
         .collect()

@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Progress};
-use keepsake_coordinator::inventory::Found;
+use keepsake_coordinator::inventory::{Found, Staged};
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{ArtifactName, Component, Installation, RunKey};
+use keepsake_core::id::{ArtifactName, Component, Installation, RunId, RunKey};
 use keepsake_core::queues::QueuePolicy;
-use keepsake_core::record::{DumpRecord, DumpReport};
+use keepsake_core::record::{DumpRecord, DumpReport, Facts};
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,14 @@ struct State {
     /// What is in the way of a hold now.
     busy: BTreeMap<Component, String>,
     queues: BTreeMap<Component, QueuePolicy>,
+    /// Components whose load keeps the old data.
+    can_undo: BTreeSet<Component>,
+    /// Free bytes beside the live data.
+    room: BTreeMap<Component, u64>,
+    /// Facts of the live stores.
+    facts: BTreeMap<Component, Facts>,
+    /// Old data of which runs is kept.
+    kept: BTreeMap<Component, RunId>,
 }
 
 impl FakeFleet {
@@ -93,6 +101,27 @@ impl FakeFleet {
     /// The component's writes can never be held.
     pub fn cannot_hold(&self, component: &str, why: &str) {
         self.lock().cannot_hold.insert(component.parse().expect("a component"), why.to_owned());
+    }
+
+    /// A load of the component can be undone.
+    pub fn can_undo(&self, component: &str) {
+        self.lock().can_undo.insert(component.parse().expect("a component"));
+    }
+
+    /// So many bytes are free beside the component's live data.
+    pub fn room(&self, component: &str, bytes: u64) {
+        self.lock().room.insert(component.parse().expect("a component"), bytes);
+    }
+
+    /// The live store says this of itself.
+    pub fn fact(&self, component: &str, name: &str, value: &str) {
+        let component = component.parse().expect("a component");
+        self.lock().facts.entry(component).or_default().insert(name.to_owned(), value.to_owned());
+    }
+
+    /// The component keeps the old data of this run.
+    pub fn keeps(&self, component: &str, run: RunId) {
+        self.lock().kept.insert(component.parse().expect("a component"), run);
     }
 
     /// The step fails no more.
@@ -183,21 +212,20 @@ impl FakeFleet {
 impl Fleet for FakeFleet {
     async fn describe(&self, component: &Component) -> Result<Found> {
         self.enter(&format!("describe-{component}")).await?;
-        let (engine, cannot_hold) = {
-            let state = self.lock();
-            let engine = state.engines.get(component).cloned().unwrap_or_else(|| "fake".to_owned());
-            (engine, state.cannot_hold.get(component).cloned())
-        };
+        let state = self.lock();
+        let engine = state.engines.get(component).cloned().unwrap_or_else(|| "fake".to_owned());
+        let gone = "the live data is gone".to_owned();
         Ok(Found {
             engine: engine.parse().expect("engine"),
             server: "Fake 1.0".to_owned(),
             agent_version: "0.1.0".to_owned(),
             size: 10,
+            facts: state.facts.get(component).cloned().unwrap_or_default(),
             problems: Vec::new(),
-            cannot_undo: Some("the live data is gone".to_owned()),
-            cannot_hold,
-            staging_free: None,
-            loads: Vec::new(),
+            cannot_undo: (!state.can_undo.contains(component)).then_some(gone),
+            cannot_hold: state.cannot_hold.get(component).cloned(),
+            staging_free: state.room.get(component).copied(),
+            loads: state.kept.get(component).map(|run| (*run, Staged::Committed)).into_iter().collect(),
         })
     }
 
@@ -254,6 +282,10 @@ impl Fleet for FakeFleet {
         self.set(component, Load::Torn);
         self.leave(key.step.as_str())?;
         self.set(component, Load::New);
+        let mut state = self.lock();
+        if state.can_undo.contains(component) {
+            state.kept.insert(component.clone(), key.run.run);
+        }
         Ok(LoadReport::default())
     }
 
@@ -262,16 +294,19 @@ impl Fleet for FakeFleet {
         if self.lock().forgetful.contains(component) {
             return Ok(());
         }
-        if matches!(self.load_of(component), Load::Torn | Load::New) {
+        let can_undo = self.lock().can_undo.contains(component);
+        if !can_undo && matches!(self.load_of(component), Load::Torn | Load::New) {
             return Err(Error::new(Kind::Unsupported, "the live data is gone"));
         }
         self.set(component, Load::Old);
+        self.lock().kept.remove(component);
         Ok(())
     }
 
     async fn finalize(&self, component: &Component, key: &OpKey, _: OnProgress<'_>) -> Result<()> {
-        let _ = component;
-        self.enter(key.step.as_str()).await
+        self.enter(key.step.as_str()).await?;
+        self.lock().kept.remove(component);
+        Ok(())
     }
 
     async fn cancel_run(&self, component: &Component, _: &RunKey) -> Result<usize> {

@@ -11,6 +11,7 @@ pub mod child;
 pub mod conformance;
 pub mod fake_engine;
 pub mod fake_fleet;
+pub mod fake_world;
 pub mod full;
 pub mod fuzz;
 pub mod gate;

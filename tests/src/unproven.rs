@@ -118,6 +118,7 @@ struct Silent;
 impl Reporter for Silent {
     fn event(&self, _: &Plan, _: &Event) {}
     fn progress(&self, _: &Plan, _: &Step, _: Progress) {}
+    fn say(&self, _: &Plan, _: &str) {}
 }
 
 /// Backs up the first installation of a house, whose topology must have a lease of ten seconds and one attempt. Gives how that ended.
@@ -134,7 +135,8 @@ pub async fn back_up(house: &House, writers: &Writers, proves_nothing: bool) -> 
     let plan = plan::backup::plan(installation, &inventory, &[], SetId::generate()).expect("a plan");
     let runs = app.runs().expect("the runs");
     let (head, log) = claim::begin(&runs, &installation.name, &plan).await.expect("an epoch");
-    let world = World { fleet: &fleet, repository: &repository, signing: Some(&signing), source: None };
+    let (fleet, repository) = (&fleet, &repository);
+    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
     let runner = Runner::new(&head, world, Box::new(log), &Silent, CancellationToken::new());
     let (outcome, note) = Box::pin(runner.execute()).await.expect("a run");
     (outcome, note, plan.set)

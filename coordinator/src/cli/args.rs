@@ -44,8 +44,10 @@ pub enum Command {
     Init(Init),
     /// Back up installations.
     Backup(Backup),
-    /// Restore an installation from a set.
+    /// Restore an installation from a set: all components or none.
     Restore(Restore),
+    /// Go on with a run that was interrupted or has halted.
+    Resume(Resume),
     /// Print what a backup or a restore would do, and do nothing.
     #[command(subcommand)]
     Plan(PlanCommand),
@@ -59,8 +61,12 @@ pub enum Command {
     Inspect(Inspect),
     /// List runs, or tell the story of one.
     Runs(Runs),
-    /// Stop a run, or end one whose coordinator is gone.
+    /// Stop a run; before its point of no return everything is put back. Also for one whose coordinator is gone.
     Cancel(Cancel),
+    /// Drop the old data that a restore with --keep-old has kept.
+    Finalize(Finalize),
+    /// Take a restore back: put the data back that was there before it.
+    Rollback(Rollback),
     /// Keys: make, list, add, retire, test, seal again.
     #[command(subcommand)]
     Keys(super::keys::Keys),
@@ -124,6 +130,7 @@ pub struct Backup {
 
 /// `restore`
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Restore {
     /// The installation; may be left out if the topology has only one.
     #[arg(long, env = "KEEPSAKE_INSTALLATION")]
@@ -141,6 +148,18 @@ pub struct Restore {
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
+    /// Make no safety set of the present state before.
+    #[arg(long, env = "KEEPSAKE_NO_SAFETY")]
+    pub no_safety: bool,
+    /// Keep the old data beside the new until `keepsake finalize` drops it or `keepsake rollback` puts it back.
+    #[arg(long, env = "KEEPSAKE_KEEP_OLD", conflicts_with = "in_place")]
+    pub keep_old: bool,
+    /// Load over the live data instead of beside it: takes less room, and cannot be undone.
+    #[arg(long, env = "KEEPSAKE_IN_PLACE")]
+    pub in_place: bool,
+    /// The set may be of another release of 3scale than the live one.
+    #[arg(long, env = "KEEPSAKE_OTHER_RELEASE")]
+    pub other_release: bool,
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
@@ -202,6 +221,51 @@ pub struct Runs {
     /// At most so many, the newest.
     #[arg(long, env = "KEEPSAKE_LIMIT", default_value_t = 20)]
     pub limit: usize,
+}
+
+/// `resume`
+#[derive(Debug, clap::Args)]
+pub struct Resume {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// A file with an age identity that opens the set; needed while something is still to be staged.
+    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
+    pub identities: Vec<PathBuf>,
+    /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
+    #[arg(long)]
+    pub coordinator_is_gone: bool,
+    /// Do not ask whether the live data of this installation may be replaced.
+    #[arg(long, value_name = "INSTALLATION")]
+    pub yes: Option<Installation>,
+}
+
+/// `finalize`
+#[derive(Debug, clap::Args)]
+pub struct Finalize {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// Print the plan and do nothing.
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// `rollback`
+#[derive(Debug, clap::Args)]
+pub struct Rollback {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// What the applications wrote since the restore may be lost.
+    #[arg(long)]
+    pub discard_writes: bool,
+    /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
+    #[arg(long)]
+    pub coordinator_is_gone: bool,
+    /// Print the plan and do nothing.
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
+    pub dry_run: bool,
 }
 
 /// `cancel`

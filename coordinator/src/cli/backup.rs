@@ -134,20 +134,12 @@ async fn back_up(
     cancel: CancellationToken,
 ) -> Result<BackedUp> {
     let repository = app.repository().await?;
-    let signing = app.signing_key()?;
-    if !repository.keys().signers.contains(&signing.public()) {
-        return Err(Error::new(
-            Kind::Denied,
-            format!(
-                "the signing key {} is not a signer of the repository: nobody would believe the set",
-                signing.public().fingerprint()
-            ),
-        ));
-    }
+    let signing = super::carry::signer(app, &repository)?;
     let plan = plan_one(app, installation, command).await?;
     let fleet = app.fleet(installation)?;
     let (head, log) = claim::begin(&app.runs()?, &installation.name, &plan).await?;
-    let world = World { fleet: &fleet, repository: &repository, signing: Some(&signing), source: None };
+    let (fleet, repository) = (&fleet, &repository);
+    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
     let runner = Runner::new(&head, world, Box::new(log), terminal, cancel);
     let (outcome, note) = runner.execute().await?;
     let made = matches!(outcome, Outcome::Completed | Outcome::Partial);

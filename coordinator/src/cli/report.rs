@@ -81,8 +81,23 @@ impl Reporter for Terminal {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };
                 self.line(plan, &format!("{} {}{note}", plan.word(), outcome.as_str()));
             }
-            Event::RecordPrepared { .. } | Event::Alive | Event::Unknown => {}
+            // A backup leaves nothing that would have to be undone: its end says all.
+            Event::Unwinding { .. } if plan.is_backup() => {}
+            Event::Unwinding { failure, .. } => self.line(plan, &format!("going back: {}", failure.text)),
+            Event::Halted { outcome, note } => {
+                let resume = format!("keepsake resume --installation {}", plan.installation);
+                self.line(plan, &format!("{} {}: {note}. Go on with `{resume}`", plan.word(), outcome.as_str()));
+            }
+            Event::SetPrepared { .. }
+            | Event::RecordPrepared { .. }
+            | Event::TakenOver { .. }
+            | Event::Alive
+            | Event::Unknown => {}
         }
+    }
+
+    fn say(&self, plan: &Plan, text: &str) {
+        self.line(plan, text);
     }
 
     fn progress(&self, plan: &Plan, step: &Step, progress: Progress) {

@@ -3,85 +3,69 @@
 use std::io::{BufRead, IsTerminal};
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::record::Record;
-use keepsake_core::secret::Secret;
-use serde::Serialize;
+use keepsake_core::id::{Component, Installation, SetId};
 
 use super::args::{Args, Restore};
+use super::carry::{self, Means};
 use super::output;
-use super::report::Terminal;
 use crate::app::{App, identities};
 use crate::catalog;
 use crate::exit::Exit;
-use crate::fleet::Opening;
 use crate::inventory::Inventory;
-use crate::plan::{self, Plan};
-use crate::run::event::Outcome;
-use crate::run::{Runner, World, claim};
+use crate::plan::restore::Wishes;
+use crate::plan::{self, Action, Plan, Undo};
 use crate::topology::InstallationSettings;
-
-#[derive(Debug, Serialize)]
-struct Restored {
-    installation: String,
-    epoch: u64,
-    set: String,
-    outcome: Outcome,
-    note: String,
-}
 
 /// Runs the command.
 pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
-    let repository = app.repository().await?;
-    let record = catalog::find(&repository, &installation.name, &command.set).await?;
-    let fleet = app.fleet(installation)?;
-    let inventory = Inventory::ask(installation, &fleet).await;
-    let plan = plan::restore::plan(installation, &inventory, &record, &command.components, &command.queues)?;
+    let mut means = Means::new(app, installation).await?;
+    let record = catalog::find(&means.repository, &installation.name, &command.set).await?;
+    let inventory = Inventory::ask(installation, &means.fleet).await;
+    let wishes = Wishes {
+        only: command.components.clone(),
+        queues: command.queues.clone(),
+        safety: (!command.no_safety).then(SetId::generate),
+        keep_old: command.keep_old,
+        in_place: command.in_place,
+        other_release: command.other_release,
+    };
+    let plan = plan::restore::plan(installation, &inventory, &record, &wishes)?;
+    // The rest of what can be found out before anything begins: whether the set is there, can be opened, and the present state can be kept.
+    means.repository.look_for_segments(&record, &staged(&plan)).await?;
+    if !command.no_safety {
+        let signing = carry::signer(app, &means.repository);
+        means.signing = Some(signing.context("make the safety set (or restore with --no-safety)")?);
+    }
     if command.dry_run {
         output::result(args, &plan, || plan.to_string())?;
         return Ok(Exit::Done);
     }
-    // Opened before anything else is done: without the identity there is no restore.
-    let (_, key) = repository.unsealer(&record, identities(&command.identities)?.as_ref()).await?;
-    let opening = key.as_ref().map_or(Opening::None, |k| Opening::Age(Secret::new(k.identity().expose())));
-    confirm(command, installation, &plan, &record)?;
+    let finished = record.finished;
+    means.open(record, identities(&command.identities)?.as_ref()).await?;
+    let what = format!("The live data of {} is replaced with that of {finished}.", installation.name);
+    confirm(command.yes.as_ref(), installation, &plan, &what)?;
+    carry::begin(args, &means, &app.runs()?, &plan).await
+}
 
-    let cancel = super::cancel_on_signal();
-    let terminal = Terminal::new();
-    let (head, log) = claim::begin(&app.runs()?, &installation.name, &plan).await?;
-    let world = World { fleet: &fleet, repository: &repository, signing: None, source: Some((&record, &opening)) };
-    let runner = Runner::new(&head, world, Box::new(log), &terminal, cancel);
-    let (outcome, note) = match Box::pin(runner.execute()).await {
-        Ok(ended) => ended,
-        Err(lost) => {
-            output::error(args, &lost);
-            return Ok(Exit::of_lost_run(&lost, runner.load_was_begun()));
-        }
-    };
-    let done = Restored {
-        installation: installation.name.to_string(),
-        epoch: head.epoch.0,
-        set: record.set.to_string(),
-        outcome,
-        note,
-    };
-    output::result(args, &done, || {
-        let note = if done.note.is_empty() { String::new() } else { format!(": {}", done.note) };
-        format!(
-            "restore {} of {} from set {}: {}{note}\n",
-            done.epoch,
-            done.installation,
-            done.set,
-            done.outcome.as_str()
-        )
-    })?;
-    Ok(Exit::of_outcome(outcome))
+/// The components that a plan stages.
+pub(super) fn staged(plan: &Plan) -> Vec<Component> {
+    let stages = plan.steps().filter(|s| matches!(s.action, Action::Stage { .. }));
+    stages.filter_map(|s| s.action.component().cloned()).collect()
 }
 
 /// A person, or the flag, must name the installation whose live data goes.
-fn confirm(command: &Restore, installation: &InstallationSettings, plan: &Plan, record: &Record) -> Result<()> {
+///
+/// # Errors
+/// `Invalid` when the flag names another one or there is nobody to ask; `Cancelled` when another name is typed.
+pub(super) fn confirm(
+    yes: Option<&Installation>,
+    installation: &InstallationSettings,
+    plan: &Plan,
+    what: &str,
+) -> Result<()> {
     let name = installation.name.as_str();
-    if let Some(yes) = &command.yes {
+    if let Some(yes) = yes {
         if yes.as_str() == name {
             return Ok(());
         }
@@ -91,16 +75,16 @@ fn confirm(command: &Restore, installation: &InstallationSettings, plan: &Plan, 
         ));
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(
-            Kind::Invalid,
-            format!("a restore overwrites the live data of {name}: say --yes {name}"),
-        ));
+        return Err(Error::new(Kind::Invalid, format!("a restore replaces the live data of {name}: say --yes {name}")));
     }
     output::say(&plan.to_string());
-    output::say(&format!(
-        "The live data of {name} is overwritten with that of {}. Type the installation's name to go on:",
-        record.finished
-    ));
+    output::say(what);
+    for step in plan.steps() {
+        if let Undo::Impossible { why } = &step.undo {
+            output::say(&format!("WITHOUT A WAY BACK: {}: {why}.", step.action));
+        }
+    }
+    output::say("Type the installation's name to go on:");
     let mut line = String::new();
     std::io::stdin()
         .lock()

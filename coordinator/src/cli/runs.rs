@@ -1,27 +1,22 @@
-//! `runs` and `cancel`.
-
-use std::time::Duration;
+//! `runs`: the list, and the story of one.
 
 use keepsake_core::clock;
-use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Epoch, RunKey};
-use keepsake_core::repository::runs::Runs as Journal;
+use keepsake_core::error::{Kind, Result};
+use keepsake_core::id::Epoch;
 use serde::Serialize;
 
-use super::args::{Args, Cancel, Runs};
+use super::args::{Args, Runs};
 use super::backup::looked_at;
 use super::output;
 use crate::app::App;
-use crate::catalog;
 use crate::exit::Exit;
-use crate::fleet::Fleet;
 use crate::run::claim;
 use crate::run::event::Event;
-use crate::run::status::{Run, RunStatus, StepStatus};
-use crate::topology::InstallationSettings;
+use crate::run::status::{Run, StepStatus};
+use crate::run::story::{Story, taken_over_by};
 
 #[derive(Debug, Serialize)]
-struct Line {
+pub(super) struct Line {
     installation: String,
     epoch: u64,
     kind: &'static str,
@@ -37,11 +32,20 @@ pub(super) async fn list(args: &Args, app: &App, command: &Runs) -> Result<Exit>
     let runs = app.runs()?;
     if let Some(epoch) = command.epoch {
         let installation = app.topology.installation(command.which.installation.as_ref())?;
-        let run: Run = runs.read(&installation.name, Epoch(epoch)).await?;
-        let events: Vec<_> =
-            run.events.iter().map(|e| serde_json::json!({ "n": e.n, "at": e.at, "event": e.event })).collect();
-        let story = serde_json::json!({ "head": run.head, "events": events, "cancel_asked": run.cancel_asked });
-        output::result(args, &story, || told(&run))?;
+        let story = Story::with(&runs, &installation.name, Epoch(epoch)).await?;
+        let told_of = |run: &Run| {
+            let events: Vec<_> =
+                run.events.iter().map(|e| serde_json::json!({ "n": e.n, "at": e.at, "event": e.event })).collect();
+            serde_json::json!({ "head": run.head, "events": events, "cancel_asked": run.cancel_asked })
+        };
+        // The run as it began, and beside it under which epochs others went on with it.
+        let mut links = story.links().map(told_of);
+        let mut json = links.next().unwrap_or_default();
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("status".to_owned(), story.status().word().into());
+            fields.insert("resumed".to_owned(), links.collect());
+        }
+        output::result(args, &json, || told(&story))?;
         return Ok(Exit::Done);
     }
     let mut lines = Vec::new();
@@ -50,7 +54,7 @@ pub(super) async fn list(args: &Args, app: &App, command: &Runs) -> Result<Exit>
         let keep = epochs.len().saturating_sub(command.limit);
         for epoch in epochs.split_off(keep) {
             match runs.read(&installation.name, epoch).await {
-                Ok(run) => lines.push(line(&run)),
+                Ok(run) => lines.push(line_of(&runs, run).await?),
                 Err(e) if e.kind() == Kind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -76,13 +80,16 @@ pub(super) async fn list(args: &Args, app: &App, command: &Runs) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-fn line(run: &Run) -> Line {
-    let status = RunStatus::of_run(run);
-    let note = match (&status.ended, claim::is_fresh(run, clock::now())) {
-        (Some((_, note)), _) => note.clone(),
-        (None, true) => "going on".to_owned(),
-        (None, false) => "its coordinator is gone".to_owned(),
+/// One epoch: the last of a run tells how the run is.
+pub(super) fn line(story: &Story) -> Line {
+    let (run, status) = (story.tail(), story.status());
+    let note = match (&status.ended, &status.rests, claim::is_fresh(run, clock::now())) {
+        (Some((_, note)), _, _) | (None, Some((_, note)), _) => note.clone(),
+        (None, None, true) => "going on".to_owned(),
+        (None, None, false) => "its coordinator is gone".to_owned(),
     };
+    let from =
+        if run.head.resumes.is_some() { format!("goes on with {}; ", story.root().epoch) } else { String::new() };
     Line {
         installation: run.head.installation.to_string(),
         epoch: run.head.epoch.0,
@@ -91,104 +98,71 @@ fn line(run: &Run) -> Line {
         status: status.word(),
         set: run.head.plan.set.to_string(),
         by: run.head.by.clone(),
-        note,
+        note: format!("{from}{note}"),
     }
 }
 
-fn told(run: &Run) -> String {
-    let status = RunStatus::of_run(run);
-    let mut out = format!("{}\nby {} since {}\n\n", run.head.plan, run.head.by, run.head.started);
-    for event in &run.events {
-        let text = match &event.event {
-            Event::Started { step } => format!("{step} started"),
-            Event::Succeeded { step, .. } => format!("{step} done"),
-            Event::Failed { step, failure } => format!("{step} FAILED: {}", failure.text),
-            Event::UndoStarted { step } => format!("{step} is being undone"),
-            Event::Undone { step } => format!("{step} undone"),
-            Event::UndoFailed { step, failure } => format!("{step} could NOT be undone: {}", failure.text),
-            Event::RecordPrepared { .. } => "the record is signed".to_owned(),
-            Event::Alive => continue,
-            Event::Ended { outcome, note } => format!("ended: {} {note}", outcome.as_str()),
-            Event::Unknown => "something that a newer Keepsake did".to_owned(),
-        };
-        out.push_str(&format!("{}  {text}\n", event.at));
+async fn line_of(runs: &keepsake_core::repository::runs::Runs, run: Run) -> Result<Line> {
+    match taken_over_by(&run) {
+        None => Ok(line(&Story::ending_with(runs, run).await?)),
+        Some(by) => {
+            let line = line(&Story::ending_with(runs, run).await?);
+            Ok(Line { status: "resumed", note: format!("run {by} goes on with it"), ..line })
+        }
+    }
+}
+
+fn told(story: &Story) -> String {
+    let (root, status) = (story.root(), story.status());
+    let mut out = format!("{}\nby {} since {}\n\n", root.plan, root.by, root.started);
+    for run in story.links() {
+        if run.head.resumes.is_some() {
+            out.push_str(&format!("{}  run {} goes on, by {}\n", run.head.started, run.head.epoch, run.head.by));
+        }
+        for event in &run.events {
+            if let Some(text) = said(&event.event) {
+                out.push_str(&format!("{}  {text}\n", event.at));
+            }
+        }
     }
     let open: Vec<_> =
         status.steps.iter().filter(|(_, s)| **s == StepStatus::Started).map(|(id, _)| id.to_string()).collect();
     if status.ended.is_none() && !open.is_empty() {
         out.push_str(&format!("not known to be done: {}\n", open.join(", ")));
     }
+    if let (Some(cause), true) = (&status.cause, story.tail().head.plan.is_restore()) {
+        let step = cause.step.as_ref().map_or_else(|| "somebody".to_owned(), ToString::to_string);
+        out.push_str(&format!("cause: {step}: {}\n", cause.failure.text));
+    }
+    if status.ended.is_none() {
+        let what = match (&status.back, status.passed) {
+            (Some(_), _) => "it goes back",
+            (None, true) => "it is past the point of no return and only goes forward",
+            (None, false) => "it goes forward, and can be taken back",
+        };
+        out.push_str(&format!("{what}\n"));
+    }
     out
 }
 
-/// Stops a run, or ends one whose coordinator is gone.
-pub(super) async fn cancel(args: &Args, app: &App, command: &Cancel) -> Result<Exit> {
-    let installation = app.topology.installation(command.installation.as_ref())?;
-    let runs = app.runs()?;
-    let Some(run) = claim::unfinished(&runs, &installation.name, None).await? else {
-        return Err(Error::new(Kind::NotFound, format!("no run of {} is unfinished", installation.name)));
-    };
-    runs.ask_to_cancel(&installation.name, run.head.epoch).await?;
-    if claim::is_fresh(&run, clock::now()) && !command.coordinator_is_gone {
-        if let Some(ended) = wait_for_end(&runs, &run, Duration::from_secs(command.wait)).await? {
-            output::result(args, &line(&ended), || {
-                format!("run {} ended: {}\n", run.head.epoch, RunStatus::of_run(&ended).word())
-            })?;
-            return Ok(Exit::Done);
+fn said(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Started { step } => format!("{step} started"),
+        Event::Succeeded { step, .. } => format!("{step} done"),
+        Event::Failed { step, failure } => format!("{step} FAILED: {}", failure.text),
+        Event::UndoStarted { step } => format!("{step} is being undone"),
+        Event::Undone { step } => format!("{step} undone"),
+        Event::UndoFailed { step, failure } => format!("{step} could NOT be undone: {}", failure.text),
+        Event::SetPrepared { .. } => "the set has a key".to_owned(),
+        Event::RecordPrepared { .. } => "the record is signed".to_owned(),
+        Event::Unwinding { failure, discard_writes: false } => format!("going back: {}", failure.text),
+        Event::Unwinding { failure, discard_writes: true } => {
+            format!("going back, and what applications wrote is lost: {}", failure.text)
         }
-        return Err(Error::new(
-            Kind::Busy,
-            format!(
-                "run {} was asked to stop and has not ended in {} s. A load over live data is finished first. If you know that its coordinator ({}) \
-                 is gone, say --coordinator-is-gone",
-                run.head.epoch, command.wait, run.head.by
-            ),
-        ));
-    }
-    let run: Run = runs.read(&installation.name, run.head.epoch).await?;
-    claim::end_abandoned(&runs, &run, "its coordinator was gone; ended by `keepsake cancel`").await?;
-    stop_agents(app, installation, &run).await;
-    let what = if run.head.plan.is_restore() {
-        "Look at the datastores before the applications start: a component may hold the old data, the new, or a part"
-            .to_owned()
-    } else {
-        catalog::left_by(app.repository().await.as_ref(), &run.head.plan).await
-    };
-    output::result(
-        args,
-        &serde_json::json!({ "epoch": run.head.epoch, "outcome": "abandoned", "note": what }),
-        || format!("run {} is ended. {what}.\n", run.head.epoch),
-    )?;
-    Ok(Exit::Done)
-}
-
-async fn wait_for_end(runs: &Journal, run: &Run, limit: Duration) -> Result<Option<Run>> {
-    let end = tokio::time::Instant::now() + limit;
-    loop {
-        let now: Run = runs.read(&run.head.installation, run.head.epoch).await?;
-        if RunStatus::of_run(&now).ended.is_some() {
-            return Ok(Some(now));
-        }
-        if tokio::time::Instant::now() >= end {
-            return Ok(None);
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Agents that still work for the run are told to stop; one that does not answer stops by itself after ten minutes.
-async fn stop_agents(app: &App, installation: &InstallationSettings, run: &Run) {
-    let key = RunKey { run: run.head.run, installation: run.head.installation.clone(), epoch: run.head.epoch };
-    let fleet = match app.fleet(installation) {
-        Ok(fleet) => fleet,
-        Err(e) => {
-            output::say(&format!("the agents could not be told: {}", e.chain()));
-            return;
-        }
-    };
-    for component in &installation.components {
-        if let Err(e) = fleet.cancel_run(&component.name, &key).await {
-            output::say(&format!("{} could not be told: {}", component.name, e.chain()));
-        }
-    }
+        Event::Halted { outcome, note } => format!("{}: {note}", outcome.as_str()),
+        Event::TakenOver { by } => format!("its coordinator is gone; run {by} takes over"),
+        Event::Alive => return None,
+        Event::Ended { outcome, note } => format!("ended: {} {note}", outcome.as_str()),
+        Event::Unknown => "something that a newer Keepsake did".to_owned(),
+    })
 }

@@ -120,16 +120,18 @@ impl GrpcFleet {
 
 fn found(answer: v1::DescribeResponse) -> Result<Found> {
     let some = |text: String| (!text.is_empty()).then_some(text);
+    let loads = answer.loads.iter().map(load_state).collect::<Result<_>>()?;
     Ok(Found {
         engine: EngineName::new(answer.engine)?,
         server: answer.server,
         agent_version: answer.agent_version,
         size: answer.size_bytes,
+        facts: answer.facts.into_iter().collect(),
         problems: answer.problems,
         cannot_undo: some(answer.cannot_undo),
         cannot_hold: some(answer.cannot_hold),
         staging_free: answer.staging_free_bytes,
-        loads: answer.loads.iter().map(load_state).collect::<Result<_>>()?,
+        loads,
     })
 }
 

@@ -2,24 +2,42 @@
 
 use std::fmt;
 
-use super::{Action, Goal, Plan, Undo};
+use super::{Action, CheckAt, Goal, Plan, Undo};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.goal {
             Goal::Backup { .. } => writeln!(f, "backup of {} into set {}", self.installation, self.set)?,
-            Goal::Restore { epoch } => {
+            Goal::Restore { epoch, .. } => {
                 writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?;
+            }
+            Goal::Finalize { restore, .. } => {
+                writeln!(
+                    f,
+                    "finalize restore {restore} of {}: drop the data that was there before",
+                    self.installation
+                )?;
+            }
+            Goal::Rollback { restore, .. } => {
+                writeln!(
+                    f,
+                    "take back restore {restore} of {}: put the data back that was there before",
+                    self.installation
+                )?;
             }
         }
         let mut n = 0;
+        let mut gone_by = false;
         for stage in &self.stages {
             writeln!(f, "\n{}", stage.title)?;
             for step in &stage.steps {
                 n += 1;
+                gone_by |= step.action == Action::PointOfNoReturn;
                 write!(f, "  {n:>2}. {}", step.action)?;
                 match &step.undo {
                     Undo::Nothing => writeln!(f)?,
+                    // What stands behind the point of no return is undone only by `rollback --discard-writes`.
+                    Undo::By { .. } if gone_by => writeln!(f)?,
                     Undo::By { action } => writeln!(f, "   [undo: {action}]")?,
                     Undo::Impossible { why } => writeln!(f, "   [cannot be undone: {why}]")?,
                 }
@@ -59,11 +77,31 @@ impl fmt::Display for Action {
             }
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
-            Self::Stage { component, queues } if queues.is_restore() => write!(f, "stage {component}"),
-            Self::Stage { component, queues } => write!(f, "stage {component} (queues: {queues})"),
+            Self::Quiesce { commands } | Self::ResumeWorkloads { commands } => write!(f, "run {}", told(commands)),
+            Self::Stage { component, queues, in_place } => {
+                write!(f, "stage {component}")?;
+                match (queues.is_restore(), in_place) {
+                    (true, false) => Ok(()),
+                    (false, false) => write!(f, " (queues: {queues})"),
+                    (true, true) => f.write_str(" (in place)"),
+                    (false, true) => write!(f, " (queues: {queues}, in place)"),
+                }
+            }
+            Self::Check { component, at: CheckAt::Loaded } => {
+                write!(f, "look whether {component} answers with the new data")
+            }
+            Self::Check { component, at: CheckAt::Live } => write!(f, "look whether {component} answers"),
+            Self::PointOfNoReturn => {
+                f.write_str("before this every failure is undone; from here on nothing goes back, and a failure halts")
+            }
             Self::Commit { component } => write!(f, "commit {component}"),
             Self::Rollback { component } => write!(f, "roll back {component}"),
             Self::Finalize { component } => write!(f, "finalize {component}"),
         }
     }
+}
+
+/// Commands as they would be typed, one after another.
+fn told(commands: &[Vec<String>]) -> String {
+    commands.iter().map(|argv| argv.join(" ")).collect::<Vec<_>>().join("; then ")
 }

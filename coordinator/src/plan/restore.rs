@@ -1,94 +1,60 @@
-//! The plan of a restore.
+//! The plan of a restore: all components or none, up to the point of no return.
 
-use std::collections::BTreeMap;
+pub(crate) mod preflight;
+mod queues;
 
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::Component;
-use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server, jobs};
+use keepsake_core::id::{Component, SetId};
+use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server};
 use keepsake_core::record::{ComponentRecord, Record, Status};
 
-use super::{Action, Goal, Plan, Stage, Undo};
-use crate::inventory::Inventory;
-use crate::topology::InstallationSettings;
+use super::make_set::{self, Wanted};
+use super::{Action, CheckAt, Goal, Plan, Safety, Stage, Step, Undo};
+use crate::inventory::{Found, Inventory};
+use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
-/// Plans a restore of the components asked for; of all that the set has if none is named, but for a server of queues alone.
+/// Why a load that was asked for in place cannot be undone.
+const IN_PLACE: &str = "it is loaded over the live data, as asked for with --in-place";
+
+/// What an operator may choose.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Only these components; all that the set has if none is named, but for a server of queues alone.
+    pub only: Vec<Component>,
+    /// What becomes of queues.
+    pub queues: Vec<(Component, QueuePolicy)>,
+    /// The id of the set that is made of the present state before; none is made without.
+    pub safety: Option<SetId>,
+    /// The old data stays until `finalize` or `rollback`.
+    pub keep_old: bool,
+    /// Over the live data, for want of room.
+    pub in_place: bool,
+    /// The set may be of another release of 3scale.
+    pub other_release: bool,
+}
+
+/// What is done with one component.
+struct Part<'a> {
+    component: &'a ComponentSettings,
+    queues: QueuePolicy,
+    cannot_undo: Option<String>,
+}
+
+/// Plans a restore.
 ///
 /// # Errors
-/// `Invalid` when the set lacks what is asked for; `Unavailable` when an agent cannot be asked; `Unsupported` when an engine differs.
+/// `Invalid` when the set lacks what is asked for; `Unavailable` when an agent cannot be asked; `Unsupported` when an engine differs; `Conflict` when an
+/// earlier restore's old data is still kept, or the set is of another release; `Busy` when there is too little room.
 pub fn plan(
     installation: &InstallationSettings,
     inventory: &Inventory,
     record: &Record,
-    only: &[Component],
-    queues: &[(Component, QueuePolicy)],
+    wishes: &Wishes,
 ) -> Result<Plan> {
     let mut notes = Vec::new();
-    for name in only {
-        installation.component(name)?;
-    }
-    let queues = policies(installation, only, queues)?;
-    let asked = |name: &Component| {
-        if only.is_empty() { !is_queues_server(name) || queues.contains_key(name) } else { only.contains(name) }
-    };
-    if record.status != Status::Complete && only.is_empty() {
-        return Err(Error::new(
-            Kind::Invalid,
-            format!("set {} is partial: name what to restore from it with --component", record.set),
-        ));
-    }
-    let mut stage = Vec::new();
-    let mut commit = Vec::new();
-    let mut finalize = Vec::new();
-    for component in installation.components.iter().filter(|c| asked(&c.name)) {
-        let name = component.name.clone();
-        let entry = record
-            .component(&name)
-            .ok_or_else(|| Error::new(Kind::Invalid, format!("set {} does not have component {name}", record.set)))?;
-        if entry.dump.is_none() {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("component {name} failed in set {}: there is nothing to restore", record.set),
-            ));
-        }
-        let found = match inventory.of(&name) {
-            Some(Ok(found)) => found,
-            Some(Err(failure)) => return Err(Error::from(failure.clone()).context(format!("ask the agent of {name}"))),
-            None => return Err(Error::new(Kind::Internal, format!("component {name} was not asked"))),
-        };
-        if found.engine != entry.engine || component.engine != entry.engine {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!("component {name} was dumped by engine {}; its agent serves {}", entry.engine, found.engine),
-            ));
-        }
-        notes.extend(found.problems.iter().map(|p| format!("{name}: {p}")));
-        let rollback = || Undo::By { action: Box::new(Action::Rollback { component: name.clone() }) };
-        let undo_commit = match &found.cannot_undo {
-            Some(why) => Undo::Impossible { why: why.clone() },
-            None => rollback(),
-        };
-        let policy = queues.get(&name).copied().unwrap_or_default();
-        if !policy.is_restore() && !has_queues(&entry.engine) {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("--queues {name}={policy}: a component of engine {} has no queues to tell apart", entry.engine),
-            ));
-        }
-        if has_queues(&entry.engine) {
-            notes.extend(queue_note(&name, policy, entry));
-        }
-        stage.push(Action::Stage { component: name.clone(), queues: policy }.step(rollback())?);
-        commit.push(Action::Commit { component: name.clone() }.step(undo_commit)?);
-        finalize.push(Action::Finalize { component: name.clone() }.step(Undo::Nothing)?);
-    }
-    for name in installation.components.iter().map(|c| &c.name).filter(|n| only.is_empty() && !asked(n)) {
-        notes.push(format!(
-            "{name} is a server of queues alone and is not restored: what ran since the dump would run again. To restore it: --queues {name}=restore"
-        ));
-    }
-    if stage.is_empty() {
-        return Err(Error::new(Kind::Invalid, format!("nothing of set {} would be restored", record.set)));
-    }
+    let parts = parts(installation, inventory, record, wishes, &mut notes)?;
+    preflight::nothing_is_kept(installation, inventory)?;
+    preflight::release(inventory, record, wishes, &mut notes)?;
     for entry in &record.components {
         if installation.components.iter().all(|c| c.name != entry.component) {
             notes.push(format!(
@@ -100,14 +66,59 @@ pub fn plan(
     if record.cut.is_none() {
         notes.push("the set has no cut: its stores were dumped at different moments".to_owned());
     }
-    notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
-    let stages = vec![
-        Stage { title: "read and check the whole set".to_owned(), steps: stage },
-        Stage { title: "load".to_owned(), steps: commit },
-        Stage { title: "finish".to_owned(), steps: finalize },
-    ];
+    let mut stages = Vec::new();
+    match installation.hooks.as_ref() {
+        Some(hooks) => {
+            let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
+            let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
+            stages.push(Stage {
+                title: "stop the applications".to_owned(),
+                steps: vec![quiesce.step(Undo::by(resume))?],
+            });
+        }
+        None => {
+            notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
+        }
+    }
+    let safety = if let Some(set) = wishes.safety {
+        Some(make_safe(installation, inventory, &parts, set, &mut stages, &mut notes)?)
+    } else {
+        notes
+            .push("no safety set is made: nothing remembers the present state once the restore is finished".to_owned());
+        None
+    };
+    if wishes.in_place {
+        notes.push(
+            "in place, as asked for: the live data is overwritten component by component. If that fails half way, what was there before is only in the \
+             safety set, or nowhere, and the way out is to restore again"
+                .to_owned(),
+        );
+    }
+    stages.extend(load(&parts, wishes)?);
+    stages.push(Stage {
+        title: "point of no return".to_owned(),
+        steps: vec![Action::PointOfNoReturn.step(Undo::Nothing)?],
+    });
+    if let Some(hooks) = &installation.hooks {
+        let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
+        let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
+        // Only `rollback --discard-writes` undoes it: who takes data away from the applications stops them first.
+        stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::by(quiesce))?] });
+    }
+    stages.push(each("check again", &parts, |component| {
+        Action::Check { component, at: CheckAt::Live }.step(Undo::Nothing)
+    })?);
+    if wishes.keep_old {
+        notes.push(format!(
+            "the old data is kept, and takes its room, until `keepsake finalize --installation {0}` drops it or `keepsake rollback --installation {0} \
+             --discard-writes` puts it back; until then there is no other restore",
+            installation.name
+        ));
+    } else {
+        stages.push(each("drop the old data", &parts, |component| Action::Finalize { component }.step(Undo::Nothing))?);
+    }
     Ok(Plan {
-        goal: Goal::Restore { epoch: record.epoch },
+        goal: Goal::Restore { epoch: record.epoch, safety, keep_old: wishes.keep_old },
         installation: installation.name.clone(),
         set: record.set,
         stages,
@@ -115,41 +126,158 @@ pub fn plan(
     })
 }
 
-/// The policies by component.
-fn policies(
-    installation: &InstallationSettings,
-    only: &[Component],
-    asked: &[(Component, QueuePolicy)],
-) -> Result<BTreeMap<Component, QueuePolicy>> {
-    let mut policies = BTreeMap::new();
-    for (name, policy) in asked {
-        installation.component(name)?;
-        if !only.is_empty() && !only.contains(name) {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("--queues {name}={policy}, but {name} is not restored: name it with --component, too"),
-            ));
-        }
-        if policies.insert(name.clone(), *policy).is_some_and(|before| before != *policy) {
-            return Err(Error::new(Kind::Invalid, format!("--queues says two things about {name}: say one")));
-        }
-    }
-    Ok(policies)
+/// A stage in which the same is done with all components together.
+fn each(title: &str, parts: &[Part<'_>], step: impl Fn(Component) -> Result<Step>) -> Result<Stage> {
+    let steps = parts.iter().map(|part| step(part.component.name.clone())).collect::<Result<_>>()?;
+    Ok(Stage { title: title.to_owned(), steps })
 }
 
-/// What becomes of the jobs that a dump holds.
-fn queue_note(name: &Component, policy: QueuePolicy, entry: &ComponentRecord) -> Option<String> {
-    let held = entry.dump.as_ref().map(|d| jobs(&d.report.facts))?;
-    let of_the_set = match &held {
-        Some(jobs) => format!("{jobs} of the set"),
-        None => "the jobs of the set, which were not counted when it was dumped,".to_owned(),
-    };
-    match policy {
-        QueuePolicy::Restore if held.is_some_and(|h| h.total == 0) => None,
-        QueuePolicy::Restore => Some(format!(
-            "{name}: {of_the_set} will run again, also those that ran since the dump (--queues {name}=keep or =drop leaves them out)"
-        )),
-        QueuePolicy::Keep => Some(format!("{name}: {of_the_set} are left out; the live server's queues stay")),
-        QueuePolicy::Drop => Some(format!("{name}: {of_the_set} are left out, and the live server's queues go")),
+/// From the first byte that is staged to the last look before the point of no return. What cannot be undone comes last and one by one: whatever fails
+/// before it can be undone, and of several the fewest are loaded when one fails.
+fn load(parts: &[Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
+    let rollback = |component: &Component| Undo::by(Action::Rollback { component: component.clone() });
+    let stage = parts.iter().map(|part| {
+        let component = part.component.name.clone();
+        let undo = rollback(&component);
+        Action::Stage { component, queues: part.queues, in_place: wishes.in_place }.step(undo)
+    });
+    let mut stages =
+        vec![Stage { title: "read and check the whole set".to_owned(), steps: stage.collect::<Result<_>>()? }];
+    let mut together = Vec::new();
+    let mut alone = Vec::new();
+    for part in parts {
+        let component = part.component.name.clone();
+        match &part.cannot_undo {
+            None => {
+                let undo = rollback(&component);
+                together.push(Action::Commit { component }.step(undo)?);
+            }
+            Some(why) => {
+                let title = format!("load {component}, which cannot be undone");
+                let commit = Action::Commit { component }.step(Undo::Impossible { why: why.clone() })?;
+                alone.push(Stage { title, steps: vec![commit] });
+            }
+        }
     }
+    if !together.is_empty() {
+        stages.push(Stage { title: "load".to_owned(), steps: together });
+    }
+    stages.extend(alone);
+    stages
+        .push(each("check", parts, |component| Action::Check { component, at: CheckAt::Loaded }.step(Undo::Nothing))?);
+    Ok(stages)
+}
+
+/// The stages that make the safety set. It has a cut if it can: the applications are stopped, so nobody waits for it.
+fn make_safe(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    parts: &[Part<'_>],
+    set: SetId,
+    stages: &mut Vec<Stage>,
+    notes: &mut Vec<String>,
+) -> Result<Safety> {
+    let chosen: Vec<_> = parts.iter().map(|p| p.component).collect();
+    let consistency = match installation.consistency {
+        Consistency::Required | Consistency::Preferred => Consistency::Preferred,
+        Consistency::None => Consistency::None,
+    };
+    let mut about = Vec::new();
+    let wanted = Wanted { installation, inventory, chosen: &chosen, consistency };
+    stages.extend(make_set::stages(&wanted, "safety set: ", &mut about)?);
+    notes.extend(about.into_iter().map(|note| format!("safety set: {note}")));
+    notes.push(format!(
+        "the present state is kept as safety set {set}; a store that is too broken to be dumped is named in it and does not stop the restore"
+    ));
+    let left_out =
+        installation.components.iter().map(|c| c.name.clone()).filter(|n| chosen.iter().all(|c| &c.name != n));
+    Ok(Safety { set, left_out: left_out.collect() })
+}
+
+/// What is done with each component, or why nothing can be.
+fn parts<'a>(
+    installation: &'a InstallationSettings,
+    inventory: &Inventory,
+    record: &Record,
+    wishes: &Wishes,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Part<'a>>> {
+    let only = &wishes.only;
+    for name in only {
+        installation.component(name)?;
+    }
+    let policies = queues::policies(installation, only, &wishes.queues)?;
+    let asked = |name: &Component| {
+        if only.is_empty() { !is_queues_server(name) || policies.contains_key(name) } else { only.contains(name) }
+    };
+    if record.status != Status::Complete && only.is_empty() {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("set {} is partial: name what to restore from it with --component", record.set),
+        ));
+    }
+    let mut parts = Vec::new();
+    let mut lacking = Vec::new();
+    for component in installation.components.iter().filter(|c| asked(&c.name)) {
+        let name = &component.name;
+        let entry = dumped(record, name)?;
+        let found = answer(inventory, component, entry)?;
+        notes.extend(found.problems.iter().map(|p| format!("{name}: {p}")));
+        let policy = policies.get(name).copied().unwrap_or_default();
+        if !policy.is_restore() && !has_queues(&entry.engine) {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("--queues {name}={policy}: a component of engine {} has no queues to tell apart", entry.engine),
+            ));
+        }
+        if has_queues(&entry.engine) {
+            notes.extend(queues::note(name, policy, entry));
+        }
+        let cannot_undo = if wishes.in_place { Some(IN_PLACE.to_owned()) } else { found.cannot_undo.clone() };
+        if !wishes.in_place {
+            lacking.extend(preflight::lacks_room(entry, found));
+        }
+        parts.push(Part { component, queues: policy, cannot_undo });
+    }
+    for name in installation.components.iter().map(|c| &c.name).filter(|n| only.is_empty() && !asked(n)) {
+        notes.push(format!(
+            "{name} is a server of queues alone and is not restored: what ran since the dump would run again. To restore it: --queues {name}=restore"
+        ));
+    }
+    if parts.is_empty() {
+        return Err(Error::new(Kind::Invalid, format!("nothing of set {} would be restored", record.set)));
+    }
+    preflight::room(&lacking)?;
+    Ok(parts)
+}
+
+/// What the set has of a component.
+fn dumped<'r>(record: &'r Record, name: &Component) -> Result<&'r ComponentRecord> {
+    let entry = record
+        .component(name)
+        .ok_or_else(|| Error::new(Kind::Invalid, format!("set {} does not have component {name}", record.set)))?;
+    if entry.dump.is_none() {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("component {name} failed in set {}: there is nothing to restore", record.set),
+        ));
+    }
+    Ok(entry)
+}
+
+/// What the agent said, if it serves what was dumped.
+fn answer<'i>(inventory: &'i Inventory, component: &ComponentSettings, entry: &ComponentRecord) -> Result<&'i Found> {
+    let name = &component.name;
+    let found = match inventory.of(name) {
+        Some(Ok(found)) => found,
+        Some(Err(failure)) => return Err(Error::from(failure.clone()).context(format!("ask the agent of {name}"))),
+        None => return Err(Error::new(Kind::Internal, format!("component {name} was not asked"))),
+    };
+    if found.engine != entry.engine || component.engine != entry.engine {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("component {name} was dumped by engine {}; its agent serves {}", entry.engine, found.engine),
+        ));
+    }
+    Ok(found)
 }

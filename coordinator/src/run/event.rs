@@ -46,12 +46,37 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// The sealed key that is about to be stored for the set that is made, so that whoever goes on stores the same.
+    SetPrepared {
+        /// How the set is sealed: its public half, and the private one sealed to the recipients.
+        sealing: Sealing,
+    },
     /// The exact bytes that are about to become the record and its signature, so that whoever goes on writes the same.
     RecordPrepared {
         /// `record.json`, base64.
         record_base64: String,
         /// `record.sig`, base64.
         signature_base64: String,
+    },
+    /// From here on the run goes back: what was begun is undone, latest first, by whoever goes on.
+    Unwinding {
+        /// Why: the failure that turned it, or that somebody asked for it.
+        failure: Failure,
+        /// Past the point of no return, too: somebody said that what the applications wrote since may be lost.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        discard_writes: bool,
+    },
+    /// Its coordinator stops here, and the run is not over: a person has to mend something and resume it.
+    Halted {
+        /// `halted` where it can only go forward, `stuck` where something could not be undone.
+        outcome: Outcome,
+        /// In words.
+        note: String,
+    },
+    /// Another epoch of the same run goes on from here: whoever wrote to this one is fenced.
+    TakenOver {
+        /// Which.
+        by: Epoch,
     },
     /// The coordinator is still there.
     Alive,
@@ -110,13 +135,14 @@ pub enum Output {
 pub enum Outcome {
     /// All was done.
     Completed,
-    /// What was asked for was made but for what failed of single components. A backup: a set was made that lacks a component. A restore:
-    /// everything was restored and counted, but what a rollback would have needed could not be dropped everywhere.
+    /// A backup: a set was made that lacks a component.
     Partial,
     /// It failed, and nothing of it remains.
     Failed,
     /// It failed, and something could not be undone.
     Stuck,
+    /// It stopped where it can only go forward, and is to be resumed.
+    Halted,
     /// Somebody asked it to stop, and nothing of it remains.
     Cancelled,
     /// Its coordinator is gone; a later run or `cancel` wrote this.
@@ -136,6 +162,7 @@ impl Outcome {
             Self::Partial => "partial",
             Self::Failed => "failed",
             Self::Stuck => "stuck",
+            Self::Halted => "halted",
             Self::Cancelled => "cancelled",
             Self::Abandoned => "abandoned",
             Self::Refused => "refused",

@@ -1,17 +1,20 @@
 //! Action → effect: the one match over everything that a run can do.
 
-use bytes::Bytes;
-use data_encoding::BASE64;
+use std::time::Duration;
+
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::Component;
-use keepsake_core::record::{ComponentRecord, Record, Sealing};
-use keepsake_core::repository::sets::sign_record;
+use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Runner;
-use super::cut::{self, Made};
-use super::event::{Event, Output};
-use crate::fleet::{DumpOrder, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
-use crate::plan::{Action, CutLimits, Step};
+use super::event::Output;
+use crate::fleet::{LoadOrder, LoadReport, OpKey, Opening, Progress};
+use crate::inventory::Staged;
+use crate::plan::{Action, CheckAt, Step, Undo};
+use crate::platform::Platform;
+
+/// How often an agent that is busy with what an earlier epoch has begun is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl From<LoadReport> for Output {
     fn from(report: LoadReport) -> Self {
@@ -25,83 +28,91 @@ impl Runner<'_> {
         let key = OpKey { run: self.key.clone(), step: step.id.clone() };
         let report = |progress: Progress| self.reporter.progress(self.plan, step, progress);
         match &step.action {
-            Action::BeginSet => {
-                let set = self.world.repository.begin_set(&self.plan.installation, self.plan.set).await?;
-                Ok(Output::Set { sealing: set.sealing })
-            }
-            Action::Cut { groups, required, limits } => {
-                let sealing = self.sealing().await?;
-                self.cut(groups, *required, *limits, &sealing, &report).await
-            }
-            Action::Dump { component, .. } => {
-                let sealing = self.sealing().await?;
-                let cut = self.made_cut().await;
-                if let Some(failure) = cut.as_ref().and_then(|made| made.failed.get(component)) {
-                    return Err(Error::from(failure.clone()));
-                }
-                let hold = cut.as_ref().and_then(|made| made.holds.get(component)).map(String::as_str);
-                let key = match (&cut, hold) {
-                    (Some(made), Some(_)) => OpKey { step: cut::dump_step(&step.id, made.cut.attempt)?, ..key },
-                    _ => key,
-                };
-                let order = DumpOrder { component, key, set: self.plan.set, sealing: &sealing, hold };
-                let dump = self.unless_cancelled(component, fleet.dump(&order, &report)).await?;
-                Ok(Output::Dumped { dump: Box::new(dump) })
-            }
+            Action::BeginSet => self.begin_set().await,
+            Action::Cut { groups, required, limits } => self.cut(groups, *required, *limits, &report).await,
+            Action::Dump { component, .. } => self.dump(step, component, key, &report).await,
             Action::CommitSet => self.commit_set().await,
-            Action::Stage { component, queues } => {
+            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(|()| Output::Nothing),
+            Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
+            Action::Stage { component, queues, in_place } => {
                 let (entry, opening) = self.source(component)?;
-                let order = LoadOrder { key, set: self.plan.set, entry, opening, queues: *queues, in_place: false };
-                self.unless_cancelled(component, fleet.stage(&order, &report)).await.map(Output::from)
+                let (queues, in_place) = (*queues, *in_place);
+                let order = LoadOrder { key, set: self.plan.set, entry, opening, queues, in_place };
+                let stage = self.once_it_is_free(step, || fleet.stage(&order, &report));
+                self.unless_cancelled(component, stage).await.map(Output::from)
             }
             // A load over live data is not cut short by a cancel: half of it is worse than either whole.
-            Action::Commit { component } => fleet.commit(component, &key, &report).await.map(Output::from),
-            Action::Rollback { component } => fleet.rollback(component, &key, &report).await.map(|()| Output::Nothing),
-            Action::Finalize { component } => fleet.finalize(component, &key, &report).await.map(|()| Output::Nothing),
+            Action::Commit { component } => {
+                let commit = || fleet.commit(component, &key, &report);
+                self.once_it_is_free(step, commit).await.map(Output::from)
+            }
+            Action::Check { component, at } => self.check(component, *at).await,
+            // Its own entries in the journal are all of it.
+            Action::PointOfNoReturn => Ok(Output::Nothing),
+            Action::Rollback { component } => {
+                let rollback = || fleet.rollback(component, &key, &report);
+                self.once_it_is_free(step, rollback).await.map(|()| Output::Nothing)
+            }
+            Action::Finalize { component } => {
+                let finalize = || fleet.finalize(component, &key, &report);
+                self.once_it_is_free(step, finalize).await.map(|()| Output::Nothing)
+            }
         }
         .with_context(|| step.action.to_string())
     }
 
-    async fn cut(
-        &self,
-        groups: &[Vec<Component>],
-        required: bool,
-        limits: CutLimits,
-        sealing: &Sealing,
-        progress: OnProgress<'_>,
-    ) -> Result<Output> {
-        let (fleet, run) = (self.world.fleet, &self.key);
-        let order = cut::Order { fleet, run, set: self.plan.set, sealing, groups, limits, progress };
-        let made = tokio::select! {
-            biased;
-            made = cut::make(order) => made,
-            // The holds end with their streams, right here; the dumps that were begun are told.
-            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "the run was asked to stop")),
-        };
-        match made {
-            Ok(made) => Ok(Output::Cut { made: Some(Box::new(made)), why_not: None }),
-            Err(e) if required || e.kind() == Kind::Cancelled => {
-                for component in groups.iter().flatten() {
-                    if let Err(e) = fleet.cancel_run(component, run).await {
-                        tracing::debug!("ask {component} to stop: {}", e.chain());
-                    }
+    /// Does it; while the agent is busy with what an earlier epoch of the run, or the step that is undone, has begun, waits for that.
+    pub(super) async fn once_it_is_free<T, F>(&self, step: &Step, work: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let began = tokio::time::Instant::now();
+        loop {
+            match work().await {
+                Err(e) if e.kind() == Kind::Busy && began.elapsed() < self.patience => {
+                    let phase = format!("waiting: {}", e.chain());
+                    self.reporter.progress(self.plan, step, Progress { phase, ..Progress::default() });
+                    tokio::time::sleep(ASK_AGAIN).await;
                 }
-                Err(e)
+                done => return done,
             }
-            Err(e) => Ok(Output::Cut { made: None, why_not: Some(e.chain()) }),
         }
     }
 
-    /// The cut that this run has made.
-    pub(super) async fn made_cut(&self) -> Option<Made> {
-        self.outputs.lock().await.values().find_map(|output| match output {
-            Ok(Output::Cut { made, .. }) => made.as_deref().cloned(),
-            Ok(_) | Err(_) => None,
+    async fn check(&self, component: &Component, at: CheckAt) -> Result<Output> {
+        let found = self.world.fleet.describe(component).await?;
+        if found.server.is_empty() {
+            let text = format!("the store does not answer its agent: {}", found.problems.join("; "));
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+        let can_go_back = self.plan.steps().any(|s| {
+            matches!(&s.action, Action::Commit { component: c } if c == component) && matches!(s.undo, Undo::By { .. })
+        });
+        let is_kept = found.loads.iter().any(|(run, state)| *run == self.key.run && *state == Staged::Committed);
+        if at == CheckAt::Loaded && can_go_back && !is_kept {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("the agent of {component} does not say that the new data is live and the old kept"),
+            ));
+        }
+        Ok(Output::Loaded { counts: keepsake_core::record::Counts::new(), warnings: found.problems })
+    }
+
+    pub(super) fn platform(&self) -> Result<&dyn Platform> {
+        self.world.platform.ok_or_else(|| {
+            Error::new(
+                Kind::Invalid,
+                "the plan stops and starts the applications by hooks, and the topology of this installation has none: write `hooks` into it as it was",
+            )
         })
     }
 
     /// Waits for an operation; when the run is cancelled, asks the agent to stop it and waits for that end.
-    async fn unless_cancelled<T>(&self, component: &Component, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn unless_cancelled<T>(
+        &self,
+        component: &Component,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::pin!(work);
         tokio::select! {
             biased;
@@ -120,38 +131,13 @@ impl Runner<'_> {
         }
     }
 
-    async fn sealing(&self) -> Result<Sealing> {
-        let outputs = self.outputs.lock().await;
-        outputs
-            .values()
-            .find_map(|o| match o {
-                Ok(Output::Set { sealing }) => Some(sealing.clone()),
-                Ok(_) | Err(_) => None,
-            })
-            .ok_or_else(|| Error::new(Kind::Internal, "the set was not begun"))
-    }
-
     fn source(&self, component: &Component) -> Result<(&ComponentRecord, &Opening)> {
-        let (record, opening): (&Record, &Opening) =
-            self.world.source.ok_or_else(|| Error::new(Kind::Internal, "the run has no set to restore from"))?;
+        let (record, opening): (&Record, &Opening) = self.world.source.ok_or_else(|| {
+            Error::new(Kind::Denied, "the set has to be read once more: give an identity file (--identity)")
+        })?;
         let entry = record
             .component(component)
             .ok_or_else(|| Error::new(Kind::Internal, format!("the set does not have component {component}")))?;
         Ok((entry, opening))
-    }
-
-    async fn commit_set(&self) -> Result<Output> {
-        let signing = self.world.signing.ok_or_else(|| {
-            Error::new(Kind::Invalid, "the topology names no `repository.signing_key`, so no record can be signed")
-        })?;
-        let record = self.record(self.sealing().await?).await?;
-        let (bytes, signature): (Bytes, Bytes) = sign_record(signing, &record)?;
-        self.append(Event::RecordPrepared {
-            record_base64: BASE64.encode(&bytes),
-            signature_base64: BASE64.encode(&signature),
-        })
-        .await?;
-        self.world.repository.commit_record(&record, &bytes, &signature).await?;
-        Ok(Output::Recorded { status: record.status })
     }
 }

@@ -2,22 +2,21 @@
 
 use keepsake_core::clock;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::record::{ComponentRecord, FORMAT, Facts, Purpose, Record, Sealing, Status};
+use keepsake_core::record::{ComponentRecord, FORMAT, Facts, Record, Sealing, Status};
 
 use super::Runner;
 use super::event::Output;
 use crate::plan::Action;
-
-/// A fact that the system database's engine gives: the newest migration, which tells the 3scale release.
-const SCHEMA: &str = "schema_migrations";
+use crate::plan::restore::preflight::SCHEMA;
 
 impl Runner<'_> {
     pub(super) async fn record(&self, sealing: Sealing) -> Result<Record> {
-        let outputs = self.outputs.lock().await;
+        let status = self.status.lock().await;
+        let results = &status.results;
         let mut components = Vec::new();
         for step in self.plan.steps() {
             let Action::Dump { component, engine } = &step.action else { continue };
-            let (dump, failure) = match outputs.get(&step.id) {
+            let (dump, failure) = match results.get(&step.id) {
                 Some(Ok(Output::Dumped { dump })) => (Some((**dump).clone()), None),
                 Some(Err(failure)) => (None, Some(failure.clone())),
                 Some(Ok(_)) | None => {
@@ -29,14 +28,15 @@ impl Runner<'_> {
             };
             components.push(ComponentRecord { component: component.clone(), engine: engine.clone(), dump, failure });
         }
-        let (cut, no_cut) = outputs
+        let (cut, no_cut) = results
             .values()
             .find_map(|output| match output {
                 Ok(Output::Cut { made, why_not }) => Some((made.as_ref().map(|m| m.cut.clone()), why_not.clone())),
                 Ok(_) | Err(_) => None,
             })
             .unwrap_or_default();
-        let left_out = self.left_out();
+        let (set, purpose, left_out) =
+            self.plan.made_set().ok_or_else(|| Error::new(Kind::Internal, "the plan makes no set"))?;
         let complete = left_out.is_empty() && components.iter().all(|c| c.dump.is_some());
         let release: Facts = components
             .iter()
@@ -48,19 +48,20 @@ impl Runner<'_> {
             reads_from: FORMAT,
             repository: self.world.repository.config().repository,
             installation: self.plan.installation.clone(),
-            set: self.plan.set,
-            epoch: self.key.epoch,
-            plan_sha256: self.plan_sha256.to_owned(),
-            purpose: Purpose::Backup,
+            set,
+            // The run's first, whichever of its epochs wrote the record.
+            epoch: self.root.epoch,
+            plan_sha256: self.root.plan_sha256.clone(),
+            purpose,
             status: if complete { Status::Complete } else { Status::Partial },
-            started: self.started,
+            started: self.root.started,
             finished: clock::now(),
             keepsake_version: env!("CARGO_PKG_VERSION").to_owned(),
             sealing,
             cut,
             no_cut,
             release,
-            left_out,
+            left_out: left_out.to_vec(),
             components,
         })
     }

@@ -1,15 +1,20 @@
-//! Events → status: a pure function, so that any coordinator reads the same story from the same journal.
+//! Events → status: a pure function, so that any coordinator reads the same story from the same journal and goes on in the same way.
+
+mod next;
 
 use std::collections::BTreeMap;
 
+use keepsake_core::Kind;
 use keepsake_core::id::StepId;
-use keepsake_core::record::Failure;
+use keepsake_core::record::{Failure, Sealing};
 use keepsake_core::repository::runs::StoredRun;
 
-use super::event::{Event, Outcome};
-use crate::plan::Plan;
+pub use self::next::Next;
+use super::cut::Made;
+use super::event::{Event, Outcome, Output};
+use crate::plan::{Action, Plan};
 
-/// A run of ours as read from the repository.
+/// One epoch of a run of ours as read from the repository.
 pub type Run = StoredRun<Plan, Event>;
 
 /// How far a step is.
@@ -23,66 +28,230 @@ pub enum StepStatus {
     Succeeded,
     /// It failed.
     Failed(Failure),
+    /// Its undo was begun.
+    Undoing,
     /// It was undone.
     Undone,
     /// Its undo failed.
     UndoFailed(Failure),
 }
 
-/// How far a run is.
+/// Why a run does not end as it was meant to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The step that failed; none when somebody asked for it.
+    pub step: Option<StepId>,
+    /// How.
+    pub failure: Failure,
+}
+
+/// What turned a run around.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Back {
+    /// Why.
+    pub failure: Failure,
+    /// Also past the point of no return.
+    pub discard_writes: bool,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunStatus {
     /// Every step of the plan.
     pub steps: BTreeMap<StepId, StepStatus>,
+    /// How each step ended when it was last done; kept while it is undone. None of a step whose end nobody knows.
+    pub results: BTreeMap<StepId, Result<Output, Failure>>,
+    /// The key of the set that is made, which may be stored.
+    pub sealing: Option<Sealing>,
+    /// The record and its signature in base64, which may be stored.
+    pub record: Option<(String, String)>,
+    /// The first failure: the cause for ever.
+    pub cause: Option<Cause>,
+    /// Past the point of no return.
+    pub passed: bool,
+    /// It goes back.
+    pub back: Option<Back>,
+    /// It waits for a person: how, and why.
+    pub rests: Option<(Outcome, String)>,
     /// How it ended, if it did.
     pub ended: Option<(Outcome, String)>,
-    /// The first failure: the cause for ever.
-    pub cause: Option<(StepId, Failure)>,
+    /// Steps in the order in which they failed.
+    failed: Vec<StepId>,
 }
 
 impl RunStatus {
     /// Replays events over a plan. Total: an event that makes no sense changes nothing but what it says.
     pub fn of<'a>(plan: &Plan, events: impl IntoIterator<Item = &'a Event>) -> Self {
-        let steps = plan.steps().map(|s| (s.id.clone(), StepStatus::Waiting)).collect();
-        let mut status = Self { steps, ended: None, cause: None };
+        let mut status = Self {
+            steps: plan.steps().map(|s| (s.id.clone(), StepStatus::Waiting)).collect(),
+            results: BTreeMap::new(),
+            sealing: None,
+            record: None,
+            cause: None,
+            passed: false,
+            back: None,
+            rests: None,
+            ended: None,
+            failed: Vec::new(),
+        };
         for event in events {
-            status.apply(event);
+            status.apply(plan, event);
         }
         status
     }
 
-    /// The status of a stored run.
+    /// The status of one epoch of a run, as if no other had been before it.
     pub fn of_run(run: &Run) -> Self {
         Self::of(&run.head.plan, run.events.iter().map(|e| &e.event))
     }
 
-    fn apply(&mut self, event: &Event) {
-        let (step, to) = match event {
-            Event::Started { step } | Event::UndoStarted { step } => (step, StepStatus::Started),
-            Event::Succeeded { step, .. } => (step, StepStatus::Succeeded),
-            Event::Failed { step, failure } => {
-                if self.cause.is_none() {
-                    self.cause = Some((step.clone(), failure.clone()));
-                }
-                (step, StepStatus::Failed(failure.clone()))
+    /// Takes the next event.
+    pub fn apply(&mut self, plan: &Plan, event: &Event) {
+        match event {
+            Event::Started { step } => {
+                self.results.remove(step);
+                self.failed.retain(|s| s != step);
+                self.set(step, StepStatus::Started);
+                // It is begun only behind the point; an entry that is lost may not take that back.
+                self.passed |= self.back.is_none() && plan.is_behind_the_point(step);
             }
-            Event::Undone { step } => (step, StepStatus::Undone),
-            Event::UndoFailed { step, failure } => (step, StepStatus::UndoFailed(failure.clone())),
+            Event::Succeeded { step, output } => {
+                self.results.insert(step.clone(), Ok(output.clone()));
+                self.set(step, StepStatus::Succeeded);
+                self.passed |= plan.step(step).is_some_and(|s| s.action == Action::PointOfNoReturn);
+            }
+            Event::Failed { step, failure } => {
+                self.results.insert(step.clone(), Err(failure.clone()));
+                self.set(step, StepStatus::Failed(failure.clone()));
+                self.failed.push(step.clone());
+                if plan.is_backup() || !self.is_tolerated(plan, step) {
+                    self.caused_by(Some(step.clone()), failure);
+                }
+            }
+            Event::UndoStarted { step } => self.goes_back(step, StepStatus::Undoing),
+            Event::Undone { step } => self.goes_back(step, StepStatus::Undone),
+            Event::UndoFailed { step, failure } => self.goes_back(step, StepStatus::UndoFailed(failure.clone())),
+            Event::SetPrepared { sealing } => self.sealing = Some(sealing.clone()),
+            Event::RecordPrepared { record_base64, signature_base64 } => {
+                self.record = Some((record_base64.clone(), signature_base64.clone()));
+            }
+            Event::Unwinding { failure, discard_writes } => {
+                self.caused_by(None, failure);
+                self.back = Some(Back { failure: failure.clone(), discard_writes: *discard_writes });
+            }
+            Event::Halted { outcome, note } => self.rests = Some((*outcome, note.clone())),
+            Event::TakenOver { .. } => self.taken_over(plan),
             Event::Ended { outcome, note } => {
                 if self.ended.is_none() {
                     self.ended = Some((*outcome, note.clone()));
                 }
-                return;
             }
-            Event::RecordPrepared { .. } | Event::Alive | Event::Unknown => return,
-        };
+            Event::Alive | Event::Unknown => {}
+        }
+    }
+
+    /// Nothing is undone but by a run that goes back, also when the entry that says so is lost.
+    fn goes_back(&mut self, step: &StepId, to: StepStatus) {
+        if self.back.is_none() {
+            let lost = || Failure {
+                kind: Kind::Cancelled,
+                text: "the run went back; why is lost from its journal".to_owned(),
+            };
+            let failure = self.cause.as_ref().map_or_else(lost, |c| c.failure.clone());
+            self.back = Some(Back { failure, discard_writes: self.passed });
+        }
+        self.set(step, to);
+    }
+
+    /// The first one stays.
+    fn caused_by(&mut self, step: Option<StepId>, failure: &Failure) {
+        if self.cause.is_none() {
+            self.cause = Some(Cause { step, failure: failure.clone() });
+        }
+    }
+
+    /// Somebody goes on: what failed where it could only go forward, or could not be undone, is tried again.
+    fn taken_over(&mut self, plan: &Plan) {
+        self.rests = None;
+        for step in plan.steps() {
+            let again = match self.steps.get(&step.id) {
+                Some(StepStatus::Failed(_)) if self.passed && self.back.is_none() => StepStatus::Waiting,
+                Some(StepStatus::UndoFailed(_)) => StepStatus::Undoing,
+                _ => continue,
+            };
+            self.set(&step.id, again);
+        }
+        self.cut_again(plan);
+    }
+
+    /// Holds and snapshots are gone with whoever had them, so dumps of one instant that are not all done are made anew, with a cut of their own.
+    fn cut_again(&mut self, plan: &Plan) {
+        let made = plan.steps().any(|s| matches!(self.results.get(&s.id), Some(Ok(Output::Cut { made: Some(_), .. }))));
+        let is_dump = |action: &Action| matches!(action, Action::Dump { .. });
+        let open = |s: &StepStatus| matches!(s, StepStatus::Waiting | StepStatus::Started);
+        let unfinished = plan.steps().any(|s| is_dump(&s.action) && self.steps.get(&s.id).is_some_and(open));
+        if !(made && unfinished) {
+            return;
+        }
+        for step in plan.steps().filter(|s| is_dump(&s.action) || matches!(s.action, Action::Cut { .. })) {
+            self.again(&step.id);
+        }
+    }
+
+    /// A step that was done is to be done again.
+    pub fn again(&mut self, step: &StepId) {
+        self.results.remove(step);
+        self.failed.retain(|s| s != step);
+        self.set(step, StepStatus::Waiting);
+    }
+
+    fn set(&mut self, step: &StepId, to: StepStatus) {
         if let Some(status) = self.steps.get_mut(step) {
             *status = to;
         }
     }
 
+    fn is_tolerated(&self, plan: &Plan, step: &StepId) -> bool {
+        self.back.is_none() && plan.step(step).is_some_and(|s| plan.tolerates(s))
+    }
+
+    /// The cut that was made.
+    pub fn made_cut(&self) -> Option<&Made> {
+        self.results.values().find_map(|result| match result {
+            Ok(Output::Cut { made, .. }) => made.as_deref(),
+            Ok(_) | Err(_) => None,
+        })
+    }
+
+    /// The components of the stages whose commit is not done, with the step that stages each.
+    pub fn not_loaded<'p>(&self, plan: &'p Plan) -> Vec<&'p crate::plan::Step> {
+        let is_loaded = |component| {
+            plan.steps().any(|s| {
+                matches!(&s.action, Action::Commit { component: c } if c == component)
+                    && self.steps.get(&s.id) == Some(&StepStatus::Succeeded)
+            })
+        };
+        let stages = plan.steps().filter(|s| matches!(s.action, Action::Stage { .. }));
+        stages.filter(|s| s.action.component().is_some_and(|c| !is_loaded(c))).collect()
+    }
+
+    /// Whether the record of the set that is made may be written, and nobody knows.
+    pub fn may_have_recorded(&self, plan: &Plan) -> bool {
+        let mut commits = plan.steps().filter(|s| s.action == Action::CommitSet);
+        self.record.is_some() && commits.any(|s| self.steps.get(&s.id) == Some(&StepStatus::Started))
+    }
+
+    /// Whether old data may be dropped already: then nothing brings it back.
+    pub fn drops_old_data(&self, plan: &Plan) -> bool {
+        let mut drops = plan.steps().filter(|s| matches!(s.action, Action::Finalize { .. }));
+        drops.any(|s| self.steps.get(&s.id) != Some(&StepStatus::Waiting))
+    }
+
     /// The word in listings.
     pub fn word(&self) -> &'static str {
-        self.ended.as_ref().map_or("unfinished", |(outcome, _)| outcome.as_str())
+        match (&self.ended, &self.rests) {
+            (Some((outcome, _)), _) | (None, Some((outcome, _))) => outcome.as_str(),
+            (None, None) => "unfinished",
+        }
     }
 }

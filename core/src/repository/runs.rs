@@ -3,6 +3,7 @@
 //! Creating object 0 under the next free number *is* taking the epoch; the loser of a race takes the next. No epoch is taken before
 //! the one below it is: whoever holds one and looks at all lower ones sees everybody who may run. An event is the next free number of
 //! its run, so two writers of one run notice each other: the second one's create fails.
+//! To resume a run is to take a new epoch that names the one it goes on from, under the same run id and with the same plan.
 //! What the plan and the events say is the coordinator's business; here they are JSON.
 
 use bytes::Bytes;
@@ -29,6 +30,9 @@ pub struct RunHead<P> {
     pub installation: Installation,
     /// Its number.
     pub epoch: Epoch,
+    /// The epoch that it goes on from; absent when it begins a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<Epoch>,
     /// When it was begun, for people.
     pub started: Timestamp,
     /// Who runs it: host and process, for people.
@@ -37,6 +41,31 @@ pub struct RunHead<P> {
     pub plan_sha256: String,
     /// What will be done.
     pub plan: P,
+}
+
+impl<P: Serialize> RunHead<P> {
+    /// Whether the plan that was read is, to the last word, the one that the run was begun with.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not: somebody changed it, or another version of Keepsake made it and this one does not know all of its words.
+    pub fn check_plan(&self) -> Result<()> {
+        if plan_sha256(&self.plan)? == self.plan_sha256 {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Corrupt,
+            format!(
+                "the plan of run {} of {} is not the one that was begun: it was changed, or it is of another version of Keepsake; go on with the \
+                 version that began it",
+                self.epoch, self.installation
+            ),
+        ))
+    }
+}
+
+/// SHA-256 of a plan's JSON, hex.
+fn plan_sha256<P: Serialize>(plan: &P) -> Result<String> {
+    Ok(sha256_hex(&serde_json::to_vec(plan).or_kind(Kind::Internal, "write the plan")?))
 }
 
 /// Every later object of a run.
@@ -114,7 +143,7 @@ impl Runs {
         Ok(Epoch(0))
     }
 
-    /// Takes the next epoch by creating object 0.
+    /// Begins a run by taking the next epoch.
     ///
     /// # Errors
     /// The store cannot be written; `Corrupt` when a run has events and no object 0.
@@ -124,21 +153,38 @@ impl Runs {
         by: &str,
         plan: &P,
     ) -> Result<(RunHead<P>, RunLog)> {
-        let plan_bytes = serde_json::to_vec(plan).or_kind(Kind::Internal, "write the plan")?;
-        let mut head = RunHead {
+        self.take(RunHead {
             format: FORMAT,
             run: RunId::generate(),
             installation: installation.clone(),
-            epoch: self.last_taken(installation).await?.next(),
+            epoch: Epoch(0),
+            resumes: None,
             started: clock::now(),
             by: by.to_owned(),
-            plan_sha256: sha256_hex(&plan_bytes),
+            plan_sha256: plan_sha256(plan)?,
             plan: plan.clone(),
-        };
+        })
+        .await
+    }
+
+    /// Takes the next epoch for a run that was begun under `head`'s: the same run, the same plan. Whoever holds `head`'s epoch is not fenced by
+    /// that yet: it is when its journal has a next entry that is not its own.
+    ///
+    /// # Errors
+    /// As [`Runs::begin`]; `Corrupt` as [`RunHead::check_plan`].
+    pub async fn resume<P: Serialize + Clone>(&self, head: &RunHead<P>, by: &str) -> Result<(RunHead<P>, RunLog)> {
+        head.check_plan()?;
+        let (resumes, started, by) = (Some(head.epoch), clock::now(), by.to_owned());
+        self.take(RunHead { resumes, started, by, ..head.clone() }).await
+    }
+
+    /// Takes the next epoch by creating object 0.
+    async fn take<P: Serialize>(&self, mut head: RunHead<P>) -> Result<(RunHead<P>, RunLog)> {
+        head.epoch = self.last_taken(&head.installation).await?.next();
         loop {
             let bytes = to_bytes(&head)?;
             // `ensure` and not `create`: with a lost answer, "exists with the same bytes" means that this run won.
-            match self.store.ensure(&layout::run_entry(installation, head.epoch, 0), &bytes).await {
+            match self.store.ensure(&layout::run_entry(&head.installation, head.epoch, 0), &bytes).await {
                 Ok(()) => break,
                 Err(e) if e.kind() == Kind::Conflict => head.epoch = head.epoch.next(),
                 Err(e) => return Err(e.context("take the next epoch")),
@@ -146,7 +192,7 @@ impl Runs {
         }
         let log = RunLog {
             store: self.store.clone(),
-            installation: installation.clone(),
+            installation: head.installation.clone(),
             run: head.run,
             epoch: head.epoch,
             next: 1,
@@ -243,7 +289,10 @@ impl RunLog {
         self.store.ensure(&key, bytes).await.map_err(|e| match e.kind() {
             Kind::Conflict => Error::caused(
                 Kind::Conflict,
-                format!("run {}/{} was ended by another coordinator; this one stops", self.installation, self.epoch),
+                format!(
+                    "run {}/{} was ended or taken over by another coordinator; this one stops",
+                    self.installation, self.epoch
+                ),
                 e,
             ),
             _ => e.context("write to the run's journal"),

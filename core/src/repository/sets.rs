@@ -59,19 +59,39 @@ impl Repository {
     /// # Errors
     /// The store cannot be written or answers with other bytes.
     pub async fn begin_set(&self, installation: &Installation, id: SetId) -> Result<NewSet> {
+        let sealing = self.make_set_key()?;
+        self.store_set_key(installation, id, &sealing).await?;
+        Ok(NewSet { id, sealing })
+    }
+
+    /// Makes a set's identity, seals it to the recipients and forgets it. Nothing is stored yet.
+    ///
+    /// # Errors
+    /// It cannot be sealed.
+    pub fn make_set_key(&self) -> Result<Sealing> {
         if !self.is_encrypted() {
-            return Ok(NewSet { id, sealing: Sealing::None });
+            return Ok(Sealing::None);
         }
         let key = SetKey::generate();
-        let sealed = Bytes::from(key.seal(&self.keys.recipients)?);
+        let sealed = key.seal(&self.keys.recipients)?;
+        Ok(Sealing::Age { recipient: key.recipient().to_owned(), key_age_base64: BASE64.encode(&sealed) })
+    }
+
+    /// Stores a set's sealed identity and reads it back. May be repeated with the same.
+    ///
+    /// # Errors
+    /// `Conflict` when there is another one; the store cannot be written or answers with other bytes.
+    pub async fn store_set_key(&self, installation: &Installation, id: SetId, sealing: &Sealing) -> Result<()> {
+        let Sealing::Age { key_age_base64, .. } = sealing else { return Ok(()) };
+        let sealed = BASE64.decode(key_age_base64.as_bytes()).or_kind(Kind::Corrupt, "a set's key is not base64")?;
+        let sealed = Bytes::from(sealed);
         let name = layout::set_key(installation, id, 1);
-        // Not `ensure`: sealing is randomised, so a key that exists already is somebody else's.
-        self.store.create(&name, sealed.clone()).await?;
+        // Sealing is randomised, so other bytes under this name are somebody else's key.
+        self.store.ensure(&name, &sealed).await?;
         if self.store.read(&name).await? != sealed {
             return Err(Error::new(Kind::Corrupt, format!("{name} does not read back as it was written")));
         }
-        let sealing = Sealing::Age { recipient: key.recipient().to_owned(), key_age_base64: BASE64.encode(&sealed) };
-        Ok(NewSet { id, sealing })
+        Ok(())
     }
 
     /// Makes a set a backup: the signature, then the record. May be repeated with the same bytes.

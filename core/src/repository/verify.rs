@@ -1,13 +1,14 @@
 //! The first depth of trust: every stored byte is what the record says. Needs no key that opens anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::layout;
 use super::open::Repository;
 use super::reader::read_checked;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::id::Component;
 use crate::record::{Failure, Record};
 
 /// Segments read at the same moment.
@@ -40,6 +41,38 @@ pub struct Damage {
 }
 
 impl Repository {
+    /// Looks whether every segment of these components is there, with the length that the record says. Nothing is read; returns how many there are.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the first that is not and how many more; the store cannot be listed.
+    pub async fn look_for_segments(&self, record: &Record, components: &[Component]) -> Result<u64> {
+        let listed = self.store.tree(&layout::set(&record.installation, record.set)).await?;
+        let listed: BTreeMap<_, _> = listed.into_iter().collect();
+        let (mut good, mut bad) = (0_u64, Vec::new());
+        for (component, artifact) in record.artifacts().filter(|(c, _)| components.contains(c)) {
+            for (n, segment) in artifact.segments.iter().enumerate() {
+                let found = match listed.get(&segment.key) {
+                    Some(stored) if *stored == segment.stored => {
+                        good += 1;
+                        continue;
+                    }
+                    Some(stored) => format!("has {stored} bytes instead of {}", segment.stored),
+                    None => "is missing".to_owned(),
+                };
+                bad.push(format!("{component}/{} segment {n} ({}) {found}", artifact.artifact, segment.key));
+            }
+        }
+        let Some(first) = bad.first() else { return Ok(good) };
+        let more = match bad.len() - 1 {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        Err(Error::new(
+            Kind::Corrupt,
+            format!("set {} is damaged: {first}{more}; `keepsake verify {}` tells all", record.set, record.set),
+        ))
+    }
+
     /// Reads and digests every segment of a set. Damage is a finding, not an error.
     ///
     /// # Errors

@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use keepsake_coordinator::exit::Exit;
 use keepsake_coordinator::fleet::{Opening, Progress};
 use keepsake_coordinator::inventory::Inventory;
+use keepsake_coordinator::plan::restore::Wishes;
 use keepsake_coordinator::plan::{self, Plan, Step};
 use keepsake_coordinator::run::claim;
 use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::status::Run;
+use keepsake_coordinator::run::story::{Story, unfinished};
+use keepsake_coordinator::run::take_over::take_over;
 use keepsake_coordinator::run::{Journal, Reporter, Runner, World};
 use keepsake_coordinator::topology::{InstallationSettings, Topology};
 use keepsake_core::error::{Error, Kind, Result};
@@ -53,6 +56,8 @@ impl Reporter for Said {
     }
 
     fn progress(&self, _: &Plan, _: &Step, _: Progress) {}
+
+    fn say(&self, _: &Plan, _: &str) {}
 }
 
 /// A journal that asks before each entry whether it may be written.
@@ -116,8 +121,7 @@ impl House {
     }
 
     pub async fn plan_restore(&self, record: &Record) -> Plan {
-        let inventory = Inventory::ask(&self.installation, &self.fleet).await;
-        plan::restore::plan(&self.installation, &inventory, record, &[], &[]).unwrap()
+        self.plan_restore_of(record, &[]).await
     }
 
     /// Executes a plan with a journal that refuses from its n-th entry on.
@@ -143,6 +147,7 @@ impl House {
         let opening = Opening::None;
         let world = World {
             fleet: &self.fleet,
+            platform: None,
             repository: &self.repository,
             signing: Some(&self.signing),
             source: source.map(|r| (r, &opening)),
@@ -152,9 +157,26 @@ impl House {
         let ended = Box::pin(runner.execute()).await;
         let exit = match &ended {
             Ok((outcome, _)) => Exit::of_outcome(*outcome),
-            Err(e) => Exit::of_lost_run(e, runner.load_was_begun()),
+            Err(e) => Exit::of_lost_run(e, runner.has_begun().await),
         };
         Ok(Executed { ended, exit })
+    }
+
+    /// Goes on with the unfinished run, as `keepsake resume --coordinator-is-gone` does.
+    pub async fn resume(&self, source: Option<&Record>) -> Result<(Outcome, String)> {
+        let story = unfinished(&self.runs, &self.installation.name, None).await?.expect("an unfinished run");
+        let taken = take_over(&self.runs, story, true).await?;
+        let opening = Opening::None;
+        let world = World {
+            fleet: &self.fleet,
+            platform: None,
+            repository: &self.repository,
+            signing: Some(&self.signing),
+            source: source.map(|r| (r, &opening)),
+        };
+        let cancel = CancellationToken::new();
+        let runner = Runner::resumed(&taken.head, &taken.story, world, Box::new(taken.log), &self.said, cancel);
+        Box::pin(runner.execute()).await
     }
 
     pub async fn back_up(&self) -> Result<(Outcome, String)> {
@@ -172,7 +194,8 @@ impl House {
     pub async fn plan_restore_of(&self, record: &Record, only: &[&str]) -> Plan {
         let inventory = Inventory::ask(&self.installation, &self.fleet).await;
         let only: Vec<_> = only.iter().map(|n| n.parse().unwrap()).collect();
-        plan::restore::plan(&self.installation, &inventory, record, &only, &[]).unwrap()
+        let wishes = Wishes { only, safety: Some(SetId::generate()), ..Wishes::default() };
+        plan::restore::plan(&self.installation, &inventory, record, &wishes).unwrap()
     }
 
     pub async fn latest(&self) -> Option<Record> {
@@ -186,6 +209,11 @@ impl House {
     pub async fn last_run(&self) -> Run {
         let epoch = *self.runs.epochs(&self.installation.name).await.unwrap().last().unwrap();
         self.runs.read(&self.installation.name, epoch).await.unwrap()
+    }
+
+    /// The run that the last epoch belongs to.
+    pub async fn last_story(&self) -> Story {
+        Story::ending_with(&self.runs, self.last_run().await).await.unwrap()
     }
 
     /// Ends what a refused journal left, as `keepsake cancel --coordinator-is-gone` does.

@@ -2,10 +2,10 @@
 
 use keepsake_coordinator::catalog::left_by;
 use keepsake_coordinator::exit::Exit;
-use keepsake_coordinator::plan::{Action, Undo};
 use keepsake_coordinator::run::claim;
 use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::status::{RunStatus, StepStatus};
+use keepsake_coordinator::run::story::unfinished;
 use keepsake_core::error::{Error, Kind};
 use keepsake_core::repository::Store;
 use keepsake_core::repository::runs::Runs;
@@ -55,8 +55,8 @@ async fn an_unfinished_restore_with_a_hole_in_its_journal_is_not_overlooked() {
     // As the runbook says.
     let stand_in = r#"{"format": 1, "n": 1, "at": "2026-01-01T00:00:00Z", "event": {"type": "lost"}}"#;
     std::fs::write(&hole, stand_in).unwrap();
-    let run = claim::unfinished(&runs, name, None).await.unwrap().expect("the restore");
-    claim::end_abandoned(&runs, &run, "test").await.unwrap();
+    let run = unfinished(&runs, name, None).await.unwrap().expect("the restore");
+    claim::end_abandoned(&runs, run.tail(), "test").await.unwrap();
     claim::begin(&runs, name, &plan).await.unwrap();
 }
 
@@ -81,9 +81,9 @@ async fn a_restore_whose_journal_is_lost_never_says_that_nothing_was_changed() {
         });
         let done = house.executed(&plan, Some(&record), may, CancellationToken::new()).await.unwrap();
         let told = done.ended.unwrap_err().chain();
-        let touched = house.fleet.calls().iter().any(|c| c.starts_with("commit-"));
-        assert_eq!(done.exit, if touched { Exit::StuckOrPartial } else { Exit::Failed }, "entry {n}: {told}");
-        assert_eq!(touched, told.contains("cancel --installation prod --coordinator-is-gone"), "entry {n}: {told}");
+        let begun = n > 0;
+        assert_eq!(done.exit, if begun { Exit::Halted } else { Exit::Failed }, "entry {n}: {told}");
+        assert_eq!(begun, told.contains("resume --installation prod --coordinator-is-gone"), "entry {n}: {told}");
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_word_of_life_that_cannot_be_written_is_written_later_and_only_a_fence
 }
 
 #[tokio::test]
-async fn a_restore_that_cannot_be_finished_is_not_rolled_back() {
+async fn a_restore_that_cannot_be_finished_halts_and_is_finished_later() {
     for step in ["finalize-system-mysql", "finalize-backend-redis", "finalize-zync-database"] {
         let house = House::new().await;
         house.back_up().await.unwrap();
@@ -132,34 +132,57 @@ async fn a_restore_that_cannot_be_finished_is_not_rolled_back() {
         let plan = house.plan_restore(&record).await;
         let done = house.executed(&plan, Some(&record), Box::new(|_| Ok(())), CancellationToken::new()).await.unwrap();
         let (outcome, note) = done.ended.unwrap();
-        assert_eq!((outcome, done.exit), (Outcome::Partial, Exit::StuckOrPartial), "{step}: {note}");
-        assert!(note.contains("everything was restored and counted"), "{note}");
+        assert_eq!((outcome, done.exit), (Outcome::Halted, Exit::Halted), "{step}: {note}");
         assert!(note.contains(step.trim_start_matches("finalize-")), "{note}");
         assert_eq!(house.loads(), [Load::New; 3]);
         let calls = house.fleet.calls();
         assert!(!calls.iter().any(|c| c.starts_with("undo-")), "{calls:?}");
         assert_eq!(calls.iter().filter(|c| c.starts_with("finalize-")).count(), 3, "{calls:?}");
-        assert_eq!(RunStatus::of_run(&house.last_run().await).cause.unwrap().0.as_str(), step);
+        let refused = house.back_up().await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Conflict);
+        assert!(refused.chain().contains("keepsake resume --installation prod"), "{}", refused.chain());
+        house.fleet.mend(step);
+        assert_eq!(house.resume(None).await.unwrap().0, Outcome::Completed);
+        let status = house.last_story().await.status();
+        assert_eq!(status.cause.unwrap().step.unwrap().as_str(), step, "the cause stays");
+        assert_eq!(
+            house.fleet.calls().iter().filter(|c| c.starts_with("finalize-")).count(),
+            4,
+            "done again: the failed one"
+        );
+        house.back_up().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_restore_that_is_cancelled_after_all_is_loaded_is_finished() {
-    let house = House::new().await;
-    house.back_up().await.unwrap();
-    let record = house.latest().await.unwrap();
-    let plan = house.plan_restore(&record).await;
-    let cancel = CancellationToken::new();
-    let ask = cancel.clone();
-    let may = Box::new(move |event: &Event| {
-        if matches!(event, Event::Succeeded { step, .. } if step.as_str().starts_with("commit-")) {
-            ask.cancel();
+async fn a_restore_is_cancelled_up_to_the_point_of_no_return_and_no_further() {
+    for (step, outcome) in [
+        ("stage-system-mysql", Outcome::Cancelled),
+        ("commit-zync-database", Outcome::Cancelled),
+        ("check-zync-database", Outcome::Cancelled),
+        ("point-of-no-return", Outcome::Completed),
+        ("finalize-system-mysql", Outcome::Completed),
+    ] {
+        let house = House::new().await;
+        for component in ["system-mysql", "backend-redis", "zync-database"] {
+            house.fleet.can_undo(component);
         }
-        Ok(())
-    });
-    let done = house.executed(&plan, Some(&record), may, cancel).await.unwrap();
-    assert_eq!(done.ended.unwrap().0, Outcome::Completed);
-    assert_eq!(house.loads(), [Load::New; 3]);
+        house.back_up().await.unwrap();
+        let record = house.latest().await.unwrap();
+        let plan = house.plan_restore(&record).await;
+        let cancel = CancellationToken::new();
+        let ask = cancel.clone();
+        let may = Box::new(move |event: &Event| {
+            if matches!(event, Event::Succeeded { step: done, .. } if done.as_str() == step) {
+                ask.cancel();
+            }
+            Ok(())
+        });
+        let done = house.executed(&plan, Some(&record), may, cancel).await.unwrap();
+        assert_eq!(done.ended.unwrap().0, outcome, "{step}");
+        let expected = if outcome == Outcome::Completed { Load::New } else { Load::Old };
+        assert_eq!(house.loads(), [expected; 3], "{step}");
+    }
 }
 
 #[tokio::test]
@@ -190,26 +213,21 @@ async fn what_a_killed_backup_left_is_looked_for_and_not_guessed() {
 #[tokio::test]
 async fn a_load_whose_end_nobody_knows_is_never_called_undone() {
     for kind in [Kind::NotFound, Kind::Unavailable, Kind::Timeout] {
-        for can_undo in [false, true] {
-            let house = House::new().await;
-            house.back_up().await.unwrap();
-            let record = house.latest().await.unwrap();
-            let mut plan = house.plan_restore_of(&record, &["backend-redis"]).await;
-            for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
-                if let (Action::Commit { component }, true) = (&step.action, can_undo) {
-                    step.undo = Undo::By { action: Box::new(Action::Rollback { component: component.clone() }) };
-                }
-            }
-            house.fleet.fail_late_as("commit-backend-redis", kind);
-            house.fleet.forget("backend-redis");
-            let done =
-                house.executed(&plan, Some(&record), Box::new(|_| Ok(())), CancellationToken::new()).await.unwrap();
-            let (outcome, note) = done.ended.unwrap();
-            assert_eq!((outcome, done.exit), (Outcome::Stuck, Exit::StuckOrPartial), "{kind}: {note}");
-            let status = RunStatus::of_run(&house.last_run().await);
-            let of_load = &status.steps[&"commit-backend-redis".parse().unwrap()];
-            assert!(matches!(of_load, StepStatus::UndoFailed(_)), "{kind}: {of_load:?}");
-            assert!(house.fleet.calls().iter().any(|c| c == "undo-commit-backend-redis"), "the agent was not asked");
-        }
+        let house = House::new().await;
+        house.back_up().await.unwrap();
+        let record = house.latest().await.unwrap();
+        let plan = house.plan_restore_of(&record, &["backend-redis"]).await;
+        house.fleet.fail_late_as("commit-backend-redis", kind);
+        house.fleet.forget("backend-redis");
+        let done = house.executed(&plan, Some(&record), Box::new(|_| Ok(())), CancellationToken::new()).await.unwrap();
+        let (outcome, note) = done.ended.unwrap();
+        assert_eq!((outcome, done.exit), (Outcome::Stuck, Exit::StuckOrPartial), "{kind}: {note}");
+        let status = RunStatus::of_run(&house.last_run().await);
+        let of_load = &status.steps[&"commit-backend-redis".parse().unwrap()];
+        assert!(matches!(of_load, StepStatus::UndoFailed(_)), "{kind}: {of_load:?}");
+        assert!(house.fleet.calls().iter().any(|c| c == "undo-commit-backend-redis"), "the agent was not asked");
+        // What can never be undone is the end of the run: the remedy is another restore.
+        house.fleet.mend("commit-backend-redis");
+        house.back_up().await.unwrap();
     }
 }

@@ -17,6 +17,7 @@ fn fleet(proxy: &Proxy) -> GrpcFleet {
         name: INSTALLATION.parse().unwrap(),
         consistency: Consistency::None,
         cut: CutLimits::default(),
+        hooks: None,
         components: vec![ComponentSettings {
             name: COMPONENT.parse().unwrap(),
             engine: "mysql".parse().unwrap(),
@@ -82,6 +83,7 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
         name: INSTALLATION.parse().unwrap(),
         consistency: Consistency::None,
         cut: CutLimits::default(),
+        hooks: None,
         components: vec![ComponentSettings {
             name: component.clone(),
             engine: "mysql".parse().unwrap(),

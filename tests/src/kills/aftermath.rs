@@ -26,7 +26,8 @@ impl Arena {
         {
             is_told(fate, what);
             // A coordinator that ended by itself has journalled how, or is told to have.
-            if fate.status.code().is_none() {
+            // One that halted waits for somebody to mend what was struck, which is done by now.
+            if matches!(fate.status.code(), None | Some(3)) {
                 end_for_it(&self.house, what);
             }
         }
@@ -170,8 +171,8 @@ fn is_told(fate: &Fate, what: &str) {
     match (fate.status.code(), fate.status.signal()) {
         (None, Some(9)) => assert_eq!(victim, Victim::Coordinator, "{what}: the coordinator was killed"),
         (Some(0), _) => {}
-        (Some(1 | 4 | 130), _) => {
-            let words = ["FAILED", "cancelled", "was ended by another coordinator", "keepsake: "];
+        (Some(1 | 3 | 4 | 130), _) => {
+            let words = ["FAILED", "cancelled", "taken over by another coordinator", "keepsake: "];
             let why = fate.said.iter().any(|line| words.iter().any(|word| line.contains(word)));
             assert!(why, "{what}: it does not say why: {:#?}", fate.said);
         }

@@ -37,17 +37,6 @@ pub(super) struct Told {
     pub last: Event,
 }
 
-impl Start {
-    /// Whether it may be begun anew at an agent that was restarted: it keeps nothing that the old one knew.
-    fn may_begin_anew(&self) -> bool {
-        match self {
-            Self::Dump(_) | Self::Load(_) | Self::Rollback | Self::Finalize => true,
-            // What was staged was known to the old one only, and half of a load may be in the datastore.
-            Self::Commit => false,
-        }
-    }
-}
-
 impl GrpcFleet {
     /// Starts, or attaches to, an operation and watches it to its end.
     pub(super) async fn operate(
@@ -62,24 +51,33 @@ impl GrpcFleet {
         let mut last_word = Instant::now();
         let mut tries = 0;
         let mut begun = false;
+        let mut forgotten: Option<Error> = None;
         loop {
             let heard = || Instant::now();
             let attempt = async {
-                if !begun || start.may_begin_anew() {
-                    self.start(component, key, start).await?;
-                    begun = true;
-                }
+                // Begun before, it attaches; at an agent that was started again it begins anew, and goes on from what it finds.
+                self.start(component, key, start).await?;
+                begun = true;
                 last_word = heard();
                 self.watch(component, key, progress, &mut last_word).await
             };
             let error = match attempt.await {
                 Ok(told) => return Ok(told),
-                Err(Ended::Failed(failure)) => return Err(Error::from(failure)),
+                Err(Ended::Failed(failure)) => {
+                    let error = Error::from(failure);
+                    return Err(match forgotten {
+                        // It was begun at an agent that is gone; what the new one says is not how that ended.
+                        Some(before) if matches!(start, Start::Commit) => {
+                            Error::caused(before.kind(), "the agent was started again while it loaded", error)
+                        }
+                        _ => error,
+                    });
+                }
                 Err(Ended::Lost(e)) => e,
             };
             let lost = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);
-            let forgotten = error.kind() == Kind::NotFound && start.may_begin_anew() && tries < 5;
-            if !(lost || forgotten) {
+            let anew = error.kind() == Kind::NotFound && tries < 5;
+            if !(lost || anew) {
                 return Err(error);
             }
             let limit = if begun { OUT_OF_REACH } else { NEVER_REACHED };
@@ -88,6 +86,9 @@ impl GrpcFleet {
             }
             tries += 1;
             tracing::warn!("{component}: {}; trying again", error.chain());
+            if anew {
+                forgotten = Some(error);
+            }
             retry.pause(tries).await;
         }
     }

@@ -1,0 +1,90 @@
+//! `resume`: goes on with a run that was interrupted or has halted, from this machine or another.
+
+use keepsake_core::clock;
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::repository::runs::Runs;
+
+use super::args::{Args, Resume};
+use super::carry::{self, Means};
+use super::restore::confirm;
+use crate::app::{App, identities};
+use crate::exit::Exit;
+use crate::fleet::Fleet;
+use crate::plan::{Action, Plan};
+use crate::run::claim;
+use crate::run::status::{RunStatus, StepStatus};
+use crate::run::story::{Story, unfinished};
+use crate::topology::InstallationSettings;
+
+/// Runs the command.
+pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit> {
+    let installation = app.topology.installation(command.installation.as_ref())?;
+    let runs = app.runs()?;
+    let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
+    let (plan, status) = (story.plan(), story.status());
+    let mut means = Means::new(app, installation).await?;
+    // Nothing is taken over before everything is there that going on needs.
+    let goes_forward = status.back.is_none() && !status.passed;
+    if goes_forward && makes_a_set(plan, &status) {
+        means.signing = Some(carry::signer(app, &means.repository)?);
+    }
+    if goes_forward && plan.is_restore() {
+        if has_to_stage(&means, &story, &status).await {
+            let record = means.repository.record(&installation.name, plan.set).await?;
+            let identities = identities(&command.identities)?;
+            means.open(record, identities.as_ref()).await.context("stage what is not staged yet")?;
+        }
+        let what = format!("The live data of {} is replaced, as was begun with this plan.", installation.name);
+        confirm(command.yes.as_ref(), installation, plan, &what)?;
+    }
+    let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None).await?;
+    Ok(done.map_or(Exit::Halted, Exit::of_outcome))
+}
+
+/// The run that is unfinished, and whose coordinator is not at work.
+///
+/// # Errors
+/// `NotFound` when there is none, `Busy` when its coordinator is alive.
+pub(super) async fn interrupted(runs: &Runs, installation: &InstallationSettings, is_gone: bool) -> Result<Story> {
+    let name = &installation.name;
+    let Some(story) = unfinished(runs, name, None).await? else {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("no run of {name} is unfinished: there is nothing to go on with"),
+        ));
+    };
+    if !is_gone && claim::is_fresh(story.tail(), clock::now()) {
+        return Err(Error::new(
+            Kind::Busy,
+            format!(
+                "{} {} of {name} wrote a word less than {} minutes ago ({}): it may be going on. If you know that its coordinator is gone, say \
+                 --coordinator-is-gone",
+                story.plan().word(),
+                story.root().epoch,
+                claim::GONE_AFTER.as_secs() / 60,
+                story.tail().head.by
+            ),
+        ));
+    }
+    Ok(story)
+}
+
+fn makes_a_set(plan: &Plan, status: &RunStatus) -> bool {
+    let commits = plan.steps().find(|s| s.action == Action::CommitSet);
+    commits.is_some_and(|s| status.steps.get(&s.id) != Some(&StepStatus::Succeeded))
+}
+
+/// Whether something is not staged yet, or not any more.
+async fn has_to_stage(means: &Means<'_>, story: &Story, status: &RunStatus) -> bool {
+    for step in status.not_loaded(story.plan()) {
+        let Some(component) = step.action.component() else { continue };
+        if status.steps.get(&step.id) != Some(&StepStatus::Succeeded) {
+            return true;
+        }
+        // An agent that does not answer fails its commit; the others are not to wait for an identity because of it.
+        if means.fleet.describe(component).await.is_ok_and(|found| !found.has_staged(story.root().run)) {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,137 @@
+//! `finalize` and `rollback`: what becomes of the data that was there before a restore.
+
+use std::collections::BTreeSet;
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::RunId;
+use keepsake_core::repository::runs::Runs;
+
+use super::args::{Args, Finalize, Rollback};
+use super::carry::{self, Means, Turn};
+use super::resume::interrupted;
+use super::{output, restore};
+use crate::app::App;
+use crate::exit::Exit;
+use crate::inventory::{Inventory, Staged};
+use crate::plan::Plan;
+use crate::plan::take_back::{self, Restored};
+use crate::run::claim;
+use crate::run::event::Outcome;
+use crate::run::story::{Story, unfinished};
+
+/// Why such a run goes back, for ever in its journal.
+const WHY: &str = "taken back by `keepsake rollback`";
+
+/// Drops what a completed restore has kept.
+pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Result<Exit> {
+    let installation = app.topology.installation(command.installation.as_ref())?;
+    let (runs, means) = (app.runs()?, Means::new(app, installation).await?);
+    if let Some(other) = unfinished(&runs, &installation.name, None).await? {
+        claim::judge(&other)?;
+    }
+    let inventory = Inventory::ask(installation, &means.fleet).await;
+    let restored = kept_by(&runs, &means, &inventory).await?;
+    let plan = take_back::finalize(installation, &inventory, &restored)?;
+    carry_out(args, &means, &runs, &plan, command.dry_run).await
+}
+
+/// Puts back what was there before a restore that is completed, or that does not come to its end.
+pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Result<Exit> {
+    let installation = app.topology.installation(command.installation.as_ref())?;
+    let (runs, means) = (app.runs()?, Means::new(app, installation).await?);
+    if let Some(other) = unfinished(&runs, &installation.name, None).await?
+        && other.plan().is_restore()
+    {
+        let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
+        return back(args, &means, &runs, story, command).await;
+    }
+    let inventory = Inventory::ask(installation, &means.fleet).await;
+    let restored = kept_by(&runs, &means, &inventory).await?;
+    let plan = take_back::rollback(installation, &inventory, &restored)?;
+    if !command.dry_run {
+        may_discard(command, restored.epoch.0)?;
+    }
+    carry_out(args, &means, &runs, &plan, command.dry_run).await
+}
+
+async fn carry_out(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, dry_run: bool) -> Result<Exit> {
+    if dry_run {
+        output::result(args, plan, || plan.to_string())?;
+        return Ok(Exit::Done);
+    }
+    carry::begin(args, means, runs, plan).await
+}
+
+/// Takes back a restore that is not over.
+async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command: &Rollback) -> Result<Exit> {
+    let (epoch, status) = (story.root().epoch, story.status());
+    if status.drops_old_data(story.plan()) {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "restore {epoch} has begun to drop the old data, so it cannot be taken back: go on with `keepsake resume`"
+            ),
+        ));
+    }
+    if command.dry_run {
+        output::result(args, story.plan(), || {
+            format!("{}\nwould be taken back, from the last step that was begun to the first\n", story.plan())
+        })?;
+        return Ok(Exit::Done);
+    }
+    if status.passed {
+        may_discard(command, epoch.0)?;
+    }
+    let turn = Turn { why: WHY, discard_writes: status.passed };
+    let done = carry::go_on(args, means, runs, story, command.coordinator_is_gone, Some(turn)).await?;
+    Ok(match done {
+        // What was asked for is done, whatever had failed before.
+        Some(Outcome::Cancelled | Outcome::Failed) => Exit::Done,
+        Some(other) => Exit::of_outcome(other),
+        None => Exit::Halted,
+    })
+}
+
+fn may_discard(command: &Rollback, epoch: u64) -> Result<()> {
+    if command.discard_writes {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        format!(
+            "the applications have written since restore {epoch}, and all of that would be lost: the stores would be again what they were before it. If \
+             that is what you want, say --discard-writes"
+        ),
+    ))
+}
+
+/// The restore whose old data agents keep; the newest, if there are several.
+async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Result<Restored> {
+    let name = &means.installation.name;
+    let keeps = |state: &Staged| matches!(state, Staged::Committed | Staged::Committing);
+    let loads = inventory.answers().flat_map(|found| &found.loads).filter(|(_, state)| keeps(state));
+    let kept: BTreeSet<RunId> = loads.map(|(run, _)| *run).collect();
+    let silent = means.installation.components.iter().filter_map(|c| match inventory.of(&c.name) {
+        Some(Err(failure)) => Some(format!("{} ({})", c.name, failure.text)),
+        Some(Ok(_)) | None => None,
+    });
+    let Some(run) = kept.last() else {
+        let silent: Vec<_> = silent.collect();
+        let asked = if silent.is_empty() { String::new() } else { format!("; not asked: {}", silent.join(", ")) };
+        return Err(Error::new(Kind::NotFound, format!("no component of {name} keeps old data of a restore{asked}")));
+    };
+    let Some(story) = Story::of(runs, name, *run).await? else {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "agents of {name} keep the old data of run {run}, and no journal here tells of that run: is this the repository it was restored from?"
+            ),
+        ));
+    };
+    Ok(Restored {
+        run: *run,
+        epoch: story.root().epoch,
+        set: story.plan().set,
+        components: restore::staged(story.plan()),
+    })
+}

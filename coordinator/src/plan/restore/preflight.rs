@@ -1,0 +1,90 @@
+//! What stands against a restore, judged before anything begins: what is kept of another one, another release, too little room.
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::record::{ComponentRecord, Record};
+
+use super::Wishes;
+use crate::inventory::{Found, Inventory, Staged};
+use crate::topology::InstallationSettings;
+
+/// A fact that the system database's engine gives: the newest migration, which tells the 3scale release.
+pub(crate) const SCHEMA: &str = "schema_migrations";
+
+/// Old data that an earlier restore has kept would be in the way, and whoever kept it may want it.
+///
+/// # Errors
+/// `Conflict` with both remedies.
+pub(super) fn nothing_is_kept(installation: &InstallationSettings, inventory: &Inventory) -> Result<()> {
+    let keeps = |component| {
+        let found = inventory.of(component).and_then(|f| f.as_ref().ok())?;
+        found.loads.iter().find(|(_, s)| matches!(s, Staged::Committed | Staged::Committing)).map(|(run, _)| *run)
+    };
+    let kept: Vec<_> = installation.components.iter().filter_map(|c| Some((&c.name, keeps(&c.name)?))).collect();
+    let Some((_, run)) = kept.first() else { return Ok(()) };
+    let names = kept.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    Err(Error::new(
+        Kind::Conflict,
+        format!(
+            "the old data of an earlier restore (run {run}) is still kept: {names}. Drop it with `keepsake finalize --installation {0}`, or put it back \
+             with `keepsake rollback --installation {0} --discard-writes`, then restore",
+            installation.name
+        ),
+    ))
+}
+
+/// The set's release of 3scale must be the live one, where both are known: a database of another release does not fit the applications.
+///
+/// # Errors
+/// `Conflict` unless it was asked for.
+pub(super) fn release(inventory: &Inventory, record: &Record, wishes: &Wishes, notes: &mut Vec<String>) -> Result<()> {
+    let Some(of_the_set) = record.release.get(SCHEMA) else { return Ok(()) };
+    let live = inventory.answers().find_map(|found| found.facts.get(SCHEMA));
+    match live {
+        Some(live) if live == of_the_set => Ok(()),
+        Some(live) if wishes.other_release => {
+            notes.push(format!(
+                "the set is of another release of 3scale (newest migration {of_the_set}, live {live}), as asked for: install that release, or migrate"
+            ));
+            Ok(())
+        }
+        Some(live) => Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "set {} is of another release of 3scale: its newest migration is {of_the_set}, that of the live database {live}. Install that release \
+                 first, or say --other-release",
+                record.set
+            ),
+        )),
+        None => {
+            notes.push(format!(
+                "the live release of 3scale cannot be told; the set's newest migration is {of_the_set}, and the applications must be of that release"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Beside the live data there must be room for the dump, as far as it can be seen.
+pub(super) fn lacks_room(entry: &ComponentRecord, found: &Found) -> Option<String> {
+    let needed: u64 = entry.dump.iter().flat_map(|d| &d.artifacts).map(|a| a.length).sum();
+    let free = found.staging_free?;
+    (needed > free)
+        .then(|| format!("{} needs {needed} bytes beside the live data, and {free} are free", entry.component))
+}
+
+/// What all of them lack, as one refusal.
+///
+/// # Errors
+/// `Busy` when any lacks room.
+pub(super) fn room(lacking: &[String]) -> Result<()> {
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Busy,
+        format!(
+            "there is too little room to load beside the live data: {}. Make room; or say --in-place to load over the live data, which cannot be undone",
+            lacking.join("; ")
+        ),
+    ))
+}

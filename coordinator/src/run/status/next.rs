@@ -1,0 +1,124 @@
+//! What comes next: decided from plan and status alone, so that a run that is resumed does what the one before would have done.
+
+use keepsake_core::Kind;
+use keepsake_core::record::Failure;
+
+use super::{Back, RunStatus, StepStatus};
+use crate::plan::{Action, Plan, Stage, Step, Undo};
+use crate::run::event::Outcome;
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next<'p> {
+    /// These steps, together.
+    Do(Vec<&'p Step>),
+    /// The run turns around, for this reason.
+    Turn(Failure),
+    /// The undo of this step.
+    Undo(&'p Step),
+    /// Nothing, until a person has mended something.
+    Rest(Outcome, String),
+    /// Nothing more.
+    End(Outcome, String),
+}
+
+impl RunStatus {
+    /// What comes next. Total.
+    pub fn next<'p>(&self, plan: &'p Plan) -> Next<'p> {
+        // A record that may be written already is written, whatever else is wanted: only then is it known whether there is a set.
+        if let Some(step) = plan.steps().find(|s| s.action == Action::CommitSet) {
+            if self.may_have_recorded(plan) {
+                return Next::Do(vec![step]);
+            }
+            if plan.is_backup() && self.steps.get(&step.id) == Some(&StepStatus::Succeeded) {
+                return self.next_do(plan);
+            }
+        }
+        match &self.back {
+            Some(back) => self.next_undo(plan, back),
+            None => self.next_do(plan),
+        }
+    }
+
+    fn next_do<'p>(&self, plan: &'p Plan) -> Next<'p> {
+        for stage in &plan.stages {
+            let open = |s: &&Step| matches!(self.steps.get(&s.id), Some(StepStatus::Waiting | StepStatus::Started));
+            // What failed is looked at first: of a stage that was half done when its coordinator died, the rest is not begun any more.
+            if let Some(failure) = self.failure_of(plan, stage) {
+                if !self.passed {
+                    return Next::Turn(failure);
+                }
+                if !stage.steps.iter().any(|s| open(&s)) {
+                    return Next::Rest(Outcome::Halted, failure.text);
+                }
+            }
+            let steps: Vec<_> = stage.steps.iter().filter(open).collect();
+            if !steps.is_empty() {
+                return Next::Do(steps);
+            }
+        }
+        let failed = self.failed.iter().filter_map(|id| plan.step(id)?.action.component());
+        let failed = failed.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match (failed.is_empty(), plan.is_backup()) {
+            (true, _) => Next::End(Outcome::Completed, String::new()),
+            (false, true) => Next::End(Outcome::Partial, format!("without {failed}")),
+            (false, false) => Next::End(Outcome::Completed, format!("the safety set is without {failed}")),
+        }
+    }
+
+    /// The failure of a stage that lets the run not go on, the first of it.
+    fn failure_of(&self, plan: &Plan, stage: &Stage) -> Option<Failure> {
+        let of_stage = |id: &&keepsake_core::id::StepId| stage.steps.iter().any(|s| &s.id == *id);
+        let failed: Vec<_> = self.failed.iter().filter(of_stage).collect();
+        let text = |id: &keepsake_core::id::StepId| self.results.get(id).and_then(|r| r.as_ref().err()).cloned();
+        if let Some(fatal) = failed.iter().find(|id| !self.is_tolerated(plan, id)) {
+            return text(fatal);
+        }
+        // A backup of nothing is none.
+        let all = plan.is_backup() && !failed.is_empty() && failed.len() == stage.steps.len();
+        failed.first().filter(|_| all).and_then(|id| text(id))
+    }
+
+    fn next_undo<'p>(&self, plan: &'p Plan, back: &Back) -> Next<'p> {
+        let mut remains: Vec<(&Step, &Failure)> = Vec::new();
+        let mut stopped = false;
+        for step in plan.steps().rev().filter(|s| s.undo != Undo::Nothing) {
+            match self.steps.get(&step.id) {
+                None | Some(StepStatus::Waiting | StepStatus::Undone) => {}
+                Some(StepStatus::UndoFailed(failure)) => {
+                    remains.push((step, failure));
+                    // The applications could not be stopped: nothing is taken away below them.
+                    if matches!(step.action, Action::ResumeWorkloads { .. }) {
+                        return Next::Rest(Outcome::Stuck, not_undone(back, &remains, false));
+                    }
+                }
+                Some(StepStatus::Started | StepStatus::Succeeded | StepStatus::Failed(_) | StepStatus::Undoing) => {
+                    match &step.action {
+                        // No application starts on stores of which some are of before and some are not.
+                        Action::Quiesce { .. } if !remains.is_empty() => stopped = true,
+                        // The agent has said already that it does not go back.
+                        Action::Stage { component, .. }
+                            if remains.iter().any(|(s, _)| s.action.component() == Some(component)) => {}
+                        _ => return Next::Undo(step),
+                    }
+                }
+            }
+        }
+        if remains.is_empty() {
+            let outcome = if back.failure.kind == Kind::Cancelled { Outcome::Cancelled } else { Outcome::Failed };
+            return Next::End(outcome, back.failure.text.clone());
+        }
+        let note = not_undone(back, &remains, stopped);
+        // What can never be undone is told, and is the end: asking again would not help. Anything else is tried again by `resume`.
+        if remains.iter().all(|(_, failure)| failure.kind == Kind::Unsupported) {
+            return Next::End(Outcome::Stuck, note);
+        }
+        Next::Rest(Outcome::Stuck, note)
+    }
+}
+
+fn not_undone(back: &Back, remains: &[(&Step, &Failure)], stopped: bool) -> String {
+    let remains: Vec<_> = remains.iter().map(|(step, failure)| format!("{} ({})", step.action, failure.text)).collect();
+    let stopped = if stopped { "; the applications are still stopped" } else { "" };
+    format!("{}; not undone: {}{stopped}", back.failure.text, remains.join(", "))
+}

@@ -1,0 +1,159 @@
+//! A run in full: the epochs under which it was carried out, one after another, and all that happened in them.
+//!
+//! Who resumes a run takes a new epoch and then writes into the one before that it is taken over. That entry, and not the epoch, decides: of two
+//! who resume at once one writes it, and the other's epoch is no part of the run.
+
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{Epoch, Installation, RunId};
+use keepsake_core::repository::runs::{RunHead, Runs};
+
+use super::event::{Event, Outcome};
+use super::status::{Run, RunStatus};
+use crate::plan::Plan;
+
+/// A run in full. Never empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Story {
+    first: Run,
+    later: Vec<Run>,
+}
+
+impl Story {
+    /// The head of the first epoch: what the run is called after.
+    pub fn root(&self) -> &RunHead<Plan> {
+        &self.first.head
+    }
+
+    /// The last epoch.
+    pub fn tail(&self) -> &Run {
+        self.later.last().unwrap_or(&self.first)
+    }
+
+    /// The plan, which is the same in all of them.
+    pub fn plan(&self) -> &Plan {
+        &self.first.head.plan
+    }
+
+    /// All epochs in order.
+    pub fn links(&self) -> impl Iterator<Item = &Run> {
+        std::iter::once(&self.first).chain(&self.later)
+    }
+
+    /// All that happened, in order.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.links().flat_map(|run| run.events.iter().map(|e| &e.event))
+    }
+
+    /// How far it is.
+    pub fn status(&self) -> RunStatus {
+        RunStatus::of(self.plan(), self.events())
+    }
+
+    /// The story that ends with this epoch.
+    ///
+    /// # Errors
+    /// `Corrupt` when an epoch that it goes on from is missing or is of another run.
+    pub async fn ending_with(runs: &Runs, tail: Run) -> Result<Self> {
+        let mut later = Vec::new();
+        let mut first = tail;
+        while let Some(before) = first.head.resumes {
+            let earlier: Run = runs.read(&first.head.installation, before).await.map_err(|e| {
+                let epoch = first.head.epoch;
+                Error::caused(Kind::Corrupt, format!("run {epoch} goes on from run {before}, which cannot be read"), e)
+            })?;
+            if earlier.head.run != first.head.run || before >= first.head.epoch {
+                let text =
+                    format!("run {} says that it goes on from run {before}, which is another run", first.head.epoch);
+                return Err(Error::new(Kind::Corrupt, text));
+            }
+            later.push(std::mem::replace(&mut first, earlier));
+        }
+        later.reverse();
+        Ok(Self { first, later })
+    }
+
+    /// The whole story that this epoch belongs to, to its newest epoch.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such epoch; the runs cannot be read.
+    pub async fn with(runs: &Runs, installation: &Installation, epoch: Epoch) -> Result<Self> {
+        let mut tail: Run = runs.read(installation, epoch).await?;
+        while let Some(by) = taken_over_by(&tail) {
+            tail = runs.read(installation, by).await?;
+        }
+        Self::ending_with(runs, tail).await
+    }
+
+    /// The story of a run's id, if it is told here.
+    ///
+    /// # Errors
+    /// The runs cannot be read.
+    pub async fn of(runs: &Runs, installation: &Installation, run: RunId) -> Result<Option<Self>> {
+        for epoch in runs.epochs(installation).await?.into_iter().rev() {
+            match runs.read::<Plan, Event>(installation, epoch).await {
+                Ok(found) if found.head.run == run && found.head.resumes.is_none() => {
+                    return Self::with(runs, installation, epoch).await.map(Some);
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == Kind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The epoch that goes on from this one.
+pub fn taken_over_by(run: &Run) -> Option<Epoch> {
+    run.events.iter().find_map(|e| match e.event {
+        Event::TakenOver { by } => Some(by),
+        _ => None,
+    })
+}
+
+/// The newest unfinished run before `head`'s (before any, without it). Runs that were refused do not hide older ones.
+///
+/// # Errors
+/// The runs cannot be read.
+pub async fn unfinished(
+    runs: &Runs,
+    installation: &Installation,
+    head: Option<&RunHead<Plan>>,
+) -> Result<Option<Story>> {
+    for epoch in runs.epochs(installation).await?.into_iter().rev() {
+        if head.is_some_and(|h| epoch >= h.epoch) {
+            continue;
+        }
+        let run: Run = match runs.read(installation, epoch).await {
+            Ok(run) => run,
+            // A folder without its plan: a writer was killed before the epoch was taken.
+            Err(e) if e.kind() == Kind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        if !is_part_of_its_run(runs, &run).await? {
+            continue;
+        }
+        if let Some(by) = taken_over_by(&run) {
+            // Whoever goes on from it was looked at already, unless it came after `head`.
+            if head.is_some_and(|h| by >= h.epoch) {
+                let story = Story::with(runs, installation, epoch).await?;
+                return Ok(story.status().ended.is_none().then_some(story));
+            }
+            continue;
+        }
+        match RunStatus::of_run(&run).ended {
+            None => return Story::ending_with(runs, run).await.map(Some),
+            Some((Outcome::Refused, _)) => {}
+            Some(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// An epoch that names one to go on from is part of that run when that one says so, too. Whoever took it may have been killed in between, or have lost to
+/// somebody else.
+async fn is_part_of_its_run(runs: &Runs, run: &Run) -> Result<bool> {
+    let Some(before) = run.head.resumes else { return Ok(true) };
+    let before: Run = runs.read(&run.head.installation, before).await?;
+    Ok(taken_over_by(&before) == Some(run.head.epoch))
+}

@@ -1,0 +1,71 @@
+//! Going on with a run whose coordinator is gone, under a new epoch.
+
+use keepsake_core::clock;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::repository::runs::{RunHead, RunLog, Runs};
+
+use super::claim::{busy, by, is_fresh, refuse};
+use super::event::Event;
+use super::story::{Story, taken_over_by};
+use crate::plan::Plan;
+
+/// A run that was taken over: this coordinator may go on with it, and nobody else can.
+#[derive(Debug)]
+pub struct TakenOver {
+    /// The new epoch.
+    pub head: RunHead<Plan>,
+    /// Its journal.
+    pub log: RunLog,
+    /// All that happened before.
+    pub story: Story,
+}
+
+/// Takes a run over: takes the next epoch, and makes it the one that goes on by the last entry of the journal so far. From then on the coordinator
+/// before can write nothing more, and so begins nothing more; agents refuse it from the first call under the new epoch on.
+///
+/// # Errors
+/// `Busy` when its coordinator is alive, unless `is_gone` says that it is not, or when somebody else took the run over at the same moment; `Conflict` when
+/// it ended in between.
+pub async fn take_over(runs: &Runs, story: Story, is_gone: bool) -> Result<TakenOver> {
+    if !is_gone && is_fresh(story.tail(), clock::now()) {
+        return Err(busy(&story));
+    }
+    let (head, mut log) = runs.resume(&story.tail().head, &by()).await?;
+    let mut story = story;
+    loop {
+        let fenced = runs.continue_log(story.tail()).append(&Event::TakenOver { by: head.epoch }).await;
+        let lost = match fenced {
+            Ok(()) => None,
+            Err(e) if e.kind() == Kind::Conflict => Some(e),
+            Err(e) => return Err(e),
+        };
+        // Read again in either case: what is before that entry is the whole truth now.
+        let tail = runs.read(&head.installation, story.tail().head.epoch).await?;
+        let (by, ended) = (taken_over_by(&tail), super::status::RunStatus::of_run(&tail).ended);
+        story = Story::ending_with(runs, tail).await?;
+        let Some(lost) = lost else { return Ok(TakenOver { head, log, story }) };
+        let refused = match (by, ended) {
+            (Some(by), _) => Error::new(
+                Kind::Busy,
+                format!(
+                    "run {} of {} was taken over by run {by} at the same moment",
+                    story.root().epoch,
+                    head.installation
+                ),
+            ),
+            (None, Some(_)) => Error::caused(
+                Kind::Conflict,
+                format!(
+                    "run {} of {} has ended in between: see `keepsake runs`",
+                    story.root().epoch,
+                    head.installation
+                ),
+                lost,
+            ),
+            // It wrote something in between: it is alive, whatever was believed.
+            (None, None) if !is_gone => busy(&story),
+            (None, None) => continue,
+        };
+        return Err(refuse(&mut log, refused).await);
+    }
+}

@@ -1,0 +1,97 @@
+//! Going back: one step that was begun is undone.
+
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::id::StepId;
+use keepsake_core::record::Failure;
+
+use super::Runner;
+use super::event::Event;
+use crate::fleet::OpKey;
+use crate::plan::{Action, Step, Undo};
+
+impl Runner<'_> {
+    /// Undoes a step, whatever is known of it, and journals how that went.
+    pub(super) async fn undo_step(&self, step: &Step) -> Result<()> {
+        self.append(Event::UndoStarted { step: step.id.clone() }).await?;
+        let event = match self.undo(step).await {
+            Ok(()) => Event::Undone { step: step.id.clone() },
+            Err(e) => Event::UndoFailed { step: step.id.clone(), failure: Failure::from(&e) },
+        };
+        self.append(event).await
+    }
+
+    async fn undo(&self, step: &Step) -> Result<()> {
+        let result = self.status.lock().await.results.get(&step.id).cloned();
+        let action = match &step.undo {
+            Undo::Nothing => return Ok(()),
+            Undo::By { action } => (**action).clone(),
+            Undo::Impossible { why } if matches!(result, Some(Ok(_))) => {
+                return Err(Error::new(Kind::Unsupported, why.clone()));
+            }
+            // It failed, perhaps before it touched anything: the agent knows, and refuses if it did.
+            Undo::Impossible { .. } => match step.action.component() {
+                Some(component) => Action::Rollback { component: component.clone() },
+                None => return Ok(()),
+            },
+        };
+        match &action {
+            Action::Rollback { component } => {
+                let key = OpKey { run: self.key.clone(), step: StepId::new(format!("undo-{}", step.id))? };
+                let report = |progress| self.reporter.progress(self.plan, step, progress);
+                self.world.fleet.cancel_run(component, &self.key).await.with_context(|| action.to_string())?;
+                self.once_it_is_free(step, || self.world.fleet.rollback(component, &key, &report))
+                    .await
+                    .with_context(|| action.to_string())?;
+            }
+            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await?,
+            Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await?,
+            Action::BeginSet
+            | Action::Cut { .. }
+            | Action::Dump { .. }
+            | Action::CommitSet
+            | Action::Stage { .. }
+            | Action::Commit { .. }
+            | Action::Check { .. }
+            | Action::PointOfNoReturn
+            | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
+        }
+        match (&step.action, &step.undo) {
+            // Whoever does not know how a load over live data ended may be asking an agent that was started again since: that it finds nothing to roll
+            // back says nothing of the live data.
+            (Action::Commit { component }, Undo::Impossible { .. }) => match result {
+                Some(Err(failure)) if agent_told_the_end(failure.kind) => Ok(()),
+                unheard => {
+                    let told = match unheard {
+                        Some(Err(failure)) => failure.text,
+                        Some(Ok(_)) | None => "the coordinator was gone before it ended".to_owned(),
+                    };
+                    Err(Error::new(
+                        Kind::Unsupported,
+                        format!(
+                            "how far the load of {component} came is not known ({told}), so no rollback proves anything: its live data may be the old, the \
+                             new, or a part of each; look at it, or restore again"
+                        ),
+                    ))
+                }
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a load that failed so was seen to fail by the agent that ran it. The others are also what is heard of an agent that is out of
+/// reach, or that was started again and knows nothing of the run.
+fn agent_told_the_end(kind: Kind) -> bool {
+    match kind {
+        Kind::NotFound | Kind::Unavailable | Kind::Timeout => false,
+        Kind::Invalid
+        | Kind::Exists
+        | Kind::Conflict
+        | Kind::Busy
+        | Kind::Cancelled
+        | Kind::Denied
+        | Kind::Corrupt
+        | Kind::Unsupported
+        | Kind::Internal => true,
+    }
+}

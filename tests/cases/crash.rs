@@ -1,0 +1,249 @@
+//! The crash loop: every plan, every step going wrong in every way, and the coordinator struck at every place of its journal.
+//!
+//! What must hold is in `fake_world::lab`; here is what is tried. A run that was struck ends as the one that was not.
+
+use keepsake_coordinator::run::event::Outcome;
+use keepsake_tests::fake_world::journal::Strike;
+use keepsake_tests::fake_world::lab::{Case, Kinds, Lab, Told};
+use keepsake_tests::fake_world::{Flaw, NEW, OLD, Wrong};
+use keepsake_tests::kills::stride;
+
+const KINDS: [Kinds; 6] =
+    [Kinds::Backup, Kinds::Restore, Kinds::Mixed, Kinds::KeepOld, Kinds::Finalize, Kinds::Rollback];
+
+/// What can go wrong in a run of this kind, as the world calls it.
+fn steps(kind: Kinds) -> Vec<&'static str> {
+    match kind {
+        Kinds::Backup => vec!["cut", "dump-sql", "dump-redis", "dump-files"],
+        Kinds::Restore => vec![
+            "quiesce",
+            "cut",
+            "dump-sql",
+            "dump-files",
+            "stage-sql",
+            "stage-redis",
+            "stage-files",
+            "commit-sql",
+            "commit-redis",
+            "commit-files",
+            "describe-redis",
+            "resume",
+            "finalize-sql",
+            "finalize-files",
+        ],
+        Kinds::Mixed => vec!["stage-files", "commit-sql", "commit-files", "resume", "finalize-files"],
+        Kinds::KeepOld => vec!["commit-redis", "resume"],
+        Kinds::Finalize => vec!["finalize-sql", "finalize-redis", "finalize-files"],
+        Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
+    }
+}
+
+fn case(kind: Kinds, wrong: &[(&str, Wrong)], strikes: &[Strike]) -> Case {
+    let wrong = wrong.iter().map(|(step, how)| ((*step).to_owned(), *how)).collect();
+    Case { kind, wrong, strikes: strikes.to_vec(), flaw: None }
+}
+
+/// What differs between a run that was struck and one that was not.
+fn differs(struck: &Told, smooth: &Told) -> Vec<String> {
+    let mut found = struck.wrong.clone();
+    let mut compare = |what: &str, struck: String, smooth: String| {
+        if struck != smooth {
+            found.push(format!("{what}: {struck} instead of {smooth}"));
+        }
+    };
+    compare("outcome", format!("{:?}", struck.outcome), format!("{:?}", smooth.outcome));
+    compare("cause", format!("{:?}", struck.cause), format!("{:?}", smooth.cause));
+    compare("stores", format!("{:?}", struck.stores), format!("{:?}", smooth.stores));
+    compare("running", format!("{:?}", struck.running), format!("{:?}", smooth.running));
+    compare("set", format!("{:?}", struck.set), format!("{:?}", smooth.set));
+    found
+}
+
+/// Of a run that was given up: it went back, or it was past the point and came to its end.
+fn gone_back_or_through(struck: &Told, smooth: &Told, kind: Kinds) -> Vec<String> {
+    let mut found = struck.wrong.clone();
+    match struck.outcome {
+        Outcome::Cancelled => {
+            let back = if matches!(kind, Kinds::Finalize | Kinds::Rollback) { NEW } else { OLD };
+            if struck.stores.iter().any(|(base, _)| base != back) {
+                found.push(format!("cancelled, and {:?}", struck.stores));
+            }
+        }
+        // One of them was loaded over its live data already.
+        Outcome::Stuck if kind == Kinds::Mixed && struck.stores.iter().any(|(_, left)| left.contains("touched")) => {}
+        _ => found.extend(differs(struck, smooth)),
+    }
+    found
+}
+
+fn must_be_empty(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}: {}", found.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_begins_with_what_happens_when_nobody_is_struck() {
+    let lab = Lab::new().await;
+    for kind in KINDS {
+        let smooth = lab.run(&case(kind, &[], &[])).await;
+        must_be_empty(&format!("{kind:?}"), &smooth.wrong);
+        assert_eq!((smooth.outcome, smooth.running), (Outcome::Completed, true), "{kind:?}");
+        let base = if matches!(kind, Kinds::Backup | Kinds::Rollback) { OLD } else { NEW };
+        assert!(smooth.stores.iter().all(|(b, _)| b == base), "{kind:?}: {:?}", smooth.stores);
+        let expected = (!matches!(kind, Kinds::Finalize | Kinds::Rollback)).then_some(3);
+        assert_eq!(smooth.set, expected, "{kind:?}");
+        for step in steps(kind) {
+            for how in [Wrong::Before, Wrong::After, Wrong::Lost] {
+                let what = format!("{kind:?}, {step} goes wrong: {how:?}");
+                let told = lab.run(&case(kind, &[(step, how)], &[])).await;
+                must_be_empty(&what, &told.wrong);
+                // A run that halts is resumed when it was mended; one before its point of no return is unwound.
+                // Of a set that is made without a component, or without a cut, the record tells; the run goes on.
+                let forward = ["resume", "finalize-", "rollback-", "dump-", "cut"].iter().any(|s| step.starts_with(s));
+                let outcome = match (kind, forward) {
+                    (Kinds::Backup, _) if step.starts_with("dump-") => Outcome::Partial,
+                    (Kinds::Mixed, false) if step == "commit-files" && how != Wrong::Before => Outcome::Stuck,
+                    (_, true) => Outcome::Completed,
+                    (_, false) => Outcome::Failed,
+                };
+                assert_eq!(told.outcome, outcome, "{what}");
+                if outcome == Outcome::Failed {
+                    let cause = if step == "describe-redis" { "check-redis" } else { step };
+                    assert_eq!(told.cause.as_deref(), Some(cause), "{what}");
+                    let back = if kind == Kinds::Rollback { NEW } else { OLD };
+                    assert!(told.stores.iter().all(|(b, _)| b == back), "{what}: {:?}", told.stores);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_strikes_every_plan_at_every_place() {
+    let lab = Lab::new().await;
+    let mut tried = 0;
+    for kind in KINDS {
+        let smooth = lab.run(&case(kind, &[], &[])).await;
+        for at in 0..smooth.places {
+            for strike in [Strike::Crash(at), Strike::CrashTwice(at), Strike::Sleep(at)] {
+                let struck = lab.run(&case(kind, &[], &[strike])).await;
+                must_be_empty(&format!("{kind:?}, {strike:?}"), &differs(&struck, &smooth));
+                tried += 1;
+            }
+            for strike in [Strike::Cancel(at), Strike::CrashAndCancel(at)] {
+                let struck = lab.run(&case(kind, &[], &[strike])).await;
+                must_be_empty(&format!("{kind:?}, {strike:?}"), &gone_back_or_through(&struck, &smooth, kind));
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} runs");
+    assert!(tried > 2_000, "only {tried} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_strikes_runs_of_which_a_step_goes_wrong() {
+    let lab = Lab::new().await;
+    let stride = stride(5);
+    let mut tried = 0;
+    for kind in KINDS {
+        for step in steps(kind) {
+            for how in [Wrong::Before, Wrong::After, Wrong::Lost] {
+                let wrong = [(step, how)];
+                let smooth = lab.run(&case(kind, &wrong, &[])).await;
+                // Every place, if it is asked for; otherwise others for each way to go wrong.
+                for at in (tried % stride..smooth.places).step_by(stride) {
+                    let strike = if at % 3 == 0 { Strike::CrashTwice(at) } else { Strike::Crash(at) };
+                    let struck = lab.run(&case(kind, &wrong, &[strike])).await;
+                    must_be_empty(&format!("{kind:?}, {wrong:?}, {strike:?}"), &differs(&struck, &smooth));
+                    tried += 1;
+                }
+            }
+        }
+    }
+    println!("{tried} runs");
+    assert!(tried > 7_000 / stride, "only {tried} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
+    let lab = Lab::new().await;
+    let stride = stride(7);
+    let mut tried = 0;
+    let plans: [(Kinds, &[(&str, Wrong)]); 5] = [
+        (Kinds::Backup, &[]),
+        (Kinds::Restore, &[]),
+        // An undo goes wrong as well, until somebody mends it.
+        (Kinds::Restore, &[("commit-redis", Wrong::After), ("undo-commit-sql", Wrong::Before)]),
+        (Kinds::Mixed, &[("commit-files", Wrong::Before), ("undo-stage-redis", Wrong::Lost)]),
+        (Kinds::Rollback, &[("rollback-sql", Wrong::After)]),
+    ];
+    for (kind, wrong) in plans {
+        let smooth = lab.run(&case(kind, wrong, &[])).await;
+        must_be_empty(&format!("{kind:?}, {wrong:?}"), &smooth.wrong);
+        for first in (0..smooth.places).step_by(stride) {
+            for second in (first + 1 + first / stride % stride..smooth.places + 6).step_by(stride) {
+                let strikes = [Strike::Crash(first), Strike::Crash(second)];
+                let struck = lab.run(&case(kind, wrong, &strikes)).await;
+                must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &differs(&struck, &smooth));
+                tried += 1;
+            }
+            // Asleep while it goes back, and another goes back for it.
+            let strikes = [Strike::Sleep(first)];
+            let struck = lab.run(&case(kind, wrong, &strikes)).await;
+            must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &differs(&struck, &smooth));
+            tried += 1;
+        }
+    }
+    println!("{tried} runs");
+    assert!(tried > 20_000 / (stride * stride), "only {tried} runs");
+}
+
+/// Whether the loop sees what is broken on purpose in at least one of its cases.
+async fn is_seen(lab: &Lab, flaw: Flaw, wrong: &[(&str, Wrong)], strike: impl Fn(usize) -> Strike) -> bool {
+    let kind = Kinds::Restore;
+    let smooth = lab.run(&case(kind, wrong, &[])).await;
+    for at in 0..smooth.places {
+        let broken = Case { flaw: Some(flaw), ..case(kind, wrong, &[strike(at)]) };
+        let struck = lab.run(&broken).await;
+        let found = match strike(at) {
+            Strike::CrashAndCancel(_) => gone_back_or_through(&struck, &smooth, kind),
+            _ => differs(&struck, &smooth),
+        };
+        if !found.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_sees_what_is_broken_on_purpose() {
+    let lab = Lab::new().await;
+    let late = [("commit-redis", Wrong::After)];
+    assert!(is_seen(&lab, Flaw::StartedIsNotDurable, &[], Strike::Crash).await, "started");
+    assert!(is_seen(&lab, Flaw::CauseIsLost, &late, Strike::Crash).await, "cause");
+    // A commit is undone by its stage's undo, too, so it is the stage that is not.
+    let staged = [("stage-redis", Wrong::After)];
+    assert!(is_seen(&lab, Flaw::FailedIsNotUndone, &staged, Strike::Crash).await, "undo");
+    assert!(is_seen(&lab, Flaw::AgentsDoNotFence, &[], Strike::Sleep).await, "agents");
+    assert!(is_seen(&lab, Flaw::JournalDoesNotFence, &[], Strike::Sleep).await, "journal");
+    assert!(
+        is_seen(&lab, Flaw::NothingIsFinal, &[("finalize-sql", Wrong::Before)], Strike::Crash).await,
+        "point of no return"
+    );
+    assert!(an_unwinding_that_is_forgotten_is_seen(&lab).await, "unwinding");
+}
+
+/// Of a failure that turned a run the step that failed tells, too; of a wish to stop nothing else does.
+async fn an_unwinding_that_is_forgotten_is_seen(lab: &Lab) -> bool {
+    let smooth = lab.run(&case(Kinds::Restore, &[], &[])).await;
+    for at in 0..smooth.places {
+        let strikes = [Strike::Cancel(at), Strike::Crash(at + 9)];
+        let whole = case(Kinds::Restore, &[], &strikes);
+        let broken = Case { flaw: Some(Flaw::UnwindingIsForgotten), ..whole.clone() };
+        if lab.run(&broken).await.outcome != lab.run(&whole).await.outcome {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,346 @@
+//! One run of the fake world from its beginning to its end, whatever strikes it, and what must hold then.
+
+use std::time::Duration;
+
+use keepsake_coordinator::fleet::{Opening, Progress};
+use keepsake_coordinator::inventory::Inventory;
+use keepsake_coordinator::plan::restore::Wishes;
+use keepsake_coordinator::plan::take_back::{self, Restored};
+use keepsake_coordinator::plan::{self, Action, Plan, Step, Undo};
+use keepsake_coordinator::run::event::{Event, Outcome};
+use keepsake_coordinator::run::story::{Story, unfinished};
+use keepsake_coordinator::run::take_over::{TakenOver, take_over};
+use keepsake_coordinator::run::{Reporter, Runner, World, claim};
+use keepsake_coordinator::topology::{InstallationSettings, Topology};
+use keepsake_core::error::{Kind, Result};
+use keepsake_core::id::{Component, SetId};
+use keepsake_core::record::Record;
+use keepsake_core::repository::runs::{RunHead, RunLog, Runs};
+use keepsake_core::repository::sign::SigningKey;
+use keepsake_core::repository::testing::faulty_memory;
+use keepsake_core::repository::{Encryption, Init, Repository, Store};
+use tokio_util::sync::CancellationToken;
+
+use super::journal::{Mortal, Script, Strike};
+use super::{FakeWorld, Flaw, Wrong};
+
+const TOPOLOGY: &str = "
+repository: { url: 'file:///unused' }
+installations:
+  - name: prod
+    consistency: preferred
+    hooks: { quiesce: [[stop]], resume: [[start]] }
+    components:
+      - { name: sql, engine: fake, agent: 'http://127.0.0.1:1' }
+      - { name: redis, engine: fake, agent: 'http://127.0.0.1:2' }
+      - { name: files, engine: fake, agent: 'http://127.0.0.1:3' }
+";
+
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinds {
+    /// A backup.
+    Backup,
+    /// A restore of which everything can be undone.
+    Restore,
+    /// A restore of which the last component's load cannot be undone.
+    Mixed,
+    /// A restore that keeps the old data.
+    KeepOld,
+    /// What a restore has kept is dropped.
+    Finalize,
+    /// What a restore has kept is put back.
+    Rollback,
+}
+
+/// One run and what befalls it.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What is run.
+    pub kind: Kinds,
+    /// Steps that go wrong until a person mends them, which is when the run halts.
+    pub wrong: Vec<(String, Wrong)>,
+    /// What happens to its coordinators.
+    pub strikes: Vec<Strike>,
+    /// What is broken on purpose.
+    pub flaw: Option<Flaw>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The step that was the cause.
+    pub cause: Option<String>,
+    /// Each store: what is live, and what is left of runs.
+    pub stores: Vec<(String, String)>,
+    /// Whether the applications run.
+    pub running: bool,
+    /// Whether the set that the run makes has a record, and of how many dumps.
+    pub set: Option<usize>,
+    /// Places of the journal.
+    pub places: usize,
+    /// Everything that may never be, and was.
+    pub wrong: Vec<String>,
+}
+
+/// What all runs share.
+#[derive(Debug)]
+pub struct Lab {
+    store: Store,
+    pub(super) repository: Repository,
+    signing: SigningKey,
+    pub(super) installation: InstallationSettings,
+    record: Record,
+}
+
+struct Nobody;
+
+impl Reporter for Nobody {
+    fn event(&self, _: &Plan, _: &Event) {}
+    fn progress(&self, _: &Plan, _: &Step, _: Progress) {}
+    fn say(&self, _: &Plan, _: &str) {}
+}
+
+/// What a coordinator begins with.
+struct Begin {
+    head: RunHead<Plan>,
+    log: RunLog,
+    /// What was before, if it goes on.
+    story: Option<Story>,
+    /// Somebody gave the run up.
+    cancels: bool,
+}
+
+/// How one coordinator ended.
+enum Fate {
+    Ended(Result<(Outcome, String)>),
+    Dead,
+    /// Others came to the end while it slept.
+    Slept,
+}
+
+impl Lab {
+    /// A repository with the set that is restored.
+    pub async fn new() -> Self {
+        let (store, _) = faulty_memory();
+        let (signing, _) = SigningKey::generate().expect("a key");
+        let init = Init { encryption: Encryption::None, signers: vec![signing.public()] };
+        let (repository, _) = Repository::init(store.clone(), &init).await.expect("a repository");
+        let topology = Topology::parse(TOPOLOGY, std::path::Path::new("/")).expect("a topology");
+        let installation = topology.installations.into_iter().next().expect("an installation");
+        let world = FakeWorld::new(store.clone(), installation.name.clone(), &names(&installation), &[]);
+        let inventory = Inventory::ask(&installation, &world).await;
+        let set = SetId::generate();
+        let plan = plan::backup::plan(&installation, &inventory, &[], set).expect("a plan");
+        let runs = runs();
+        let (head, log) = claim::begin(&runs, &installation.name, &plan).await.expect("an epoch");
+        let hands =
+            World { fleet: &world, platform: None, repository: &repository, signing: Some(&signing), source: None };
+        let cancel = CancellationToken::new();
+        let runner = Runner::new(&head, hands, Box::new(log), &Nobody, cancel);
+        Box::pin(runner.execute()).await.expect("a set");
+        drop(runner);
+        let record = repository.record(&installation.name, set).await.expect("the set");
+        Self { store, repository, signing, installation, record }
+    }
+
+    /// Runs a case to its end.
+    pub async fn run(&self, case: &Case) -> Told {
+        let in_place: &[&str] = if case.kind == Kinds::Mixed { &["files"] } else { &[] };
+        let components = names(&self.installation);
+        let world = FakeWorld::new(self.store.clone(), self.installation.name.clone(), &components, in_place)
+            .with_dumps_of(&self.record);
+        let runs = runs();
+        let mut plan = self.plan(case.kind, &world, &runs).await;
+        break_plan(&mut plan, case);
+        if let Some(flaw) = case.flaw {
+            world.flaw(flaw);
+        }
+        for (step, how) in &case.wrong {
+            world.break_step(step, *how);
+        }
+        let script = Script::new(&case.strikes);
+        let mut told = Vec::new();
+        let (head, log) = claim::begin(&runs, &self.installation.name, &plan).await.expect("an epoch");
+        let mut begin = Begin { head, log, story: None, cancels: false };
+        for _ in 0..12 {
+            let fate = Box::pin(self.coordinator(&world, &runs, Some(&script), case.flaw, begin, &mut told)).await;
+            let mut cancels = false;
+            match fate {
+                Fate::Slept => break,
+                Fate::Ended(Ok(_)) => world.mend(),
+                Fate::Ended(Err(e)) => {
+                    told.push(format!("the journal was lost: {}", e.chain()));
+                    break;
+                }
+                Fate::Dead => {
+                    let (strike, _) = script.struck().expect("a strike");
+                    if strike.at().is_multiple_of(4) {
+                        world.restart_agents();
+                    }
+                    if let (Strike::CrashTwice(_), Some(story)) = (strike, self.unfinished(&runs).await) {
+                        runs.resume(&story.tail().head, "killed at once").await.expect("an epoch");
+                    }
+                    cancels = matches!(strike, Strike::CrashAndCancel(_));
+                }
+            }
+            let Some(story) = self.unfinished(&runs).await else { break };
+            begin = next(&runs, story, cancels).await;
+        }
+        self.look(&world, &runs, &script, told).await
+    }
+
+    /// One coordinator, until it ends or is dead.
+    async fn coordinator(
+        &self,
+        world: &FakeWorld,
+        runs: &Runs,
+        script: Option<&Script>,
+        flaw: Option<Flaw>,
+        begin: Begin,
+        told: &mut Vec<String>,
+    ) -> Fate {
+        let Begin { head, log, story, cancels } = begin;
+        let opening = Opening::None;
+        let hands = World {
+            fleet: world,
+            platform: Some(world),
+            repository: &self.repository,
+            signing: Some(&self.signing),
+            source: Some((&self.record, &opening)),
+        };
+        let [gone, wake, cancel] = std::array::from_fn(|_| CancellationToken::new());
+        let journal = Mortal {
+            log,
+            world: world.clone(),
+            script: script.cloned().unwrap_or_else(|| Script::new(&[])),
+            gone: gone.clone(),
+            wake: wake.clone(),
+            cancel: cancel.clone(),
+            flaw,
+        };
+        let runner = match &story {
+            None => Runner::new(&head, hands, Box::new(journal), &Nobody, cancel),
+            Some(story) => Runner::resumed(&head, story, hands, Box::new(journal), &Nobody, cancel),
+        };
+        let runner = runner.with_patience(Duration::ZERO);
+        let work = async {
+            if cancels {
+                runner.turn("given up", false).await?;
+            }
+            runner.execute().await
+        };
+        let mut work = Box::pin(work);
+        tokio::select! {
+            biased;
+            () = gone.cancelled() => {}
+            ended = &mut work => return Fate::Ended(ended),
+        }
+        let Some((strike @ Strike::Sleep(at), event)) = script.and_then(Script::struck) else { return Fate::Dead };
+        // A hook cannot be fenced: whoever sleeps between the word and the deed and then wakes runs it, whatever others have done.
+        // And after its last word there is nothing left to stop.
+        let last = matches!(event, Event::Ended { .. } | Event::Halted { .. });
+        if at % 2 == 1 && (is_hook(&event) || last) {
+            return Fate::Dead;
+        }
+        self.finish(world, runs, flaw, told).await;
+        let (stores, running) = (told_of(world), world.is_running());
+        wake.cancel();
+        match work.await {
+            Err(e) if e.kind() == Kind::Conflict => {}
+            other => {
+                told.push(format!("{strike:?}: it woke, and nobody stopped it: {:?}", other.map_err(|e| e.chain())))
+            }
+        }
+        if (told_of(world), world.is_running()) != (stores, running) {
+            told.push(format!("{strike:?}: it woke and did something: {:?}", told_of(world)));
+        }
+        Fate::Slept
+    }
+
+    /// Somebody else resumes the run until it is over, and mends what is broken when it halts.
+    async fn finish(&self, world: &FakeWorld, runs: &Runs, flaw: Option<Flaw>, told: &mut Vec<String>) {
+        for _ in 0..6 {
+            let Some(story) = self.unfinished(runs).await else { return };
+            let begin = next(runs, story, false).await;
+            if let Fate::Ended(Ok(_)) = Box::pin(self.coordinator(world, runs, None, flaw, begin, told)).await {
+                world.mend();
+            }
+        }
+        told.push("it never came to an end".to_owned());
+    }
+
+    pub(super) async fn unfinished(&self, runs: &Runs) -> Option<Story> {
+        unfinished(runs, &self.installation.name, None).await.expect("the runs")
+    }
+
+    async fn plan(&self, kind: Kinds, world: &FakeWorld, runs: &Runs) -> Plan {
+        let inventory = Inventory::ask(&self.installation, world).await;
+        let (installation, record) = (&self.installation, &self.record);
+        let restore = |inventory: &Inventory, keep_old| {
+            let wishes = Wishes { safety: Some(SetId::generate()), keep_old, ..Wishes::default() };
+            plan::restore::plan(installation, inventory, record, &wishes).expect("a plan")
+        };
+        match kind {
+            Kinds::Backup => plan::backup::plan(installation, &inventory, &[], SetId::generate()).expect("a plan"),
+            Kinds::Restore | Kinds::Mixed => restore(&inventory, false),
+            Kinds::KeepOld => restore(&inventory, true),
+            Kinds::Finalize | Kinds::Rollback => {
+                let plan = restore(&inventory, true);
+                let (head, log) = claim::begin(runs, &installation.name, &plan).await.expect("an epoch");
+                let (run, epoch, set) = (head.run, head.epoch, plan.set);
+                let begin = Begin { head, log, story: None, cancels: false };
+                let ended = Box::pin(self.coordinator(world, runs, None, None, begin, &mut Vec::new())).await;
+                assert!(matches!(ended, Fate::Ended(Ok((Outcome::Completed, _)))), "the restore before failed");
+                let inventory = Inventory::ask(installation, world).await;
+                let of = Restored { run, epoch, set, components: names(installation) };
+                let plan = if kind == Kinds::Finalize { take_back::finalize } else { take_back::rollback };
+                plan(installation, &inventory, &of).expect("a plan")
+            }
+        }
+    }
+}
+
+/// Takes the run over for the next coordinator.
+async fn next(runs: &Runs, story: Story, cancels: bool) -> Begin {
+    let cancels = cancels && !story.status().passed;
+    let TakenOver { head, log, story } = take_over(runs, story, true).await.expect("take it over");
+    Begin { head, log, story: Some(story), cancels }
+}
+
+fn is_hook(event: &Event) -> bool {
+    let (Event::Started { step } | Event::UndoStarted { step }) = event else { return false };
+    ["quiesce", "resume-workloads"].contains(&step.as_str())
+}
+
+pub(super) fn told_of(world: &FakeWorld) -> Vec<(String, String)> {
+    world.stores().values().map(|s| (s.base().to_owned(), s.left())).collect()
+}
+
+fn names(installation: &InstallationSettings) -> Vec<Component> {
+    installation.components.iter().map(|c| c.name.clone()).collect()
+}
+
+fn runs() -> Runs {
+    let (store, _) = faulty_memory();
+    Runs::new(store)
+}
+
+/// What a flaw of the plan does to it.
+fn break_plan(plan: &mut Plan, case: &Case) {
+    match case.flaw {
+        Some(Flaw::FailedIsNotUndone) => {
+            for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
+                if case.wrong.iter().any(|(name, _)| name == step.id.as_str()) {
+                    step.undo = Undo::Nothing;
+                }
+            }
+        }
+        Some(Flaw::NothingIsFinal) => {
+            plan.stages.retain(|s| s.steps.iter().all(|step| step.action != Action::PointOfNoReturn));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,95 @@
+//! What must hold when a run of the fake world is over.
+
+use keepsake_coordinator::plan::{Action, Goal, Plan};
+use keepsake_coordinator::run::event::Outcome;
+use keepsake_coordinator::run::status::{RunStatus, StepStatus};
+use keepsake_coordinator::run::story::Story;
+use keepsake_core::record::Purpose;
+use keepsake_core::repository::runs::Runs;
+
+use super::journal::Script;
+use super::lab::{Lab, Told, told_of};
+use super::{FakeWorld, NEW, OLD};
+
+impl Lab {
+    /// What there is in the end, and everything that may not be.
+    pub(super) async fn look(&self, world: &FakeWorld, runs: &Runs, script: &Script, mut wrong: Vec<String>) -> Told {
+        wrong.extend(world.violations());
+        let epochs = runs.epochs(&self.installation.name).await.expect("the epochs");
+        let mut newest = None;
+        for epoch in epochs.into_iter().rev() {
+            let story = Story::with(runs, &self.installation.name, epoch).await.expect("a story");
+            // What was killed before it had taken a run over is no part of it.
+            if story.tail().head.epoch != epoch || story.status().ended.is_some() {
+                newest = Some(story);
+                break;
+            }
+        }
+        let story = newest.expect("a run that is over");
+        let (plan, status) = (story.plan(), story.status());
+        let (outcome, _) = status.ended.clone().expect("an end");
+        if self.unfinished(runs).await.is_some() {
+            wrong.push("a run is unfinished".to_owned());
+        }
+        let stuck = outcome == Outcome::Stuck;
+        if !world.is_running() && !stuck {
+            wrong.push("the applications are still stopped".to_owned());
+        }
+        if world.held() > 0 {
+            wrong.push("writes are still held".to_owned());
+        }
+        if world.is_running() {
+            wrong.extend(world.lost_rows());
+        }
+        let set = self.look_at_set(plan, &status, outcome, &mut wrong).await;
+        let completed = outcome == Outcome::Completed;
+        let keeps = match plan.goal {
+            Goal::Restore { keep_old, .. } => keep_old && completed,
+            Goal::Finalize { .. } | Goal::Rollback { .. } => !completed,
+            Goal::Backup { .. } => false,
+        };
+        for (name, store) in world.stores() {
+            if ![OLD, NEW].contains(&store.base()) {
+                wrong.push(format!("{name} is neither old nor new: {:?}", store.live));
+            }
+            if !store.left().is_empty() && !stuck && !(keeps && store.left() == "old data") {
+                wrong.push(format!("{name} has something left: {}", store.left()));
+            }
+        }
+        let stores = told_of(world);
+        let bases: std::collections::BTreeSet<_> = stores.iter().map(|(base, _)| base).collect();
+        if bases.len() > 1 && !stuck {
+            wrong.push(format!("not all components or none: {stores:?}"));
+        }
+        let cause = status.cause.and_then(|c| c.step).map(|s| s.to_string());
+        Told { outcome, cause, stores, running: world.is_running(), set, places: script.places(), wrong }
+    }
+
+    /// A set has a record exactly when its step is done, and then every dump that it names is there.
+    async fn look_at_set(
+        &self,
+        plan: &Plan,
+        status: &RunStatus,
+        outcome: Outcome,
+        wrong: &mut Vec<String>,
+    ) -> Option<usize> {
+        let (set, purpose, _) = plan.made_set()?;
+        let record = self.repository.record(&self.installation.name, set).await.ok();
+        let step = plan.steps().find(|s| s.action == Action::CommitSet).expect("a step");
+        if record.is_some() != (status.steps.get(&step.id) == Some(&StepStatus::Succeeded)) {
+            wrong.push("the journal and the repository do not agree on whether there is a set".to_owned());
+        }
+        if plan.is_backup() && record.is_some() != matches!(outcome, Outcome::Completed | Outcome::Partial) {
+            wrong.push(format!("a backup that ended {}: set {}", outcome.as_str(), record.is_some()));
+        }
+        let record = record?;
+        let found = self.repository.verify(&record, |_| {}).await.expect("verify");
+        if !found.damaged.is_empty() {
+            wrong.push(format!("the set lacks data: {:?}", found.damaged));
+        }
+        if record.purpose != purpose || (purpose == Purpose::Safety && record.counts_as_backup()) {
+            wrong.push("a safety set passes for a backup".to_owned());
+        }
+        Some(record.components.iter().filter(|c| c.dump.is_some()).count())
+    }
+}
