@@ -144,7 +144,7 @@ impl Splitter {
 mod tests {
     use super::*;
 
-    const DUMP: &str = r#"/*M!999999\- enable the sandbox mode */ 
+    const DUMP: &str = r"/*M!999999\- enable the sandbox mode */ 
 -- MariaDB dump
 /*!40101 SET NAMES utf8mb4 */;
 DROP TABLE IF EXISTS `t`;
@@ -174,7 +174,7 @@ DO SETVAL(`s`, 1, 0);
 /*!50001 VIEW `v` AS select 1 */;
 SET a=1;
 -- Dump completed
-"#;
+";
 
     fn split(dump: &[u8], size: usize) -> Result<Pieces> {
         let (mut splitter, mut pieces) = (Splitter::default(), Pieces::default());
