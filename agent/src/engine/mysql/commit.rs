@@ -11,7 +11,7 @@ use super::saved::{self, Object, Saved};
 use super::server::{Server, name, text};
 use super::shadow::{Before, PREFIX, Phase, Plan, Shadow};
 use super::swap::{self, Places};
-use super::{Mysql, busy, check, definers, facts, preflight, tools};
+use super::{Mysql, broken, busy, check, definers, facts, preflight, tools};
 use crate::engine::{CommitReport, Context};
 
 /// Puts the staged dump in the place of the live data.
@@ -140,6 +140,7 @@ pub(super) async fn clear(
 ) -> Result<()> {
     let dropped = saved::drop_all(server, database).await;
     busy::named(server, database, dropped).await?;
+    broken::drop_stand_ins(server, database).await?;
     let Places { live, old, .. } = swap::places(server, database, shadow).await?;
     let is_ours = |table: &&String| {
         plan.views.contains(*table)

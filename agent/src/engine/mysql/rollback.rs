@@ -5,7 +5,7 @@ use keepsake_core::id::RunKey;
 
 use super::server::{Server, name};
 use super::shadow::{Before, Phase, Shadow};
-use super::{Mysql, broken, busy, commit, facts, saved, swap};
+use super::{Mysql, busy, commit, facts, saved, swap};
 use crate::engine::Context;
 
 /// Ends with exactly the old database, and none of our schemas.
@@ -44,7 +44,6 @@ async fn put_back(server: &mut Server, database: &str, shadow: &Shadow, cx: &Con
     shadow.set(server, Phase::RollingBack).await?;
     if facts::defaults(server, database).await?.is_some() {
         commit::clear(server, database, shadow, &plan, &before).await?;
-        broken::drop_stand_ins(server, database).await?;
     }
     let moves = swap::places(server, database, shadow).await?.back(&plan.tables, &before.tables);
     swap::make(server, database, shadow, &moves).await?;

@@ -129,6 +129,15 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, arme
     }
 }
 
+/// Takes TLS out of the server's greeting: MySQL's tools use it when it is offered, and nothing could be counted.
+fn without_tls(greeting: &mut [u8]) {
+    // Header, protocol, version up to its NUL, connection, half of the challenge, a NUL, then the lower capabilities.
+    let Some(version) = greeting.iter().skip(5).position(|b| *b == 0) else { return };
+    if let Some(high) = greeting.get_mut(5 + version + 1 + 4 + 8 + 1 + 1) {
+        *high &= !0x08;
+    }
+}
+
 /// Whether a statement may change more than its own session: what is between two that do is the same place.
 fn changes(statement: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&statement[..statement.len().min(2000)]);
@@ -160,8 +169,12 @@ fn what_only_asks_or_sets_is_not_counted() {
 
 async fn down(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, armed: &CancellationToken) {
     let mut buffer = vec![0; 16 << 10];
+    let mut greeted = false;
     loop {
         let Ok(n) = from.read(&mut buffer).await else { return };
+        if !std::mem::replace(&mut greeted, true) {
+            without_tls(&mut buffer[..n]);
+        }
         if armed.is_cancelled() && n > 0 {
             state.cut.cancel();
             return;
