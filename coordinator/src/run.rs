@@ -166,12 +166,18 @@ impl<'a> Runner<'a> {
     /// Turns the run around before anything else is done, if it goes forward still. With `discard_writes` also past the point of no return.
     ///
     /// # Errors
-    /// `Conflict` when old data may be dropped already; the journal cannot be written.
+    /// `Conflict` when it is past the point of no return and that is not what was asked for, or when old data may be dropped already; the journal cannot be
+    /// written.
     pub async fn turn(&self, why: &str, discard_writes: bool) -> Result<()> {
         {
             let status = self.status.lock().await;
             if status.back.as_ref().is_some_and(|b| b.discard_writes || !discard_writes) {
                 return Ok(());
+            }
+            if status.passed && !discard_writes {
+                let text =
+                    format!("{} {} has passed its point of no return meanwhile", self.plan.word(), self.root.epoch);
+                return Err(Error::new(Kind::Conflict, format!("{text}: go on with it by `keepsake resume`")));
             }
             if status.drops_old_data(self.plan) {
                 return Err(Error::new(Kind::Conflict, "the old data may be dropped already, so nothing goes back"));

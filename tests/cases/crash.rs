@@ -1,6 +1,7 @@
 //! The crash loop: every plan, every step going wrong in every way, and the coordinator struck at every place of its journal.
 //!
-//! What must hold is in `fake_world::lab`; here is what is tried. A run that was struck ends as the one that was not.
+//! What must hold is in `fake_world::look`; here is what is tried. A run that was struck ends as the one that was not. With `KEEPSAKE_SOAK=1` every pair of step and
+//! place, and every pair of places, is tried; otherwise a part of them, and every place alone.
 
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;
@@ -69,8 +70,8 @@ fn gone_back_or_through(struck: &Told, smooth: &Told, kind: Kinds) -> Vec<String
                 found.push(format!("cancelled, and {:?}", struck.stores));
             }
         }
-        // One of them was loaded over its live data already.
-        Outcome::Stuck if kind == Kinds::Mixed && struck.stores.iter().any(|(_, left)| left.contains("touched")) => {}
+        // One of them is loaded over its live data already, or nobody knows whether it is.
+        Outcome::Stuck if kind == Kinds::Mixed && struck.not_undone == ["commit-files"] => {}
         _ => found.extend(differs(struck, smooth)),
     }
     found
@@ -137,7 +138,7 @@ async fn crash_loop_strikes_every_plan_at_every_place() {
         }
     }
     println!("{tried} runs");
-    assert!(tried > 2_000, "only {tried} runs");
+    assert!(tried > 1_500, "only {tried} runs");
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +162,7 @@ async fn crash_loop_strikes_runs_of_which_a_step_goes_wrong() {
         }
     }
     println!("{tried} runs");
-    assert!(tried > 7_000 / stride, "only {tried} runs");
+    assert!(tried > 6_000 / stride, "only {tried} runs");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Whole installations: real servers, real agents over mutual TLS, the real command line.
 
 mod queues;
+mod resumed;
 
 use keepsake_tests::house::{COMPONENTS, House, State, files_below};
 use keepsake_tests::threescale::Size;

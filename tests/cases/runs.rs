@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub mod house;
 mod lost;
 mod plans;
+mod resumed;
 
 use self::house::House;
 

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::run::claim;
 use crate::run::event::Event;
 use crate::run::status::{Run, StepStatus};
-use crate::run::story::{Story, taken_over_by};
+use crate::run::story::{Story, is_part_of_its_run, taken_over_by};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
@@ -103,6 +103,14 @@ pub(super) fn line(story: &Story) -> Line {
 }
 
 async fn line_of(runs: &keepsake_core::repository::runs::Runs, run: Run) -> Result<Line> {
+    if !is_part_of_its_run(runs, &run).await? {
+        let line = line(&Story::ending_with(runs, run).await?);
+        return Ok(Line {
+            status: "refused",
+            note: "it did nothing: another one goes on with the run".to_owned(),
+            ..line
+        });
+    }
     match taken_over_by(&run) {
         None => Ok(line(&Story::ending_with(runs, run).await?)),
         Some(by) => {

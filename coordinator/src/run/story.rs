@@ -152,7 +152,10 @@ pub async fn unfinished(
 
 /// An epoch that names one to go on from is part of that run when that one says so, too. Whoever took it may have been killed in between, or have lost to
 /// somebody else.
-async fn is_part_of_its_run(runs: &Runs, run: &Run) -> Result<bool> {
+///
+/// # Errors
+/// The runs cannot be read.
+pub async fn is_part_of_its_run(runs: &Runs, run: &Run) -> Result<bool> {
     let Some(before) = run.head.resumes else { return Ok(true) };
     let before: Run = runs.read(&run.head.installation, before).await?;
     Ok(taken_over_by(&before) == Some(run.head.epoch))

@@ -135,3 +135,23 @@ async fn an_entry_whose_fate_was_unknown_does_not_fence_its_own_writer() {
     let run: Run = runs.read(&prod(), Epoch(1)).await.unwrap();
     assert_eq!(run.events.iter().map(|e| e.event.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
 }
+
+#[tokio::test]
+async fn a_run_that_is_resumed_keeps_its_id_and_its_plan_and_fences_nobody_yet() {
+    let runs = Runs::new(store_over(Arc::new(InMemory::new())));
+    let (first, mut log) = runs.begin(&prod(), "first", &"plan".to_owned()).await.unwrap();
+    log.append(&"a").await.unwrap();
+    let (second, mut later) = runs.resume(&first, "second").await.unwrap();
+    assert_eq!((second.run, &second.plan_sha256, second.resumes), (first.run, &first.plan_sha256, Some(first.epoch)));
+    assert_eq!((first.resumes, second.epoch, later.run()), (None, Epoch(2), first.run));
+    later.append(&"b").await.unwrap();
+    log.append(&"still alive").await.unwrap();
+    let read: Run = runs.read(&prod(), Epoch(2)).await.unwrap();
+    assert_eq!(read.head, second);
+
+    let mut changed = first.clone();
+    changed.plan.push('!');
+    let refused = runs.resume(&changed, "third").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Corrupt, "{}", refused.chain());
+    assert_eq!(runs.epochs(&prod()).await.unwrap().len(), 2);
+}

@@ -79,6 +79,8 @@ pub struct Told {
     pub running: bool,
     /// Whether the set that the run makes has a record, and of how many dumps.
     pub set: Option<usize>,
+    /// Steps that could not be undone.
+    pub not_undone: Vec<String>,
     /// Places of the journal.
     pub places: usize,
     /// Everything that may never be, and was.
@@ -170,7 +172,9 @@ impl Lab {
             let mut cancels = false;
             match fate {
                 Fate::Slept => break,
-                Fate::Ended(Ok(_)) => world.mend(),
+                // Those two may wait for a person.
+                Fate::Ended(Ok((Outcome::Halted | Outcome::Stuck, _))) => world.mend(),
+                Fate::Ended(Ok(_)) => break,
                 Fate::Ended(Err(e)) => {
                     told.push(format!("the journal was lost: {}", e.chain()));
                     break;
@@ -272,7 +276,7 @@ impl Lab {
         told.push("it never came to an end".to_owned());
     }
 
-    pub(super) async fn unfinished(&self, runs: &Runs) -> Option<Story> {
+    async fn unfinished(&self, runs: &Runs) -> Option<Story> {
         unfinished(runs, &self.installation.name, None).await.expect("the runs")
     }
 

@@ -24,13 +24,13 @@ impl Lab {
                 newest = Some(story);
                 break;
             }
+            if story.links().count() == 1 || !story.tail().events.is_empty() {
+                wrong.push(format!("run {epoch} is unfinished"));
+            }
         }
         let story = newest.expect("a run that is over");
         let (plan, status) = (story.plan(), story.status());
         let (outcome, _) = status.ended.clone().expect("an end");
-        if self.unfinished(runs).await.is_some() {
-            wrong.push("a run is unfinished".to_owned());
-        }
         let stuck = outcome == Outcome::Stuck;
         if !world.is_running() && !stuck {
             wrong.push("the applications are still stopped".to_owned());
@@ -52,8 +52,10 @@ impl Lab {
             if ![OLD, NEW].contains(&store.base()) {
                 wrong.push(format!("{name} is neither old nor new: {:?}", store.live));
             }
-            if !store.left().is_empty() && !stuck && !(keeps && store.left() == "old data") {
-                wrong.push(format!("{name} has something left: {}", store.left()));
+            let left = store.left();
+            let may_stay = stuck || (keeps && left == "old data");
+            if !left.is_empty() && !may_stay {
+                wrong.push(format!("{name} has something left: {left}"));
             }
         }
         let stores = told_of(world);
@@ -61,8 +63,10 @@ impl Lab {
         if bases.len() > 1 && !stuck {
             wrong.push(format!("not all components or none: {stores:?}"));
         }
+        let not_undone = status.steps.iter().filter(|(_, s)| matches!(s, StepStatus::UndoFailed(_)));
+        let not_undone = not_undone.map(|(id, _)| id.to_string()).collect();
         let cause = status.cause.and_then(|c| c.step).map(|s| s.to_string());
-        Told { outcome, cause, stores, running: world.is_running(), set, places: script.places(), wrong }
+        Told { outcome, cause, stores, running: world.is_running(), set, not_undone, places: script.places(), wrong }
     }
 
     /// A set has a record exactly when its step is done, and then every dump that it names is there.
