@@ -107,11 +107,14 @@ pub async fn blows_to_a_load(mut stand: impl Stand) {
     stand.fill().await;
     let full = stand.contents().await;
     let (report, bytes) = dump(&stand).await;
-    let (mut failures, mut old) = (0, Contents::new());
-    // A load reads everything twice: to check it, and to load it.
+    let (mut failures, mut old, mut once) = (0, Contents::new(), false);
+    // A load in place reads everything twice: to check it, and to load it.
     for blow in BLOWS {
         for percent in PLACES.iter().flat_map(|p| [*p, 100 + p]) {
             let what = format!("{blow:?} at {percent} % of a load");
+            if once && percent >= 100 {
+                continue;
+            }
             if stand.contents().await != old {
                 must_load(&stand, &report, &bytes).await;
                 same(&stand.contents().await, &full, &format!("before {what}"));
@@ -130,16 +133,27 @@ pub async fn blows_to_a_load(mut stand: impl Stand) {
             let (cx, _) = Context::new(cancel.clone());
             let (engine, key) = (stand.engine(), run());
             let mut touched = false;
+            let over = CancellationToken::new();
             let loading = async {
+                let _over = over.clone().drop_guard();
                 engine.stage(&key, Arc::new(gated), &cx).await?;
                 let committed = engine.commit(&key, &cx).await;
-                touched = engine.rollback(&key, &context()).await.is_err();
+                if committed.is_err() {
+                    touched = engine.rollback(&key, &context()).await.is_err();
+                } else {
+                    engine.finalize(&key, &context()).await?;
+                }
                 committed
             };
             let strike = async {
                 let Some(gate) = gate else { return };
-                if !gate.reached().await {
-                    return;
+                tokio::select! {
+                    reached = gate.reached() => if !reached { return },
+                    // One that reads its source only once is at its end before it gets there, and never will.
+                    () = over.cancelled() => {
+                        once |= percent >= 100;
+                        return;
+                    }
                 }
                 match blow {
                     Blow::Cancel => cancel.cancel(),
@@ -168,7 +182,7 @@ pub async fn blows_to_a_load(mut stand: impl Stand) {
             nothing_is_left(&stand, &what).await;
         }
     }
-    assert!(failures >= PLACES.len() * 4, "only {failures} loads failed: were they struck at all?");
+    assert!(failures >= PLACES.len() * 3, "only {failures} loads failed: were they struck at all?");
     must_load(&stand, &report, &bytes).await;
     same(&stand.contents().await, &full, "after all the blows");
 }
