@@ -3,6 +3,7 @@
 mod methods;
 mod network;
 mod queues;
+mod staged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,8 +64,20 @@ async fn restore(server: &RedisServer, source: Arc<MemorySource>) -> keepsake_co
     assert_eq!(engine.staged(&key).await.unwrap(), Staged::Staged);
     engine.commit(&key, &context()).await?;
     assert_eq!(engine.staged(&key).await.unwrap(), Staged::Committed);
-    assert_eq!(engine.rollback(&key, &context()).await.unwrap_err().kind(), Kind::Unsupported);
-    engine.finalize(&key, &context()).await
+    engine.finalize(&key, &context()).await?;
+    assert_eq!(engine.staged(&key).await.unwrap(), Staged::Absent);
+    assert_eq!(leftovers(server), Vec::<String>::new());
+    Ok(())
+}
+
+/// Files of loads, in the server's folder and the agent's.
+fn leftovers(server: &RedisServer) -> Vec<String> {
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let ours = |n: &String| [".keepsake", "redis-follows", "touched"].iter().any(|p| n.starts_with(p));
+    [names(server.data()), names(server.scratch())].concat().into_iter().filter(ours).collect()
 }
 
 async fn fill(server: &RedisServer) {

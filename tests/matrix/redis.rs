@@ -1,6 +1,7 @@
 //! Redis and Valkey of other releases.
 
 mod queues;
+mod staged;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,10 +3,11 @@
 use keepsake_agent::engine::Source;
 use keepsake_agent::engine::redis::{LoadMethod, RestartedBy};
 
+use super::staged::in_place;
 use super::*;
 
 /// The settings of persistence that a load may change for a while.
-async fn persistence(server: &RedisServer) -> Vec<Vec<String>> {
+pub(super) async fn persistence(server: &RedisServer) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for name in ["save", "appendonly", "masterauth", "tls-replication", "dbfilename"] {
         all.push(server.ask(&["CONFIG", "GET", name]).await);
@@ -15,7 +16,7 @@ async fn persistence(server: &RedisServer) -> Vec<Vec<String>> {
 }
 
 /// Starts the server again, once, when it has shut down.
-async fn supervise(server: &mut RedisServer) {
+pub(super) async fn supervise(server: &mut RedisServer) {
     wait_for("the server to shut down", Duration::from_secs(30), async || match server.process().ended() {
         Some(_) => Ok(()),
         None => Err("it runs"),
@@ -24,7 +25,7 @@ async fn supervise(server: &mut RedisServer) {
     server.start_again().await;
 }
 
-fn with(server: &RedisServer, method: LoadMethod) -> Arc<dyn Engine> {
+pub(super) fn with(server: &RedisServer, method: LoadMethod) -> Arc<dyn Engine> {
     let restarted_by = (method == LoadMethod::Restart).then_some(RestartedBy::Supervisor);
     Settings { redis_load_method: Some(method), redis_restarted_by: restarted_by, ..settings(server) }
         .open(server.scratch().to_owned())
@@ -158,7 +159,7 @@ async fn cut_after<T>(polls: usize, work: impl Future<Output = T>) -> Option<T> 
 }
 
 #[tokio::test]
-async fn redis_agent_that_dies_while_it_loads_leaves_one_of_both_and_a_server_that_keeps_it() {
+async fn redis_agent_that_dies_while_it_loads_in_place_leaves_one_of_both_and_a_server_that_keeps_it() {
     let from = RedisServer::start(&[]).await;
     fill(&from).await;
     let (report, rdb) = dump(&from).await;
@@ -170,7 +171,7 @@ async fn redis_agent_that_dies_while_it_loads_leaves_one_of_both_and_a_server_th
             to.ask::<()>(&["SET", "old", "1"]).await;
             let (old, before) = (to.digest().await, persistence(&to).await);
             let (engine, key) = (with(&to, method), run());
-            engine.stage(&key, source(Some(report.clone()), rdb.clone()), &context()).await.unwrap();
+            engine.stage(&key, in_place(&report, &rdb), &context()).await.unwrap();
             let cx = context();
             let work = cut_after(polls, engine.commit(&key, &cx));
             let done = if method == LoadMethod::Restart {

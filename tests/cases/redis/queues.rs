@@ -13,9 +13,9 @@ use super::methods::load as load_by;
 use super::*;
 
 /// Key by key: DIGEST-VALUE and when it expires.
-type State = BTreeMap<(u32, Vec<u8>), (String, i64)>;
+pub(super) type State = BTreeMap<(u32, Vec<u8>), (String, i64)>;
 
-async fn state(server: &RedisServer) -> State {
+pub(super) async fn state(server: &RedisServer) -> State {
     let mut all = State::new();
     for db in 0..16 {
         let digests = server.digests(db, &[]).await;
@@ -36,7 +36,7 @@ async fn state(server: &RedisServer) -> State {
 }
 
 /// What differs, by name.
-fn differences(now: &State, want: &State) -> Vec<String> {
+pub(super) fn differences(now: &State, want: &State) -> Vec<String> {
     let names: std::collections::BTreeSet<_> = now.keys().chain(want.keys()).collect();
     names
         .into_iter()
@@ -46,7 +46,7 @@ fn differences(now: &State, want: &State) -> Vec<String> {
 }
 
 /// What must be there afterwards, by a rule of the test's own.
-fn expected(set: &State, live: &State, policy: QueuePolicy, is_queue: fn(&[u8]) -> bool) -> State {
+pub(super) fn expected(set: &State, live: &State, policy: QueuePolicy, is_queue: fn(&[u8]) -> bool) -> State {
     let of = |state: &State, queues: bool| {
         state.clone().into_iter().filter(move |((_, key), _)| is_queue(key) == queues).collect::<Vec<_>>()
     };
@@ -57,12 +57,12 @@ fn expected(set: &State, live: &State, policy: QueuePolicy, is_queue: fn(&[u8]) 
     }
 }
 
-fn with_queues(report: &DumpReport, rdb: &[u8], queues: QueuePolicy) -> Arc<dyn Source> {
+pub(super) fn with_queues(report: &DumpReport, rdb: &[u8], queues: QueuePolicy) -> Arc<dyn Source> {
     Arc::new(WithQueues { source: source(Some(report.clone()), rdb.to_vec()), queues })
 }
 
 /// Runs commands given as words of bytes.
-async fn run_all(server: &RedisServer, db: u32, commands: &[&[&[u8]]]) {
+pub(super) async fn run_all(server: &RedisServer, db: u32, commands: &[&[&[u8]]]) {
     let mut connection = server.client().get_multiplexed_async_connection().await.unwrap();
     let mut pipe = redis::pipe();
     pipe.cmd("SELECT").arg(db).ignore();
@@ -131,7 +131,7 @@ async fn odd(server: &RedisServer, who: &str) {
 }
 
 /// By hand, over the names that these tests use.
-fn is_queue_by_hand(key: &[u8]) -> bool {
+pub(super) fn is_queue_by_hand(key: &[u8]) -> bool {
     let known: [&[u8]; 12] = [
         b"queues",
         b"schedule",
@@ -150,7 +150,7 @@ fn is_queue_by_hand(key: &[u8]) -> bool {
 }
 
 /// A server with everything; the other one's queues and data are others.
-async fn full(options: &[&str], who: &str, seed: u64) -> RedisServer {
+pub(super) async fn full(options: &[&str], who: &str, seed: u64) -> RedisServer {
     let server = RedisServer::start(options).await;
     backend::fill(&server.client(), seed, Size::TINY).await.unwrap();
     system_redis::fill(&server.client(), seed + 1, Size::TINY).await.unwrap();

@@ -52,7 +52,7 @@ impl Stand for Redis {
     }
 
     fn keeps_old_data(&self) -> bool {
-        false
+        true
     }
 
     async fn fill(&self) {

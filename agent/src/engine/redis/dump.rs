@@ -117,6 +117,20 @@ pub(super) async fn dump(
     })
 }
 
+/// About how many bytes a dump of what is live would have. An RDB is smaller than the data in memory; how much smaller is not known.
+pub(super) async fn about(server: &Server, settings: &Settings) -> Result<u64> {
+    let info = server.info().await?;
+    let last = match &settings.redis_data_dir {
+        None => 0,
+        Some(folder) => {
+            let name = server.config("dbfilename").await?.unwrap_or_else(|| "dump.rdb".to_owned());
+            // Only an estimate: one that cannot be seen tells nothing.
+            std::fs::metadata(folder.join(name)).map_or(0, |m| m.len())
+        }
+    };
+    Ok(last.max(info.number("used_memory_dataset") / 2))
+}
+
 /// What the server's children do now: a save in progress is of an older instant, and beside any other child none can begin.
 pub(super) fn children(info: &Info) -> Vec<&'static str> {
     ["rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "module_fork_in_progress"]

@@ -7,6 +7,7 @@ mod reload;
 mod replication;
 mod restart;
 
+use std::path::Path;
 use std::time::Duration;
 
 use keepsake_core::error::{Context as _, Error, Kind, Result};
@@ -19,6 +20,7 @@ use super::connection::{Info, Server};
 use super::marker::Marker;
 use super::put_back::PutBack;
 use super::settings::{LoadMethod, Settings};
+use super::stages::step;
 use super::{ARTIFACT, preflight};
 use crate::engine::{CommitReport, Context, Source, StageReport, only_artifact};
 
@@ -31,9 +33,25 @@ pub(super) struct Load<'a> {
     pub(super) marker: &'a Marker,
     pub(super) put_back: &'a PutBack,
     pub(super) source: &'a dyn Source,
+    /// Where the source is a file: handed over as it is, if it lies where the server's files do.
+    pub(super) file: Option<&'a Path>,
+    pub(super) whither: Whither,
+    /// The way that this load took before, which is taken again if it can be.
+    pub(super) before: Option<LoadMethod>,
     pub(super) cx: &'a Context,
     /// To be called right before the live data is changed.
-    pub(super) touching: &'a (dyn Fn() -> Result<()> + Send + Sync),
+    pub(super) touching: &'a (dyn Fn(LoadMethod) -> Result<()> + Send + Sync),
+    /// To be called when it turns out that it was not.
+    pub(super) untouched: &'a (dyn Fn() -> Result<()> + Send + Sync),
+}
+
+/// Whether data is put in the place of other data, or back where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whither {
+    /// To what the server has perhaps never held.
+    Forward,
+    /// To what it held, and can hold.
+    Back,
 }
 
 /// Reads and checks the whole dump.
@@ -44,34 +62,40 @@ pub(super) async fn stage(
     cx: &Context,
 ) -> Result<StageReport> {
     let walked = check(source, cx).await?;
-    let (warnings, _) = admit(server, settings, &walked, source).await?;
+    let (warnings, method) = admit(server, settings, &walked, source).await?;
+    if method != LoadMethod::Replication {
+        lay_out::check_space(settings, &server.info().await?, walked.length, false)?;
+    }
     Ok(StageReport { bytes: walked.length, counts: walked.counts(), warnings })
 }
 
 /// Whether the server can take it, and how.
-async fn admit(
+pub(super) async fn admit(
     server: &Server,
     settings: &Settings,
     walked: &Walked,
     source: &dyn Source,
 ) -> Result<(Vec<String>, LoadMethod)> {
     let warnings = preflight::check_load(server, walked, source.recorded()).await?;
-    let info = server.info().await?;
-    let method = choose(server, settings, &info).await?;
-    if method != LoadMethod::Replication {
-        lay_out::check_space(settings, &info, walked.length)?;
-    }
+    let method = choose(server, settings, &server.info().await?, None).await?;
     Ok((warnings, method))
 }
 
-/// The way to load: the one that was asked for, or the first that this server allows.
+/// The way to load: the one that was asked for, or the one that was taken before, or the first that this server allows.
 ///
 /// # Errors
 /// `Unsupported`, with what stands in the way of each.
-pub(super) async fn choose(server: &Server, settings: &Settings, info: &Info) -> Result<LoadMethod> {
-    let all = [LoadMethod::Replication, LoadMethod::Reload, LoadMethod::Restart];
+pub(super) async fn choose(
+    server: &Server,
+    settings: &Settings,
+    info: &Info,
+    before: Option<LoadMethod>,
+) -> Result<LoadMethod> {
+    let mut methods = vec![LoadMethod::Replication, LoadMethod::Reload, LoadMethod::Restart];
+    methods.sort_by_key(|method| Some(*method) != before);
+    methods.retain(|method| settings.redis_load_method.is_none_or(|asked| asked == *method));
     let mut refusals = Vec::new();
-    for method in settings.redis_load_method.map_or(all.to_vec(), |asked| vec![asked]) {
+    for method in methods {
         let (name, refusal) = match method {
             LoadMethod::Replication => ("replication", replication::refusal(server, settings).await?),
             LoadMethod::Reload => ("reload", reload::refusal(server, settings, info).await?),
@@ -86,7 +110,7 @@ pub(super) async fn choose(server: &Server, settings: &Settings, info: &Info) ->
 }
 
 /// Walks the artifact and compares its counts with the record's.
-async fn check(source: &dyn Source, cx: &Context) -> Result<Walked> {
+pub(super) async fn check(source: &dyn Source, cx: &Context) -> Result<Walked> {
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("checking", length);
     let mut reader = source.open(&name).await?;
@@ -113,16 +137,36 @@ pub(super) fn compare(found: &Counts, recorded: &DumpReport) -> Result<()> {
     ))
 }
 
+/// The server, shut down by a load that was cut off: started again if that is the agent's part, and waited for.
+pub(super) async fn bring_back(settings: &Settings) -> Result<Server> {
+    restart::bring_back(settings, "").await.context("the server was shut down by a load that was cut off: start it")
+}
+
+/// The server, once it has loaded its own data.
+pub(super) async fn wait_until_loaded(settings: &Settings) -> Result<Server> {
+    restart::wait_until_back(settings, "").await
+}
+
 /// Replaces the server's data.
 pub(super) async fn commit(server: &Server, load: Load<'_>) -> Result<CommitReport> {
     // Once more, because the server may be another one than when it was staged.
     let walked = check(load.source, load.cx).await?;
-    let (warnings, method) = admit(server, load.settings, &walked, load.source).await?;
+    let info = server.info().await?;
+    let warnings = match load.whither {
+        Whither::Forward => preflight::check_load(server, &walked, load.source.recorded()).await?,
+        // What it held it can hold.
+        Whither::Back => preflight::refuse(preflight::load_problems(&info)).map(|()| Vec::new())?,
+    };
+    let method = choose(server, load.settings, &info, load.before).await?;
+    if method != LoadMethod::Replication {
+        lay_out::check_space(load.settings, &info, walked.length, lay_out::is_there(&load)?)?;
+    }
     match method {
         LoadMethod::Replication => replication::load(server, &load).await?,
         LoadMethod::Reload => reload::load(server, &load, &walked).await?,
         LoadMethod::Restart => restart::load(server, &load, &walked).await?,
     }
+    step(load.cx, "counting").await;
     // A server that was restarted has hung up.
     let server = Server::connect(load.settings).await?;
     verify(&server, &walked, warnings).await

@@ -32,6 +32,11 @@ impl Marker {
         }
     }
 
+    /// Whether the server may follow an agent.
+    pub(super) fn is_set(&self) -> Result<bool> {
+        self.0.try_exists().map_err(|e| Error::io(format!("look for {} (--scratch)", self.0.display()), e))
+    }
+
     /// The server follows nobody.
     pub(super) fn clear(&self) -> Result<()> {
         match std::fs::remove_file(&self.0) {

@@ -50,6 +50,12 @@ impl PutBack {
         Ok(before)
     }
 
+    /// Whether something is to be put back.
+    pub(super) fn is_owed(&self) -> Result<bool> {
+        let path = self.0.join(BEFORE);
+        path.try_exists().map_err(|e| Error::io(format!("look for {}", path.display()), e))
+    }
+
     /// Puts everything back, if anything was noted, and removes the folder.
     pub(super) async fn settle(&self, server: &Server) -> Result<()> {
         let path = self.0.join(BEFORE);
@@ -62,6 +68,11 @@ impl PutBack {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
         }
+        self.clear()
+    }
+
+    /// Removes the folder, when nothing is to be put back.
+    pub(super) fn clear(&self) -> Result<()> {
         match std::fs::remove_dir_all(&self.0) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove {}", self.0.display()), e))

@@ -1,19 +1,18 @@
 //! The policy for queues: before it is loaded, a dump is spliced from the set's data and, for `keep`, the live server's queues.
 //!
-//! The live data is only read. What is made lies in files without a name, which are gone with whoever holds them, however that ends. A commit splices anew: what
-//! was queued since the stage is kept, too.
+//! The live data is only read. A load in place splices into files without a name, which are gone with whoever holds them, however that ends. The live queues
+//! that count are those of the commit: what was queued since the stage is kept, too.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Seek as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{BufReader, BufWriter, Seek as _, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
+use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::format::background::{Checking, Passing};
 use keepsake_core::format::rdb::{Keys, Part, Spliced, splice};
 use keepsake_core::id::ArtifactName;
@@ -21,14 +20,12 @@ use keepsake_core::queues::{QueuePolicy, is_behind_namespace, is_queue};
 use keepsake_core::record::DumpReport;
 
 use super::connection::Server;
+use super::file::{CHUNK, FileSource, free};
 use super::settings::Settings;
 use super::{ARTIFACT, dump, load};
-use crate::engine::{ArtifactSink, ArtifactSource, Context, Sink, Source, only_artifact};
+use crate::engine::{ArtifactSink, Context, Sink, Source, only_artifact};
 
-/// Bytes given out at a time.
-const CHUNK: usize = 256 << 10;
-
-/// What is loaded under the policy of a source: the source itself, or a splice of it.
+/// What is loaded in place under the policy of a source: the source itself, or a splice of it.
 pub(super) async fn apply(
     server: &Server,
     settings: &Settings,
@@ -40,22 +37,39 @@ pub(super) async fn apply(
     let folder = settings.redis_data_dir.as_deref().unwrap_or(scratch);
     let live = match policy {
         QueuePolicy::Restore => return Ok((from, Vec::new())),
-        QueuePolicy::Keep => {
-            let what = || format!("take the live server's queues into {}, which needs room for them", folder.display());
-            Some(live_queues(server, settings, folder, cx).await.with_context(what)?)
-        }
+        QueuePolicy::Keep => Some(live_queues(server, settings, folder, cx).await?),
         QueuePolicy::Drop => None,
     };
-    let (name, length) = only_artifact(from.as_ref(), ARTIFACT)?;
-    check_space(folder, length.saturating_add(live.as_ref().map_or(0, |live| live.spliced.length)))?;
-    cx.phase("splicing", length);
-    let kept = live.as_ref().map(|live| sum(&live.spliced.databases));
+    let (_, length) = only_artifact(from.as_ref(), ARTIFACT)?;
+    check_space(folder, length.saturating_add(live.as_ref().map_or(0, Live::length)))?;
+    let kept = live.as_ref().map(Live::keys);
     let file = unnamed(folder)?;
-    let mut splicing = Checking::start({
-        let file = file.try_clone().map_err(|e| Error::io("hold the spliced RDB", e))?;
-        move |set| spliced(set, live.map(|live| live.file), file)
-    });
-    let what = || format!("splice artifact {name} into a file in {}", folder.display());
+    let out = file.try_clone().map_err(|e| Error::io("hold the spliced RDB", e))?;
+    let into = || format!("into a file in {}", folder.display());
+    let made = splice_into(from.as_ref(), live.map(|live| live.file), out, cx).await.with_context(into)?;
+    let said = match kept {
+        Some(kept) => told_of_kept(kept),
+        None => told_of_dropped(&made),
+    };
+    // What the load is measured by is what was spliced, no longer what was dumped.
+    let report = DumpReport { counts: made.counts(), ..from.recorded().cloned().unwrap_or_default() };
+    Ok((Arc::new(FileSource::unnamed(file, made.length, report)), vec![said]))
+}
+
+/// Writes the source's data without its queues, and with the live ones if they are given.
+///
+/// # Errors
+/// `Corrupt` when the source does not hold what its record says.
+pub(super) async fn splice_into(
+    from: &dyn Source,
+    live: Option<File>,
+    out: impl Write + Send + 'static,
+    cx: &Context,
+) -> Result<Spliced> {
+    let (name, length) = only_artifact(from, ARTIFACT)?;
+    cx.phase("splicing", length);
+    let mut splicing = Checking::start(move |set| spliced(set, live, out));
+    let what = || format!("splice artifact {name}");
     let mut reader = from.open(&name).await?;
     while let Some(mut chunk) = cx.unless_cancelled(reader.read()).await? {
         cx.advance(chunk.len() as u64);
@@ -70,18 +84,19 @@ pub(super) async fn apply(
     if let Some(recorded) = from.recorded() {
         load::compare(&set.counts(), recorded)?;
     }
-    let said = match policy {
-        QueuePolicy::Keep => {
-            format!("queues: {} keys of the live server are kept, the set's are left out", kept.unwrap_or_default())
-        }
-        QueuePolicy::Restore | QueuePolicy::Drop => {
-            let left_out = sum(&set.databases).saturating_sub(sum(&made.databases));
-            format!("queues: {left_out} keys of the set are left out, the live server's go")
-        }
-    };
-    // What the load is measured by is what was spliced, no longer what was dumped.
-    let report = DumpReport { counts: made.counts(), ..from.recorded().cloned().unwrap_or_default() };
-    Ok((Arc::new(SplicedSource { file: Arc::new(file), length: made.length, report }), vec![said]))
+    Ok(made)
+}
+
+/// What is told of queues that are kept.
+pub(super) fn told_of_kept(keys: u64) -> String {
+    format!("queues: {keys} keys of the live server are kept, the set's are left out")
+}
+
+/// What is told of queues that are dropped.
+pub(super) fn told_of_dropped(made: &Spliced) -> String {
+    let of_set = made.parts.first().map_or(0, |set| sum(&set.databases));
+    let left_out = of_set.saturating_sub(sum(&made.databases));
+    format!("queues: {left_out} keys of the set are left out, the live server's go")
 }
 
 fn sum(databases: &BTreeMap<u64, Keys>) -> u64 {
@@ -89,18 +104,23 @@ fn sum(databases: &BTreeMap<u64, Keys>) -> u64 {
 }
 
 /// The set's data and the live queues, as one.
-fn spliced(set: Passing, live: Option<File>, out: File) -> Result<Spliced> {
-    let foreign = Cell::new(None);
+fn spliced(set: Passing, live: Option<File>, out: impl Write) -> Result<Spliced> {
+    let (foreign, foreign_live) = (Cell::new(None), Cell::new(None));
     let data = |_: u64, name: &[u8]| {
         notice(&foreign, name);
         !is_queue(name)
     };
+    let queues = |_: u64, name: &[u8]| {
+        notice(&foreign_live, name);
+        is_queue(name)
+    };
     let mut parts = vec![Part { rdb: Box::new(set), take: &data }];
     if let Some(live) = live {
-        parts.push(Part { rdb: Box::new(BufReader::new(live)), take: &|_, name| is_queue(name) });
+        parts.push(Part { rdb: Box::new(BufReader::new(live)), take: &queues });
     }
     let made = splice(parts, BufWriter::new(out))?;
     refuse(foreign.take(), "the set")?;
+    refuse(foreign_live.take(), "the live server")?;
     Ok(made)
 }
 
@@ -132,8 +152,7 @@ fn unnamed(folder: &Path) -> Result<File> {
 
 /// Whether there is room for the set and the live queues; the set's own queues, which are the lesser part, are not taken off.
 fn check_space(folder: &Path, length: u64) -> Result<()> {
-    let stat = rustix::fs::statvfs(folder).map_err(|e| Error::io(format!("look at {}", folder.display()), e.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = free(folder)?;
     if free < length {
         return Err(Error::new(
             Kind::Busy,
@@ -147,14 +166,28 @@ fn check_space(folder: &Path, length: u64) -> Result<()> {
 }
 
 /// The live server's queues, and nothing else of it.
-struct Live {
-    file: File,
+pub(super) struct Live {
+    pub(super) file: File,
     spliced: Spliced,
 }
 
-async fn live_queues(server: &Server, settings: &Settings, folder: &Path, cx: &Context) -> Result<Live> {
+impl Live {
+    /// Bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.spliced.length
+    }
+
+    /// How many keys they are.
+    pub(super) fn keys(&self) -> u64 {
+        sum(&self.spliced.databases)
+    }
+}
+
+/// Takes the live queues into a file in this folder that has no name.
+pub(super) async fn live_queues(server: &Server, settings: &Settings, folder: &Path, cx: &Context) -> Result<Live> {
     let sink = QueuesOnly { file: unnamed(folder)?, made: Arc::default() };
-    dump::dump(server, settings, None, &sink, cx).await?;
+    let what = || format!("take the live server's queues into {}, which needs room for them", folder.display());
+    dump::dump(server, settings, None, &sink, cx).await.with_context(what)?;
     let made = sink.made.lock().unwrap_or_else(PoisonError::into_inner).take();
     let spliced = made.ok_or_else(|| Error::new(Kind::Internal, "a dump of the live data was not finished"))?;
     let mut file = sink.file;
@@ -206,52 +239,5 @@ impl ArtifactSink for Taking {
         let made = self.splicing.finish().await?;
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Ok(self.length)
-    }
-}
-
-/// The splice as an engine's source.
-struct SplicedSource {
-    file: Arc<File>,
-    length: u64,
-    report: DumpReport,
-}
-
-#[async_trait]
-impl Source for SplicedSource {
-    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
-        ArtifactName::new(ARTIFACT).map(|name| (name, self.length)).into_iter().collect()
-    }
-
-    fn recorded(&self) -> Option<&DumpReport> {
-        Some(&self.report)
-    }
-
-    async fn open(&self, _: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
-        Ok(Box::new(Reading { file: self.file.clone(), offset: 0 }))
-    }
-}
-
-struct Reading {
-    file: Arc<File>,
-    offset: u64,
-}
-
-#[async_trait]
-impl ArtifactSource for Reading {
-    async fn read(&mut self) -> Result<Option<Bytes>> {
-        let (file, offset) = (self.file.clone(), self.offset);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; CHUNK];
-            file.read_at(&mut buffer, offset).map(|n| {
-                buffer.truncate(n);
-                buffer
-            })
-        });
-        let bytes = read
-            .await
-            .or_kind(Kind::Internal, "read the spliced RDB")?
-            .map_err(|e| Error::io("read the spliced RDB", e))?;
-        self.offset += bytes.len() as u64;
-        Ok((!bytes.is_empty()).then(|| Bytes::from(bytes)))
     }
 }

@@ -31,7 +31,8 @@ pub struct Settings {
     /// Its key (PEM).
     #[arg(long, env = "KEEPSAKE_REDIS_KEY", requires = "redis_cert")]
     pub redis_key: Option<PathBuf>,
-    /// The server's data folder, as this agent sees it. Without it dumps come over the network (PSYNC), and only `replication` loads.
+    /// The server's data folder, as this agent sees it; loads are staged in it. Without it dumps come over the network (PSYNC), only `replication` loads, and
+    /// loads are staged in `--scratch`.
     #[arg(long, env = "KEEPSAKE_REDIS_DATA_DIR")]
     pub redis_data_dir: Option<PathBuf>,
     /// How dumps are loaded; by default the first way that this server allows.
@@ -49,7 +50,8 @@ pub struct Settings {
 }
 
 /// How dumps are loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LoadMethod {
     /// The agent serves the RDB as a master would; the server must know REPLICAOF.
     Replication,

@@ -8,9 +8,11 @@ use tokio::io::AsyncWriteExt;
 
 use super::super::ARTIFACT;
 use super::super::connection::{Info, Server};
+use super::super::file::{free, sync_folder};
 use super::super::settings::Settings;
+use super::super::stages::step;
 use super::Load;
-use crate::engine::only_artifact;
+use crate::engine::{Context, only_artifact};
 
 /// The data folder; the callers' preflight has made sure that there is one.
 pub(super) fn data_folder(settings: &Settings) -> Result<&Path> {
@@ -25,13 +27,11 @@ fn copies(info: &Info) -> u64 {
     if info.speaks_as().0 >= 7 { 1 } else { 2 }
 }
 
-/// Whether there is room for the RDB.
-pub(super) fn check_space(settings: &Settings, info: &Info, length: u64) -> Result<()> {
+/// Whether there is room for the RDB; one that is there already is not written again.
+pub(super) fn check_space(settings: &Settings, info: &Info, length: u64, is_there: bool) -> Result<()> {
     let folder = data_folder(settings)?;
-    let stat = rustix::fs::statvfs(folder)
-        .map_err(|e| Error::io(format!("look at --redis-data-dir {}", folder.display()), e.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let needed = length.saturating_mul(copies(info));
+    let free = free(folder)?;
+    let needed = length.saturating_mul(copies(info) - u64::from(is_there));
     if free < needed {
         return Err(Error::new(
             Kind::Busy,
@@ -44,7 +44,16 @@ pub(super) fn check_space(settings: &Settings, info: &Info, length: u64) -> Resu
     Ok(())
 }
 
-/// Writes the dump into the folder of the load; gives its path.
+/// Whether the RDB lies on the filesystem of the server's files.
+pub(super) fn is_there(load: &Load<'_>) -> Result<bool> {
+    let Some(file) = load.file else { return Ok(false) };
+    let device = |path: &Path| {
+        std::fs::metadata(path).map(|m| m.dev()).map_err(|e| Error::io(format!("look at {}", path.display()), e))
+    };
+    Ok(device(file)? == device(data_folder(load.settings)?)?)
+}
+
+/// Brings the dump into the folder of the load; gives its path.
 pub(super) async fn bring(load: &Load<'_>, length: u64) -> Result<PathBuf> {
     let data = data_folder(load.settings)?;
     let folder = load.put_back.folder();
@@ -52,6 +61,18 @@ pub(super) async fn bring(load: &Load<'_>, length: u64) -> Result<PathBuf> {
     let what = || format!("write {}", path.display());
     std::fs::create_dir_all(folder).map_err(|e| Error::io(what(), e))?;
     give(data, folder)?;
+    if let Some(file) = load.file {
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(what(), e)),
+            _ => {}
+        }
+        // A second name for it: the server never changes an RDB in its place. Where that is not possible it is written.
+        if std::fs::hard_link(file, &path).is_ok() {
+            sync_folder(folder)?;
+            give(data, &path)?;
+            return Ok(path);
+        }
+    }
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&path);
     let mut file = tokio::fs::File::from_std(file.map_err(|e| Error::io(what(), e))?);
     load.cx.phase("writing", length);
@@ -107,38 +128,50 @@ impl Places {
     }
 
     /// Lays the live RDB aside and this one in its place.
-    pub(super) fn replace_rdb(&self, new: &Path, aside: &Path) -> Result<()> {
+    pub(super) async fn replace_rdb(&self, new: &Path, aside: &Path, cx: &Context) -> Result<()> {
         lay_aside(&self.rdb, aside)?;
+        step(cx, "laying the RDB out").await;
         rename(new, &self.rdb)?;
-        sync_folder(&self.rdb)
+        sync_parent(&self.rdb)?;
+        step(cx, "the RDB is laid out").await;
+        Ok(())
     }
 
     /// Lays RDB and AOF aside and this RDB in the place of both, because which of them the server reads is decided by its own
     /// configuration file, which need not say what CONFIG SET said since.
-    pub(super) fn replace_all(&self, new: &Path, aside: &Path, data: &Path) -> Result<()> {
+    pub(super) async fn replace_all(&self, new: &Path, aof: &Path, aside: &Path, cx: &Context) -> Result<()> {
         lay_aside(&self.aof, aside)?;
-        self.replace_rdb(new, aside)?;
+        step(cx, "the AOF is laid aside").await;
+        rename(aof, &self.aof)?;
+        sync_parent(&self.aof)?;
+        step(cx, "the AOF is laid out").await;
+        self.replace_rdb(new, aside, cx).await
+    }
+
+    /// Makes an AOF of this RDB beside it, whole and the server's own, to be put in its place by a rename; gives its path.
+    pub(super) fn make_aof(&self, new: &Path, data: &Path) -> Result<PathBuf> {
+        let made = new.with_file_name("aof");
         if !self.in_folder {
-            copy(&self.rdb, &self.aof)?;
-            give(data, &self.aof)?;
-            return sync_folder(&self.aof);
+            copy(new, &made)?;
+            give(data, &made)?;
+            return Ok(made);
         }
-        let what = || format!("make {}", self.aof.display());
-        std::fs::create_dir(&self.aof).map_err(|e| Error::io(what(), e))?;
+        let what = || format!("make {}", made.display());
+        std::fs::create_dir(&made).map_err(|e| Error::io(what(), e))?;
         let base = format!("{}.1.base.rdb", self.aof_name);
-        let path = self.aof.join(&base);
+        let path = made.join(&base);
         // Neither is ever changed in its place: the server writes a new file and renames it.
-        if std::fs::hard_link(&self.rdb, &path).is_err() {
-            copy(&self.rdb, &path)?;
+        if std::fs::hard_link(new, &path).is_err() {
+            copy(new, &path)?;
         }
-        let manifest = self.aof.join(format!("{}.manifest", self.aof_name));
+        let manifest = made.join(format!("{}.manifest", self.aof_name));
         std::fs::write(&manifest, format!("file {base} seq 1 type b\n")).map_err(|e| Error::io(what(), e))?;
         std::fs::File::open(&manifest).and_then(|f| f.sync_all()).map_err(|e| Error::io(what(), e))?;
-        for path in [&self.aof, &path, &manifest] {
+        for path in [&made, &path, &manifest] {
             give(data, path)?;
         }
-        sync_folder(&manifest)?;
-        sync_folder(&self.aof)
+        sync_folder(&made)?;
+        Ok(made)
     }
 }
 
@@ -164,9 +197,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Makes a rename into the folder of this path survive a crash of the machine.
-fn sync_folder(path: &Path) -> Result<()> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    std::fs::File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::io(format!("write the folder {} to disk", folder.display()), e))
+fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_folder)
 }

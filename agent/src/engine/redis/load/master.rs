@@ -1,5 +1,7 @@
 //! Being a master for one replica, just long enough to give it an RDB.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -11,11 +13,12 @@ use crate::engine::{ArtifactSource, Context};
 /// A replica's words are short.
 const LONGEST_WORD: u64 = 64 << 10;
 
-/// Serves one connection: the handshake, then the RDB, then nothing more until the replica hangs up.
+/// Serves one connection: the handshake, then the RDB, then nothing more until the replica hangs up. `asked_for` is set before the RDB is promised.
 pub(super) async fn serve(
     stream: TcpStream,
     mut source: Box<dyn ArtifactSource>,
     length: u64,
+    asked_for: &AtomicBool,
     cx: &Context,
 ) -> Result<()> {
     let io = |e| Error::io("speak with the server as its master", e);
@@ -37,6 +40,7 @@ pub(super) async fn serve(
         };
         stream.write_all(answer).await.map_err(io)?;
     }
+    asked_for.store(true, Ordering::SeqCst);
     stream.write_all(format!("+FULLRESYNC {REPLID} 0\r\n${length}\r\n").as_bytes()).await.map_err(io)?;
     let mut sent = 0;
     while let Some(chunk) = source.read().await? {

@@ -9,7 +9,8 @@ use keepsake_core::format::rdb::Walked;
 
 use super::super::connection::{Info, Server};
 use super::super::dump::{OTHER_CHILD, wait_for_no_child};
-use super::super::settings::Settings;
+use super::super::settings::{LoadMethod, Settings};
+use super::super::stages::step;
 use super::{Load, lay_out};
 
 /// The server answers when it has read everything.
@@ -36,19 +37,23 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     let info = server.info().await?;
     let places = lay_out::Places::of(server, load.settings, &info).await?;
     let new = lay_out::bring(load, walked.length).await?;
+    step(load.cx, "the RDB is brought").await;
     load.put_back.note(server, &["save"]).await?;
+    step(load.cx, "changing settings").await;
     let reloaded = async {
         // A save that ends now would put the old data in the place of the new file.
         server.set_config("save", "").await?;
         load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
         load.cx.phase("loading", 0);
-        (load.touching)()?;
-        places.replace_rdb(&new, &load.put_back.folder().join("aside"))?;
+        (load.touching)(LoadMethod::Reload)?;
+        step(load.cx, "about to touch").await;
+        places.replace_rdb(&new, &load.put_back.folder().join("aside"), load.cx).await?;
         let patient = Server::connect_patiently(load.settings, READING).await?;
         patient.ask::<()>(&["DEBUG", "RELOAD", "NOSAVE"]).await.context("reload (the server's log says more)")
     };
     let reloaded = reloaded.await;
+    step(load.cx, "making durable").await;
     // Whatever came of it: what the server holds now is what its files must hold.
     let settled = load.put_back.settle(server).await;
     reloaded?;

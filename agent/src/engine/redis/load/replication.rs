@@ -2,6 +2,8 @@
 //!
 //! One command, no restart, and no file in the server's folder.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
@@ -11,7 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::ARTIFACT;
 use super::super::connection::Server;
-use super::super::settings::Settings;
+use super::super::settings::{LoadMethod, Settings};
+use super::super::stages::step;
 use super::{Load, master};
 use crate::engine::only_artifact;
 
@@ -51,36 +54,46 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
     // Written down even when nothing is changed: an agent that finds it makes durable what the server took.
     let over_tls = is_over_tls(server).await?;
     load.put_back.note(server, if over_tls { &["tls-replication"] } else { &[] }).await?;
+    step(cx, "changing settings").await;
     if over_tls {
         server.set_config("tls-replication", "no").await?;
     }
     cx.check()?;
     cx.phase("loading", length);
+    let asked_for = Arc::new(AtomicBool::new(false));
     let serving = {
-        let cx = cx.clone();
+        let (cx, asked_for) = (cx.clone(), asked_for.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let accepted = tokio::time::timeout(FETCH, listener.accept()).await;
             let (stream, _) = accepted
                 .or_kind(Kind::Timeout, format!("the server did not come to fetch the data within {FETCH:?}"))?
                 .map_err(|e| Error::io("accept the server's connection", e))?;
-            master::serve(stream, reader, length, &cx).await
+            master::serve(stream, reader, length, &asked_for, &cx).await
         }))
     };
 
     let host = settings.redis_replication_host.to_string();
     marker.set(&format!("{host} {port}"))?;
-    (load.touching)()?;
+    (load.touching)(LoadMethod::Replication)?;
+    step(cx, "about to touch").await;
+    cx.phase("loading", length);
     let loaded = async {
         server.ask::<()>(&[follow, &host, &port.to_string()]).await?;
         wait_for_link(server, serving).await
     };
     let loaded = loaded.await;
+    step(cx, "making it a master again").await;
     // Whatever came of it: a server that stays a replica of this agent refuses all writes.
     let freed = server.follow_nobody().await.context("make the server a master again (REPLICAOF NO ONE)");
     if freed.is_ok() {
         marker.clear()?;
+        // It dropped nothing of its own before it was promised something else. While the other end of it lives, nobody knows.
+        let promised = Arc::into_inner(asked_for).is_none_or(AtomicBool::into_inner);
+        if loaded.is_err() && !promised {
+            (load.untouched)()?;
+        }
     }
-    cx.phase("making durable", 0);
+    step(cx, "making durable").await;
     let settled = load.put_back.settle(server).await;
     loaded.context("the server took the data as a replica")?;
     freed?;

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::super::connection::{Info, Server};
 use super::super::dump::{OTHER_CHILD, wait_for_no_child};
-use super::super::settings::{RestartedBy, Settings};
+use super::super::settings::{LoadMethod, RestartedBy, Settings};
+use super::super::stages::step;
 use super::{Load, lay_out};
 use crate::process::Tool;
 
@@ -36,7 +37,10 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     let data = lay_out::data_folder(load.settings)?;
     let places = lay_out::Places::of(server, load.settings, &info).await?;
     let new = lay_out::bring(load, walked.length).await?;
+    let aof = places.make_aof(&new, data)?;
+    step(load.cx, "the RDB is brought").await;
     load.put_back.note(server, &["appendonly", "save"]).await?;
+    step(load.cx, "changing settings").await;
     let aside = load.put_back.folder().join("aside");
     let prepared = async {
         // From here on the server writes none of the files that are about to be replaced.
@@ -44,15 +48,16 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         server.set_config("appendonly", "no").await?;
         load.cx.unless_cancelled(wait_for_no_child(server, OTHER_CHILD)).await?;
         load.cx.check()?;
-        (load.touching)()?;
-        places.replace_all(&new, &aside, data)
+        (load.touching)(LoadMethod::Restart)?;
+        step(load.cx, "about to touch").await;
+        places.replace_all(&new, &aof, &aside, load.cx).await
     };
     if let Err(e) = prepared.await {
         // It still holds the old data, and makes it durable again.
         load.put_back.settle(server).await.context("after a load that failed")?;
         return Err(e);
     }
-    load.cx.phase("restarting", 0);
+    step(load.cx, "restarting").await;
     let before = info.get("run_id").unwrap_or_default().to_owned();
     // It hangs up instead of answering; whether it went is seen by who answers afterwards.
     let asked = server.ask::<()>(&["SHUTDOWN", "NOSAVE"]).await;
@@ -60,16 +65,21 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         load.put_back.settle(server).await.context("after a load that failed")?;
         return Err(Error::new(Kind::Unavailable, format!("the server did not shut down: {}", e.chain())));
     }
-    if let (Some(RestartedBy::Command), Some(program)) =
-        (load.settings.redis_restarted_by, &load.settings.redis_restart_command)
-    {
-        let started = Tool::new(&program.display().to_string()).output().await;
-        started.with_context(|| format!("start the server; what it held before is in {}", aside.display()))?;
-    }
-    let server = wait_until_back(load.settings, &before)
+    step(load.cx, "waiting until the server is back").await;
+    let server = bring_back(load.settings, &before)
         .await
         .with_context(|| format!("start it by hand; what it held before is in {}", aside.display()))?;
+    step(load.cx, "making durable").await;
     load.put_back.settle(&server).await
+}
+
+/// Starts the server, if that is the agent's part, and waits until another run of it than `before` has loaded its data.
+pub(super) async fn bring_back(settings: &Settings, before: &str) -> Result<Server> {
+    if let (Some(RestartedBy::Command), Some(program)) = (settings.redis_restarted_by, &settings.redis_restart_command)
+    {
+        Tool::new(&program.display().to_string()).output().await.context("start the server")?;
+    }
+    wait_until_back(settings, before).await
 }
 
 async fn still_there(settings: &Settings, run_id: &str) -> bool {
@@ -80,7 +90,7 @@ async fn still_there(settings: &Settings, run_id: &str) -> bool {
 }
 
 /// Waits until another run of the server has loaded its data.
-async fn wait_until_back(settings: &Settings, before: &str) -> Result<Server> {
+pub(super) async fn wait_until_back(settings: &Settings, before: &str) -> Result<Server> {
     let mut since = Instant::now();
     let mut moved = String::new();
     loop {
