@@ -1,8 +1,10 @@
 //! Each server in full: what its database is set to, encodings, TLS.
 
+use keepsake_core::id::{Epoch, RunId, RunKey};
 use keepsake_tests::certs::Authority;
 use keepsake_tests::child::give_to_servers;
 use keepsake_tests::scratch::Scratch;
+use keepsake_tests::steps::context;
 
 use super::*;
 
@@ -105,6 +107,33 @@ async fn tls(name: &str) {
     finding.works();
 }
 
+/// A staged load is put in place, taken back, put in place again and ended.
+async fn there_and_back(name: &str) {
+    let Some((root, _, finding)) = server(name, "staged load there and back") else { return };
+    let server = start(&root).await;
+    fill(&server, 1).await;
+    let full = rows(&server).await;
+    let engine = engine(&server, &root, ROLE);
+    let made = Arc::new(dump(&engine).await);
+    server.run_as(ROLE, DATABASE, &zync::wreck()).await;
+    let (old, cx) = (server.digests(DATABASE).await, context());
+    let key = RunKey { run: RunId::generate(), installation: "test".parse().unwrap(), epoch: Epoch(1) };
+    for finally in [false, true] {
+        engine.stage(&key, made.clone(), &cx).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        engine.commit(&key, &cx).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        assert_eq!(server.digests(DATABASE).await, full);
+        if finally {
+            engine.finalize(&key, &cx).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        } else {
+            engine.rollback(&key, &cx).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+            assert_eq!(server.digests(DATABASE).await, old);
+        }
+        assert_eq!(engine.describe().await.unwrap().loads, []);
+    }
+    assert_eq!(server.digests(DATABASE).await, full);
+    finding.works();
+}
+
 macro_rules! trials {
     ($($name:ident: $root:literal,)*) => {
         $(mod $name {
@@ -114,6 +143,8 @@ macro_rules! trials {
             async fn other_encodings() { super::other_encodings($root).await; }
             #[tokio::test]
             async fn tls() { super::tls($root).await; }
+            #[tokio::test]
+            async fn there_and_back() { super::there_and_back($root).await; }
         })*
     };
 }
