@@ -3,6 +3,7 @@
 //! The steps of a stage go together. A backup goes on without a component that failed, and its set is then partial. A restore that
 //! fails is unwound step by step, latest first; what cannot be undone is said, and the run is stuck.
 
+mod attachments;
 pub mod claim;
 pub mod cut;
 pub mod event;

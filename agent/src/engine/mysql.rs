@@ -5,6 +5,7 @@
 //! database is touched, and proven by counting afterwards. Passwords reach a tool by its environment only, and nothing that
 //! a failing load prints can carry a row.
 
+mod attachments;
 mod commit;
 mod definers;
 mod dump;

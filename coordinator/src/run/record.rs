@@ -13,6 +13,7 @@ const SCHEMA: &str = "schema_migrations";
 
 impl Runner<'_> {
     pub(super) async fn record(&self, sealing: Sealing) -> Result<Record> {
+        let rows_without_file = self.rows_without_file().await;
         let outputs = self.outputs.lock().await;
         let mut components = Vec::new();
         for step in self.plan.steps() {
@@ -61,6 +62,7 @@ impl Runner<'_> {
             no_cut,
             release,
             left_out,
+            rows_without_file,
             components,
         })
     }
