@@ -7,6 +7,7 @@
 pub mod files;
 pub mod in_place;
 pub mod mysql;
+pub mod paths;
 pub mod postgres;
 pub mod redis;
 pub mod registry;
@@ -189,6 +190,8 @@ pub trait ArtifactSource: Send {
 pub struct Context {
     /// Ends the operation. What is left behind when it wins is said at each place that waits on it.
     pub cancel: CancellationToken,
+    /// Takes paths of files that a dump tells besides its artifacts.
+    pub paths: paths::Paths,
     progress: Arc<watch::Sender<Progress>>,
     /// The artifact that this part of the operation is about.
     artifact: Option<ArtifactName>,
@@ -213,13 +216,20 @@ impl Context {
     /// A context and the receiver of its progress.
     pub fn new(cancel: CancellationToken) -> (Self, watch::Receiver<Progress>) {
         let (progress, receiver) = watch::channel(Progress::default());
-        (Self { cancel, progress: Arc::new(progress), artifact: None }, receiver)
+        let paths = paths::Paths::default();
+        (Self { cancel, paths, progress: Arc::new(progress), artifact: None }, receiver)
     }
 
     /// The same for a part of the operation that is about one of several artifacts.
     #[must_use]
     pub fn of_artifact(&self, name: &ArtifactName) -> Self {
         Self { artifact: Some(name.clone()), ..self.clone() }
+    }
+
+    /// The same, but paths that a dump tells are kept in this folder.
+    #[must_use]
+    pub fn keeping_paths(self, folder: &std::path::Path) -> Self {
+        Self { paths: paths::Paths::kept_in(folder), ..self }
     }
 
     /// Begins a phase; `expected` bytes are 0 if unknown.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use table::{Limits, Table, Turn};
 
+use crate::engine::paths::Kept;
 use crate::engine::{CommitReport, Progress, StageReport};
 
 /// What came of an operation that succeeded.
@@ -27,9 +28,11 @@ pub enum Done {
         /// Where.
         place: Place,
         /// What the engine says.
-        report: DumpReport,
+        report: Box<DumpReport>,
         /// Where the bytes are.
         artifacts: Vec<ArtifactRecord>,
+        /// Paths that it tells besides, or why they are not known.
+        paths: Result<Option<Kept>, Failure>,
     },
     /// A dump is staged.
     Staged(StageReport),

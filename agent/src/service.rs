@@ -2,6 +2,7 @@
 
 mod calls;
 mod hold;
+mod paths;
 mod watch;
 
 use std::path::PathBuf;
@@ -103,6 +104,7 @@ impl Service {
 #[tonic::async_trait]
 impl v1::agent_server::Agent for Service {
     type WatchStream = ReceiverStream<std::result::Result<v1::WatchResponse, Status>>;
+    type PathsStream = ReceiverStream<std::result::Result<v1::PathsResponse, Status>>;
     type HoldStream = ReceiverStream<std::result::Result<v1::HoldResponse, Status>>;
     type DumpStream = ReceiverStream<std::result::Result<v1::DumpResponse, Status>>;
 
@@ -198,6 +200,14 @@ impl v1::agent_server::Agent for Service {
     ) -> std::result::Result<Response<Self::WatchStream>, Status> {
         // Whoever may start an operation may watch it; its report tells no data, so the lesser of the two roles is enough.
         self.answer("Watch", Role::Read, request, |r| about(r.key.as_ref()), async |inner, r| inner.watch(r.key)).await
+    }
+
+    async fn paths(
+        &self,
+        request: Request<v1::PathsRequest>,
+    ) -> std::result::Result<Response<Self::PathsStream>, Status> {
+        self.answer("Paths", Role::Backup, request, |r| about(r.key.as_ref()), async |inner, r| inner.paths(r.key))
+            .await
     }
 
     async fn cancel(

@@ -5,7 +5,7 @@ pub mod grpc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, RunKey, SetId, StepId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, Counts, DumpRecord, Sealing};
@@ -99,6 +99,22 @@ pub enum Opening {
     None,
 }
 
+/// A path that a dump tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPath {
+    /// Below the volume's root; empty when where a row's file is cannot be told.
+    pub path: Vec<u8>,
+    /// The row that names it; empty for a file that the dump has.
+    pub row: String,
+}
+
+/// Paths as they come, batch by batch.
+#[async_trait]
+pub trait Paths: Send {
+    /// The next ones; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<NamedPath>>>;
+}
+
 /// The agents of one installation. Every operation may be called again under the same key: it attaches.
 #[async_trait]
 pub trait Fleet: Send + Sync {
@@ -120,6 +136,10 @@ pub trait Fleet: Send + Sync {
     async fn rollback(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()>;
     /// Drops what a rollback would need.
     async fn finalize(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<()>;
+    /// The paths that a finished dump tells besides its artifacts: files that it has, or that its rows name.
+    async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
+        Err(Error::new(Kind::Unsupported, format!("{component} tells no paths of the dump {}", key.step)))
+    }
     /// Asks every operation of a run on this component to stop; returns how many were running.
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize>;
 }

@@ -4,6 +4,7 @@
 //! one before would have. A backup goes on without a component that failed, and its set is then partial. A restore that fails before its point of no return is
 //! unwound step by step, latest first; after it, it halts, and goes forward when it is resumed.
 
+mod attachments;
 pub mod claim;
 pub mod cut;
 pub mod event;

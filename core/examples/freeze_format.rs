@@ -84,6 +84,7 @@ async fn main() {
         no_cut: None,
         release: BTreeMap::new(),
         left_out: Vec::new(),
+        rows_without_file: None,
         components,
     };
     let (bytes, signature) = sign_record(&signing, &record).unwrap();

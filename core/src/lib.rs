@@ -3,6 +3,7 @@
 //! Nothing here knows gRPC, Kubernetes or a datastore. Agent and coordinator both build on this crate, so a rule about
 //! what counts as a backup is written once. The format itself is described for people in `docs/format.md`.
 
+pub mod attachments;
 pub mod clock;
 pub mod error;
 pub mod format;

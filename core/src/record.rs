@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::attachments::RowsWithoutFile;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ArtifactName, Attempt, Component, EngineName, Epoch, Installation, RepositoryId, SetId};
 
@@ -61,6 +62,9 @@ pub struct Record {
     /// What was asked for but is not in the set by choice (`--component`), by name.
     #[serde(default)]
     pub left_out: Vec<Component>,
+    /// Rows of the system database whose file is not in the set; absent where the set has not both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_without_file: Option<RowsWithoutFile>,
     /// One entry per component asked for.
     pub components: Vec<ComponentRecord>,
 }

@@ -1,6 +1,7 @@
 //! All cases in one binary, so that it links once.
 
 mod architecture;
+mod attachments;
 mod by_hand;
 mod conformance;
 mod crash;

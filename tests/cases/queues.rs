@@ -68,6 +68,7 @@ fn record() -> Record {
         no_cut: None,
         release: Facts::new(),
         left_out: Vec::new(),
+        rows_without_file: None,
         components: vec![
             dumped("system-mysql", "mysql", Facts::new()),
             dumped("backend-redis", "redis", facts(&[("resque:queue:priority", 12), ("resque:failed", 1)])),

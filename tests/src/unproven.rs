@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use keepsake_coordinator::app::App;
 use keepsake_coordinator::fleet::grpc::GrpcFleet;
-use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Progress};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Paths, Progress};
 use keepsake_coordinator::inventory::{Found, Inventory};
 use keepsake_coordinator::plan::{self, Plan, Step};
 use keepsake_coordinator::run::event::{Event, Outcome};
@@ -94,6 +94,10 @@ impl Fleet for Late<'_> {
 
     async fn stage(&self, order: &LoadOrder<'_>, progress: OnProgress<'_>) -> Result<LoadReport> {
         self.inner.stage(order, progress).await
+    }
+
+    async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
+        self.inner.paths(component, key).await
     }
 
     async fn commit(&self, component: &Component, key: &OpKey, progress: OnProgress<'_>) -> Result<LoadReport> {

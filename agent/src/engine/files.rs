@@ -126,7 +126,8 @@ impl Engine for Files {
         let _stops_with_us = stop.clone().drop_guard();
         let (outlet, mut chunks) = pipe::outlet(stop);
         let root = self.settings.files_root.clone();
-        let walk = tokio::task::spawn_blocking(move || dump::dump(&root, outlet));
+        let paths = cx.paths.clone();
+        let walk = tokio::task::spawn_blocking(move || dump::dump(&root, outlet, paths));
         let written = cx
             .unless_cancelled(async {
                 let mut written = 0_u64;

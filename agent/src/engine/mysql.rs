@@ -6,6 +6,7 @@
 //! data only when that is asked for, `in_place`). What a load knows is in the server (`shadow`). Passwords reach a tool by its environment only, and nothing that
 //! a failing load prints can carry a row.
 
+mod attachments;
 mod broken;
 mod busy;
 mod check;

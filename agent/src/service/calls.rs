@@ -9,6 +9,7 @@ use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
 use keepsake_core::queues::QueuePolicy;
+use keepsake_core::record::Failure;
 use keepsake_core::repository::probe_put;
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::convert;
@@ -90,11 +91,12 @@ impl Inner {
             what.push_str(" under hold ");
             what.push_str(&request.hold);
         }
-        let (holds, run) = (self.holds.clone(), key.0.clone());
+        let (holds, run, scratch) = (self.holds.clone(), key.0.clone(), self.scratch.clone());
         let work = move |cx: Context| {
             // Only when it is begun, not when it is attached to.
             let held = (!request.hold.is_empty()).then(|| holds.prepared(&request.hold, &run)).transpose();
             async move {
+                let cx = cx.keeping_paths(&scratch);
                 let sink = RepositorySink::new(store, budget, sealer, place.clone());
                 // Dropped when cancelled: tools are killed, segments stop, what was stored is a stray.
                 let report = cx.unless_cancelled(engine.dump(held?, &sink, &cx)).await?;
@@ -102,7 +104,8 @@ impl Inner {
                 if artifacts.is_empty() {
                     return Err(Error::new(Kind::Internal, "the engine finished no artifact"));
                 }
-                Ok(Done::Dumped { place, report, artifacts })
+                let paths = cx.paths.finish().map_err(|e| Failure::from(&e));
+                Ok(Done::Dumped { place, report: Box::new(report), artifacts, paths })
             }
         };
         self.table.start(key, what, work).await

@@ -93,7 +93,7 @@ fn answers(outcome: &Outcome) -> Vec<Answer> {
         Ok(Done::Committed(report)) => vec![event(Event::Committed(commit_report(report)))],
         Ok(Done::RolledBack) => vec![event(Event::RolledBack(v1::Nothing {}))],
         Ok(Done::Finalized) => vec![event(Event::Finalized(v1::Nothing {}))],
-        Ok(Done::Dumped { place, report, artifacts }) => {
+        Ok(Done::Dumped { place, report, artifacts, .. }) => {
             let mut all = Vec::new();
             let mut heads = Vec::new();
             for artifact in artifacts {

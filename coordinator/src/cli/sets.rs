@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keepsake_core::attachments::RowsWithoutFile;
 use keepsake_core::error::Result;
 use keepsake_core::record::{ComponentRecord, Cut, Record};
 use serde::Serialize;
@@ -72,8 +73,27 @@ fn told(record: &Record) -> String {
         (None, Some(why)) => out.push_str(&format!("no cut        {why}\n")),
         (None, None) => {}
     }
+    if let Some(found) = &record.rows_without_file {
+        out.push_str(&rows_without_file(found));
+    }
     for entry in &record.components {
         out.push_str(&component(entry));
+    }
+    out
+}
+
+/// Rows of the system database whose file the set lacks.
+fn rows_without_file(found: &RowsWithoutFile) -> String {
+    let mut out = format!("without file  {} rows name a file that is not in the set\n", found.total);
+    for row in &found.rows {
+        out.push_str(&format!("              {:16} {}\n", row.row, row.path.escape_debug()));
+    }
+    let more = found.total.saturating_sub(found.rows.len() as u64);
+    if more > 0 {
+        out.push_str(&format!("              and {more} more, which the record does not list\n"));
+    }
+    if let Some(why) = &found.unknown {
+        out.push_str(&format!("              not known of all: {why}\n"));
     }
     out
 }

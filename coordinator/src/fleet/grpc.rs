@@ -5,6 +5,7 @@
 
 mod hold;
 mod operation;
+mod paths;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use keepsake_proto::tls::peer_certificate;
 use keepsake_proto::v1::{self, watch_response::Event};
 
 use self::operation::{Start, Told};
-use super::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening};
+use super::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Paths};
 use crate::inventory::{Found, Staged};
 use crate::topology::{InstallationSettings, TlsFiles};
 
@@ -238,6 +239,10 @@ impl Fleet for GrpcFleet {
             Event::Finalized(_) => Ok(()),
             _ => Err(unexpected("a finalize")),
         }
+    }
+
+    async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
+        self.told_paths(component, key).await
     }
 
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {

@@ -11,6 +11,7 @@ use crate::plan::restore::preflight::SCHEMA;
 
 impl Runner<'_> {
     pub(super) async fn record(&self, sealing: Sealing) -> Result<Record> {
+        let rows_without_file = self.rows_without_file().await;
         let status = self.status.lock().await;
         let results = &status.results;
         let mut components = Vec::new();
@@ -62,6 +63,7 @@ impl Runner<'_> {
             no_cut,
             release,
             left_out: left_out.to_vec(),
+            rows_without_file,
             components,
         })
     }

@@ -135,6 +135,7 @@ async fn make_set(repository: &Repository, store: &Store, keys: &Keys, epoch: u6
         no_cut: None,
         release: BTreeMap::new(),
         left_out: Vec::new(),
+        rows_without_file: None,
         components,
     };
     let (bytes, signature) = sign_record(&keys.signing, &record)?;

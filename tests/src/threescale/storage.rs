@@ -9,6 +9,15 @@ use std::path::Path;
 
 use super::{Numbers, Size};
 
+/// Files that rows of the system database name, and those rows.
+pub const ATTACHMENTS: [(&str, &str); 5] = [
+    ("tenant/2/profiles/logos/original/logo.png", "profiles 1"),
+    ("tenant/2020/02/02/my logo-dc0b26879824b015.png", "cms_files 1"),
+    ("tenant/2020/02/02/ü.tar-5a8d433119e96241.gz", "cms_files 2"),
+    ("tenant/3/profiles/logos/original/logo.", "profiles 2"),
+    ("tenant/invoices/2/pdfs/original/invoice-2.pdf", "invoices 2"),
+];
+
 /// Fills an empty folder.
 pub fn fill(root: &Path, seed: u64, size: Size) {
     let mut numbers = Numbers::new(seed ^ 0xf11e);
@@ -22,6 +31,11 @@ pub fn fill(root: &Path, seed: u64, size: Size) {
     fs::write(portal.join("-rf"), "").expect("write a file");
     fs::write(portal.join("line\nbreak"), "x").expect("write a file");
     fs::write(portal.join("ü".repeat(120)), "long name").expect("write a file");
+    for (path, _) in ATTACHMENTS {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("make folders");
+        fs::write(path, "attached").expect("write a file");
+    }
     let deep = (0..30).fold(root.join("deep"), |path, n| path.join(format!("a-folder-with-a-rather-long-name-{n}")));
     fs::create_dir_all(&deep).expect("make folders");
     fs::write(deep.join("bottom.txt"), "here").expect("write a file");

@@ -10,7 +10,7 @@ const TABLES: &[(&str, &str)] = &[
         "accounts",
         "id bigint NOT NULL AUTO_INCREMENT, org_name varchar(255) NOT NULL DEFAULT '', provider tinyint(1) DEFAULT 0, buyer tinyint(1) DEFAULT 0, \
          provider_account_id bigint DEFAULT NULL, master tinyint(1) DEFAULT NULL, state varchar(255) DEFAULT NULL, default_service_id bigint DEFAULT NULL, \
-         paid_at datetime DEFAULT NULL, tenant_id bigint DEFAULT NULL, created_at datetime NOT NULL, PRIMARY KEY (id), UNIQUE KEY index_accounts_on_master (master)",
+         paid_at datetime DEFAULT NULL, tenant_id bigint DEFAULT NULL, created_at datetime NOT NULL, s3_prefix varchar(255) DEFAULT NULL, PRIMARY KEY (id), UNIQUE KEY index_accounts_on_master (master)",
     ),
     (
         "services",
@@ -54,7 +54,16 @@ const TABLES: &[(&str, &str)] = &[
     (
         "invoices",
         "id bigint NOT NULL AUTO_INCREMENT, provider_account_id bigint DEFAULT NULL, due_on date DEFAULT NULL, period date DEFAULT NULL, \
-         friendly_id varchar(255) NOT NULL DEFAULT 'fix', tenant_id bigint DEFAULT NULL, PRIMARY KEY (id)",
+         friendly_id varchar(255) NOT NULL DEFAULT 'fix', tenant_id bigint DEFAULT NULL, pdf_file_name varchar(255) DEFAULT NULL, PRIMARY KEY (id)",
+    ),
+    (
+        "cms_files",
+        "id bigint NOT NULL AUTO_INCREMENT, provider_id bigint NOT NULL, attachment_updated_at datetime DEFAULT NULL, attachment_file_name varchar(255) DEFAULT NULL, \
+         random_secret varchar(255) DEFAULT NULL, path varchar(255) DEFAULT NULL, created_at datetime DEFAULT NULL, tenant_id bigint DEFAULT NULL, PRIMARY KEY (id)",
+    ),
+    (
+        "profiles",
+        "id bigint NOT NULL AUTO_INCREMENT, account_id bigint NOT NULL, logo_file_name varchar(255) DEFAULT NULL, tenant_id bigint DEFAULT NULL, PRIMARY KEY (id)",
     ),
     (
         "policies",
@@ -66,6 +75,17 @@ const TABLES: &[(&str, &str)] = &[
         "id bigint NOT NULL AUTO_INCREMENT, invoice_id bigint DEFAULT NULL, cost decimal(20,4) NOT NULL DEFAULT 0.0000, PRIMARY KEY (id), \
          CONSTRAINT fk_line_items_invoice FOREIGN KEY (invoice_id) REFERENCES invoices (id)",
     ),
+];
+
+/// Rows that name files; [`super::storage`] has those files.
+const ATTACHMENTS: [(&str, &str); 2] = [
+    (
+        "cms_files",
+        "(1, 2, '2020-02-02 20:20:20', 'my logo.png', 'dc0b26879824b015', '/my logo.png', '2020-01-01 00:00:00', 2), \
+         (2, 2, NULL, 'ü.tar.gz', '5a8d433119e96241', '/ü', '2020-02-02 20:20:20', 2), (3, 2, NULL, NULL, NULL, '/nothing', NULL, 2)",
+    ),
+    // The logo of a buyer is kept with his provider's.
+    ("profiles", "(1, 2, 'logo.png', 2), (2, 3, 'logo', 2), (3, 1, NULL, NULL)"),
 ];
 
 /// The statements that make and fill a database; run them one by one in a session of the database, as root.
@@ -95,8 +115,9 @@ fn rows(sql: &mut Vec<String>, seed: u64, size: Size) {
     let mut numbers = Numbers::new(seed);
     sql.push("INSERT INTO schema_migrations VALUES ('20260101000000'), ('20260619102359')".to_owned());
     sql.push(
-        "INSERT INTO accounts VALUES (1, 'Master', 1, 0, NULL, 1, 'approved', 1, NULL, NULL, '2020-02-02 20:20:20'), \
-         (2, 'Tenant', 1, 0, 1, NULL, 'approved', 2, '0000-00-00 00:00:00', 2, '2020-02-02 20:20:20')"
+        "INSERT INTO accounts VALUES (1, 'Master', 1, 0, NULL, 1, 'approved', 1, NULL, NULL, '2020-02-02 20:20:20', NULL), \
+         (2, 'Tenant', 1, 0, 1, NULL, 'approved', 2, '0000-00-00 00:00:00', 2, '2020-02-02 20:20:20', 'Tenant'), \
+         (3, 'Buyer', 0, 1, 2, NULL, 'approved', NULL, NULL, 2, '2020-02-02 20:20:20', NULL)"
             .to_owned(),
     );
     sql.push(
@@ -111,7 +132,10 @@ fn rows(sql: &mut Vec<String>, seed: u64, size: Size) {
     );
     sql.push("INSERT INTO usage_limits VALUES (1, 1, 'day', 9223372036854775807, 1, 'Plan', 2)".to_owned());
     sql.push(format!("INSERT INTO service_tokens VALUES (1, 2, '{}', 2)", numbers.key()));
-    sql.push("INSERT INTO invoices VALUES (1, 2, '0000-00-00', '2026-11-01', 'fix', NULL), (2, 2, '2026-11-30', '2026-11-01', '2026-00000001', 2)".to_owned());
+    sql.push("INSERT INTO invoices VALUES (1, 2, '0000-00-00', '2026-11-01', 'fix', NULL, NULL), (2, 2, '2026-11-30', '2026-11-01', '2026-00000001', 2, 'invoice-2.pdf')".to_owned());
+    for (table, values) in ATTACHMENTS {
+        sql.push(format!("INSERT INTO {table} VALUES {values}"));
+    }
     sql.push("INSERT INTO line_items VALUES (1, 1, 12.3400), (2, 2, 0.0001)".to_owned());
     let all: Vec<u8> = (0..=255).collect();
     for blob in [all, numbers.bytes(5_000), Vec::new(), b"\0'\\\x1a--\n;".to_vec()] {

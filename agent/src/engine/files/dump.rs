@@ -12,6 +12,7 @@ use keepsake_core::format::tar::{Body, END, Entry, Extent, File, Tally, encode, 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::paths::Paths;
 use super::loads::live;
 use super::pipe::Outlet;
 use super::sparse::extents;
@@ -32,10 +33,11 @@ pub(super) struct Dumped {
 }
 
 /// Writes the archive of everything below a folder.
-pub(super) fn dump(root: &Path, out: Outlet) -> Result<Dumped> {
+pub(super) fn dump(root: &Path, out: Outlet, paths: Paths) -> Result<Dumped> {
     let root = Root::open(root, &Steps::default())?;
     let before = live(&root)?;
-    let mut dumper = Dumper { out, tally: Tally::default(), notes: Notes::default(), linked: HashMap::new() };
+    paths.begin();
+    let mut dumper = Dumper { out, paths, tally: Tally::default(), notes: Notes::default(), linked: HashMap::new() };
     walk_root(&root, &mut dumper)?;
     if live(&root)? != before {
         return Err(Error::new(
@@ -49,6 +51,8 @@ pub(super) fn dump(root: &Path, out: Outlet) -> Result<Dumped> {
 
 struct Dumper {
     out: Outlet,
+    /// Told every name that is not a folder's.
+    paths: Paths,
     tally: Tally,
     notes: Notes,
     /// Files with more than one name: the name they were stored under, and how many names are still to come.
@@ -107,6 +111,9 @@ impl Dumper {
         self.out.put(&encode(entry))?;
         if !entry.path.is_empty() {
             self.tally.add(&entry.body);
+        }
+        if entry.body != Body::Directory {
+            self.paths.add(&entry.path, "");
         }
         Ok(())
     }

@@ -64,12 +64,6 @@ impl<'a> Swap<'a> {
                     self.bring_back(name)?;
                 }
             }
-            // Those whose new file had not come, or had gone again, when it was interrupted.
-            for name in list(new)?.iter() {
-                if !self.is_ours(name)? {
-                    self.bring_back(name)?;
-                }
-            }
             self.sync()?;
             folder.set_state(State::MovingOut)?;
         }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use keepsake_core::attachments::ATTACHMENTS;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::record::{Counts, DumpReport, Facts, ToolRecord};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 
+use super::attachments::Rows;
 use super::preflight::PACKET_ROOM;
 use super::server::Server;
 use super::{Mysql, facts, fingerprint, groups, memory, parts, privileges, shadow, tools};
@@ -40,6 +42,8 @@ pub(super) struct Ready {
     parts: facts::Parts,
     /// How many tools there is room for.
     tools: usize,
+    /// What will tell which files rows name; none where the database is another, or that could not be asked.
+    rows: Option<Rows>,
 }
 
 /// Looks at everything that a dump needs to know beforehand.
@@ -71,9 +75,16 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
             memory::tools_that_fit(limit, largest, engine.dump_processes)?
         }
     };
+    let rows = match Rows::find(engine, server).await {
+        Ok(rows) => rows,
+        Err(e) => {
+            warnings.push(format!("which files rows name was not asked: {}", e.chain()));
+            None
+        }
+    };
     let position = facts::position(server).await;
     let before = fingerprint::take(server, database).await?;
-    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts, tools })
+    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts, tools, rows })
 }
 
 /// Dumps the database. With what a hold made ready, the tool is started at once.
@@ -84,18 +95,25 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
         Some(ready) => ready,
         None => made_ready(engine, &mut Server::connect(&engine.address).await?).await?,
     };
-    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts, tools } =
+    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts, tools, rows } =
         ready;
 
     cx.phase("dumping", size);
     // Only while writes are held are the snapshots of several tools the same.
     let groups = if is_held { groups::Groups::balanced(parts, tools) } else { None };
-    let (Streamed { summary, snapshot_opened }, unfinished) = if let Some(groups) = &groups {
-        (Box::pin(groups::run(engine, &tool, groups, out, cx)).await?, None)
-    } else {
-        let (streamed, artifact) = Box::pin(in_one_stream(engine, &tool, out, cx)).await?;
-        (streamed, Some(artifact))
+    let rows = opened(rows, cx).await;
+    let dumping = async {
+        if let Some(groups) = &groups {
+            Ok::<_, Error>((Box::pin(groups::run(engine, &tool, groups, out, cx)).await?, None))
+        } else {
+            let (streamed, artifact) = Box::pin(in_one_stream(engine, &tool, out, cx)).await?;
+            Ok((streamed, Some(artifact)))
+        }
     };
+    // At once, so that its snapshot is not kept open for long.
+    let (dumped, named) = tokio::join!(dumping, told(rows, cx));
+    let (Streamed { summary, snapshot_opened }, unfinished) = dumped?;
+    known.extend(named.map(|rows| (ATTACHMENTS.to_owned(), rows.to_string())));
 
     // A dump may take longer than the server lets an idle connection live.
     let mut server =
@@ -129,6 +147,28 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
         counts: summary.counts(),
         warnings,
     })
+}
+
+/// Opens the snapshot of what will tell the files that rows name.
+async fn opened(rows: Option<Rows>, cx: &Context) -> Option<Result<Rows>> {
+    let mut rows = rows?;
+    cx.paths.begin();
+    Some(rows.open().await.map(|()| rows))
+}
+
+/// Tells the files that rows name; returns how many rows do. That it fails is told whoever asks for them.
+async fn told(rows: Option<Result<Rows>>, cx: &Context) -> Option<u64> {
+    let named = match rows? {
+        Ok(rows) => rows.tell(&cx.paths).await,
+        Err(e) => Err(e),
+    };
+    match named {
+        Ok(named) => Some(named),
+        Err(e) => {
+            cx.paths.fail(e);
+            Some(0)
+        }
+    }
 }
 
 /// Everything by one tool. The artifact is to be finished when all is known to be well.

@@ -157,6 +157,24 @@ impl Server {
         Ok(rows.into_iter().map(texts).collect())
     }
 
+    /// Runs a query and sees its rows one by one; none may be waited for longer than `silent`.
+    pub(super) async fn each(
+        &mut self,
+        doing: &str,
+        sql: &str,
+        silent: Duration,
+        mut see: impl FnMut(Vec<Option<String>>),
+    ) -> Result<()> {
+        let place = self.place.clone();
+        let failed = |e| wrap(&format!("{doing} on the server at {place}"), e);
+        let late = |_| Error::new(Kind::Timeout, format!("{doing}: the server was silent for {silent:?}"));
+        let mut rows = tokio::time::timeout(silent, self.conn.query_iter(sql)).await.map_err(late)?.map_err(failed)?;
+        while let Some(row) = tokio::time::timeout(silent, rows.next()).await.map_err(late)?.map_err(failed)? {
+            see(texts(row));
+        }
+        Ok(())
+    }
+
     /// The first column of every row; no NULL among them.
     pub(super) async fn column(&mut self, doing: &str, sql: &str) -> Result<Vec<String>> {
         Ok(self.rows(doing, sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
