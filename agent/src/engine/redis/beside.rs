@@ -171,7 +171,10 @@ pub(super) async fn commit(redis: &Redis, run: &Run, cx: &Context) -> Result<Com
             match Box::pin(secure(redis, &server, run, &state, cx)).await {
                 Ok(going) => going,
                 Err(e) => {
-                    drop_parts(run.folder())?;
+                    // Half a copy takes room that the next attempt needs.
+                    if let Err(left) = drop_parts(run.folder()) {
+                        tracing::warn!("a commit that failed before it touched anything: {}", left.chain());
+                    }
                     return Err(e);
                 }
             }
