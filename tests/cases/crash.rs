@@ -41,7 +41,7 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
 
 fn case(kind: Kinds, wrong: &[(&str, Wrong)], strikes: &[Strike]) -> Case {
     let wrong = wrong.iter().map(|(step, how)| ((*step).to_owned(), *how)).collect();
-    Case { kind, wrong, strikes: strikes.to_vec(), flaw: None }
+    Case { kind, wrong, strikes: strikes.to_vec(), discards: false, flaw: None }
 }
 
 /// What differs between a run that was struck and one that was not.
@@ -197,6 +197,29 @@ async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
     }
     println!("{tried} runs");
     assert!(tried > 20_000 / (stride * stride), "only {tried} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_strikes_restores_that_are_taken_back_past_their_point_of_no_return() {
+    let lab = Lab::new().await;
+    for kind in [Kinds::Restore, Kinds::KeepOld] {
+        // The applications were started and write, or were not, and the hook says that it failed.
+        for how in [Wrong::Before, Wrong::After] {
+            let wrong = [("resume", how)];
+            let halted = Case { discards: true, ..case(kind, &wrong, &[]) };
+            let smooth = lab.run(&halted).await;
+            let what = format!("{kind:?}, {wrong:?}");
+            must_be_empty(&what, &smooth.wrong);
+            assert_eq!((smooth.outcome, smooth.running), (Outcome::Cancelled, true), "{what}");
+            assert_eq!(smooth.cause.as_deref(), Some("resume-workloads"), "{what}");
+            assert!(smooth.stores.iter().all(|(base, left)| base == OLD && left.is_empty()), "{:?}", smooth.stores);
+            for at in 0..smooth.places {
+                let strikes = [if at % 2 == 0 { Strike::Crash(at) } else { Strike::CrashTwice(at) }];
+                let struck = lab.run(&Case { strikes: strikes.to_vec(), ..halted.clone() }).await;
+                must_be_empty(&format!("{what}, {strikes:?}"), &differs(&struck, &smooth));
+            }
+        }
+    }
 }
 
 /// Whether the loop sees what is broken on purpose in at least one of its cases.

@@ -82,20 +82,23 @@ pub fn judge(other: &Story) -> Result<()> {
         Kind::Conflict,
         format!(
             "{word} {} of {installation} {why}. Nothing else is begun until it is over: see `keepsake runs {}`, then go on with `keepsake resume \
-             --installation {installation}`, or give it up with `keepsake {}`",
+             --installation {installation}`{}",
             root.epoch,
             root.epoch,
-            way_out(&status, installation),
+            way_out(other, status.passed),
         ),
     ))
 }
 
-/// The command that gives a run up.
-fn way_out(status: &super::status::RunStatus, installation: &Installation) -> String {
-    if status.passed {
-        format!("rollback --installation {installation} --discard-writes")
-    } else {
-        format!("cancel --installation {installation}")
+/// How a run is given up, if it can be.
+fn way_out(other: &Story, passed: bool) -> String {
+    let installation = &other.root().installation;
+    match (passed, other.plan().is_restore()) {
+        (false, _) => format!(", or give it up with `keepsake cancel --installation {installation}`"),
+        (true, true) => {
+            format!(", or take it back with `keepsake rollback --installation {installation} --discard-writes`")
+        }
+        (true, false) => String::new(),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Case {
     pub wrong: Vec<(String, Wrong)>,
     /// What happens to its coordinators.
     pub strikes: Vec<Strike>,
+    /// Whoever finds the run halted past its point of no return takes it back, and what applications wrote since is lost.
+    pub discards: bool,
     /// What is broken on purpose.
     pub flaw: Option<Flaw>,
 }
@@ -111,8 +113,8 @@ struct Begin {
     log: RunLog,
     /// What was before, if it goes on.
     story: Option<Story>,
-    /// Somebody gave the run up.
-    cancels: bool,
+    /// Somebody gave the run up; whether past the point of no return, too.
+    turns: Option<bool>,
 }
 
 /// How one coordinator ended.
@@ -166,14 +168,20 @@ impl Lab {
         let script = Script::new(&case.strikes);
         let mut told = Vec::new();
         let (head, log) = claim::begin(&runs, &self.installation.name, &plan).await.expect("an epoch");
-        let mut begin = Begin { head, log, story: None, cancels: false };
+        let mut begin = Begin { head, log, story: None, turns: None };
+        let mut discards = None;
         for _ in 0..12 {
             let fate = Box::pin(self.coordinator(&world, &runs, Some(&script), case.flaw, begin, &mut told)).await;
             let mut cancels = false;
             match fate {
                 Fate::Slept => break,
                 // Those two may wait for a person.
-                Fate::Ended(Ok((Outcome::Halted | Outcome::Stuck, _))) => world.mend(),
+                Fate::Ended(Ok((outcome @ (Outcome::Halted | Outcome::Stuck), _))) => {
+                    world.mend();
+                    if case.discards && outcome == Outcome::Halted {
+                        discards = Some(true);
+                    }
+                }
                 Fate::Ended(Ok(_)) => break,
                 Fate::Ended(Err(e)) => {
                     told.push(format!("the journal was lost: {}", e.chain()));
@@ -191,7 +199,8 @@ impl Lab {
                 }
             }
             let Some(story) = self.unfinished(&runs).await else { break };
-            begin = next(&runs, story, cancels).await;
+            let cancels = (cancels && !story.status().passed).then_some(false);
+            begin = next(&runs, story, discards.or(cancels)).await;
         }
         self.look(&world, &runs, &script, told).await
     }
@@ -206,7 +215,7 @@ impl Lab {
         begin: Begin,
         told: &mut Vec<String>,
     ) -> Fate {
-        let Begin { head, log, story, cancels } = begin;
+        let Begin { head, log, story, turns } = begin;
         let opening = Opening::None;
         let hands = World {
             fleet: world,
@@ -231,8 +240,8 @@ impl Lab {
         };
         let runner = runner.with_patience(Duration::ZERO);
         let work = async {
-            if cancels {
-                runner.turn("given up", false).await?;
+            if let Some(discards) = turns {
+                runner.turn("given up", discards).await?;
             }
             runner.execute().await
         };
@@ -268,7 +277,7 @@ impl Lab {
     async fn finish(&self, world: &FakeWorld, runs: &Runs, flaw: Option<Flaw>, told: &mut Vec<String>) {
         for _ in 0..6 {
             let Some(story) = self.unfinished(runs).await else { return };
-            let begin = next(runs, story, false).await;
+            let begin = next(runs, story, None).await;
             if let Fate::Ended(Ok(_)) = Box::pin(self.coordinator(world, runs, None, flaw, begin, told)).await {
                 world.mend();
             }
@@ -295,7 +304,7 @@ impl Lab {
                 let plan = restore(&inventory, true);
                 let (head, log) = claim::begin(runs, &installation.name, &plan).await.expect("an epoch");
                 let (run, epoch, set) = (head.run, head.epoch, plan.set);
-                let begin = Begin { head, log, story: None, cancels: false };
+                let begin = Begin { head, log, story: None, turns: None };
                 let ended = Box::pin(self.coordinator(world, runs, None, None, begin, &mut Vec::new())).await;
                 assert!(matches!(ended, Fate::Ended(Ok((Outcome::Completed, _)))), "the restore before failed");
                 let inventory = Inventory::ask(installation, world).await;
@@ -308,10 +317,9 @@ impl Lab {
 }
 
 /// Takes the run over for the next coordinator.
-async fn next(runs: &Runs, story: Story, cancels: bool) -> Begin {
-    let cancels = cancels && !story.status().passed;
+async fn next(runs: &Runs, story: Story, turns: Option<bool>) -> Begin {
     let TakenOver { head, log, story } = take_over(runs, story, true).await.expect("take it over");
-    Begin { head, log, story: Some(story), cancels }
+    Begin { head, log, story: Some(story), turns }
 }
 
 fn is_hook(event: &Event) -> bool {
