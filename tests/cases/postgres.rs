@@ -3,6 +3,7 @@
 mod full;
 mod in_place;
 mod kills;
+mod limits;
 mod staged;
 mod strikes;
 mod tls;
