@@ -175,7 +175,8 @@ impl RunStatus {
         self.rests = None;
         for step in plan.steps() {
             let again = match self.steps.get(&step.id) {
-                Some(StepStatus::Failed(_)) if self.passed && self.back.is_none() => StepStatus::Waiting,
+                // Not as if it had never been begun: who takes the run back has to undo it.
+                Some(StepStatus::Failed(_)) if self.passed && self.back.is_none() => StepStatus::Started,
                 Some(StepStatus::UndoFailed(_)) => StepStatus::Undoing,
                 _ => continue,
             };
@@ -198,11 +199,11 @@ impl RunStatus {
         }
     }
 
-    /// A step that was done is to be done again.
+    /// A step that was done is to be done again, or to be undone if the run turns before that.
     pub fn again(&mut self, step: &StepId) {
         self.results.remove(step);
         self.failed.retain(|s| s != step);
-        self.set(step, StepStatus::Waiting);
+        self.set(step, StepStatus::Started);
     }
 
     fn set(&mut self, step: &StepId, to: StepStatus) {
