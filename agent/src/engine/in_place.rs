@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::RunKey;
+use keepsake_core::id::{RunId, RunKey};
 
 use super::{Source, Staged};
 
@@ -25,7 +25,7 @@ const TOUCHED: &str = "touched-by-runs";
 /// What was staged by which run.
 #[derive(Default)]
 pub struct InPlace {
-    runs: Mutex<HashMap<RunKey, Entry>>,
+    runs: Mutex<HashMap<RunId, Entry>>,
     /// Where the durable part is; without a folder there is none.
     touched: Option<PathBuf>,
 }
@@ -53,9 +53,9 @@ impl InPlace {
     /// touched.
     pub fn begin(&self, key: &RunKey, source: Arc<dyn Source>) {
         let mut runs = self.lock();
-        let touched = runs.get(key).is_some_and(|e| e.touched);
-        runs.retain(|other, _| other == key);
-        runs.insert(key.clone(), Entry { source, state: Staged::Partial, touched });
+        let touched = runs.get(&key.run).is_some_and(|e| e.touched);
+        runs.retain(|other, _| *other == key.run);
+        runs.insert(key.run, Entry { source, state: Staged::Partial, touched });
     }
 
     /// A commit has put back everything that it had changed: the run is staged, and has touched nothing.
@@ -63,7 +63,7 @@ impl InPlace {
     /// # Errors
     /// That cannot be written down.
     pub fn taken_back(&self, key: &RunKey) -> Result<()> {
-        if let Some(entry) = self.lock().get_mut(key) {
+        if let Some(entry) = self.lock().get_mut(&key.run) {
             (entry.state, entry.touched) = (Staged::Staged, false);
         }
         self.write_down(|runs| {
@@ -73,14 +73,14 @@ impl InPlace {
 
     /// The whole source was read and found good.
     pub fn staged(&self, key: &RunKey) {
-        if let Some(entry) = self.lock().get_mut(key) {
+        if let Some(entry) = self.lock().get_mut(&key.run) {
             entry.state = Staged::Staged;
         }
     }
 
     /// How far the run has come.
     pub fn state(&self, key: &RunKey) -> Staged {
-        self.lock().get(key).map_or(Staged::Absent, |e| e.state)
+        self.lock().get(&key.run).map_or(Staged::Absent, |e| e.state)
     }
 
     /// The source to commit; `None` when it was committed already, which is success.
@@ -89,7 +89,7 @@ impl InPlace {
     /// `Conflict` when nothing was staged, or not to the end.
     pub fn to_commit(&self, key: &RunKey) -> Result<Option<Arc<dyn Source>>> {
         let runs = self.lock();
-        match runs.get(key) {
+        match runs.get(&key.run) {
             Some(entry) if entry.state == Staged::Staged => Ok(Some(entry.source.clone())),
             Some(entry) if entry.state == Staged::Committed => Ok(None),
             Some(_) => Err(Error::new(Kind::Conflict, format!("the stage of run {key} has not finished"))),
@@ -108,7 +108,7 @@ impl InPlace {
         self.write_down(|runs| {
             runs.insert(line(key));
         })?;
-        if let Some(entry) = self.lock().get_mut(key) {
+        if let Some(entry) = self.lock().get_mut(&key.run) {
             entry.touched = true;
         }
         Ok(())
@@ -116,7 +116,7 @@ impl InPlace {
 
     /// The live data is now that of the source.
     pub fn committed(&self, key: &RunKey) {
-        if let Some(entry) = self.lock().get_mut(key) {
+        if let Some(entry) = self.lock().get_mut(&key.run) {
             entry.state = Staged::Committed;
         }
     }
@@ -127,10 +127,10 @@ impl InPlace {
     /// `Unsupported` once a commit has touched the live data, whether it finished or not, and whether this agent or one before it did.
     pub fn rollback(&self, key: &RunKey) -> Result<()> {
         let mut runs = self.lock();
-        if runs.get(key).is_some_and(|e| e.touched) || self.written_down()?.contains(&line(key)) {
+        if runs.get(&key.run).is_some_and(|e| e.touched) || self.written_down()?.contains(&line(key)) {
             return Err(Error::new(Kind::Unsupported, CANNOT_BE_UNDONE));
         }
-        runs.remove(key);
+        runs.remove(&key.run);
         Ok(())
     }
 
@@ -139,13 +139,13 @@ impl InPlace {
     /// # Errors
     /// That cannot be written down.
     pub fn finalize(&self, key: &RunKey) -> Result<()> {
-        self.lock().remove(key);
+        self.lock().remove(&key.run);
         self.write_down(BTreeSet::clear)
     }
 
     /// Forgets a source that nobody will ask for again, whatever became of it.
     pub fn forget(&self, key: &RunKey) {
-        self.lock().remove(key);
+        self.lock().remove(&key.run);
     }
 
     fn written_down(&self) -> Result<BTreeSet<String>> {
@@ -180,20 +180,20 @@ impl InPlace {
         std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(what(), e))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunKey, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Entry>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A run as it is written down.
+/// A run as it is written down: a load belongs to its run, whichever of its epochs asks.
 fn line(key: &RunKey) -> String {
-    format!("{} {} {}", key.run, key.installation, key.epoch)
+    key.run.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepsake_core::id::{Epoch, RunId};
+    use keepsake_core::id::Epoch;
 
     fn run(epoch: u64) -> RunKey {
         RunKey { run: RunId::generate(), installation: "prod".parse().unwrap(), epoch: Epoch(epoch) }
@@ -206,6 +206,8 @@ mod tests {
         InPlace::new(scratch.path()).touching(&torn).unwrap();
         let next = InPlace::new(scratch.path());
         assert_eq!(next.rollback(&torn).unwrap_err().kind(), Kind::Unsupported);
+        let resumed = RunKey { epoch: Epoch(9), ..torn.clone() };
+        assert_eq!(next.rollback(&resumed).unwrap_err().kind(), Kind::Unsupported, "under a later epoch");
         next.rollback(&other).unwrap();
         // A later restore puts its own data in the place of what was torn.
         next.touching(&other).unwrap();

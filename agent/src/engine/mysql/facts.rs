@@ -18,6 +18,9 @@ const VARIABLES: &[&str] = &[
     "log_bin",
 ];
 
+/// The table of a Rails application's migrations, and the fact that names the newest.
+const SCHEMA: &str = "schema_migrations";
+
 /// A database's defaults; `None` when there is no such database.
 pub(super) async fn defaults(server: &mut Server, database: &str) -> Result<Option<(String, String)>> {
     let sql = format!(
@@ -55,6 +58,9 @@ pub(super) async fn facts(server: &mut Server, database: &str) -> Result<Facts> 
         add("database_character_set", charset);
         add("database_collation", collation);
     }
+    if let Some(newest) = newest_migration(server, database).await? {
+        add(SCHEMA, newest);
+    }
     let database = text(database);
     for (key, sql) in [
         // Those under which triggers, routines, events and views were made too: the dump sets them before it makes each.
@@ -87,6 +93,26 @@ pub(super) async fn facts(server: &mut Server, database: &str) -> Result<Facts> 
         add(key, names.join(","));
     }
     Ok(facts)
+}
+
+/// The newest migration that was applied to the database of a Rails application, which tells its release; `None` for another database.
+async fn newest_migration(server: &mut Server, database: &str) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = {} AND table_name = '{SCHEMA}' AND column_name = 'version'",
+        text(database)
+    );
+    if server.number("ask for the table of migrations", &sql).await? == 0 {
+        return Ok(None);
+    }
+    let sql = format!("SELECT MAX(version) FROM {}.{SCHEMA}", name(database));
+    match server.value("ask for the newest migration", &sql).await {
+        Ok(newest) => Ok(newest),
+        Err(e) => {
+            // A table that is damaged must not stand in the way of the restore that mends it.
+            tracing::warn!("{}", e.chain());
+            Ok(None)
+        }
+    }
 }
 
 /// About how many bytes the rows have.
