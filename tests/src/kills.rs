@@ -151,7 +151,10 @@ impl Arena {
         let identity = self.house.path("identity-1");
         let words = match self.operation {
             Operation::Backup => vec!["backup"],
-            Operation::Restore => vec!["restore", "--yes", "prod", "--set", &self.set, "--identity", &identity],
+            // A safety set is a backup, and backups are struck at all their events themselves.
+            Operation::Restore => {
+                vec!["restore", "--no-safety", "--yes", "prod", "--set", &self.set, "--identity", &identity]
+            }
         };
         words.into_iter().map(str::to_owned).collect()
     }

@@ -174,19 +174,22 @@ impl Engine for Files {
         };
         let (path, steps) = (self.settings.files_root.clone(), self.steps.clone());
         let (first, stop) = (work.clone(), cx.cancel.clone());
-        let (writing, root, ready) = blocking(move || {
+        // Wherever these are dropped, the volume's lock goes before the turn: the next one finds it free.
+        let (root, writing, ready) = blocking(move || {
             let root = Root::open(&path, &steps)?;
             root.lock()?;
             let ready = first(&root, &stop, None)?;
-            Ok((writing, root, ready))
+            Ok((root, writing, ready))
         })
         .await?;
+        let (writing, root) = (writing, root);
         if let Some(report) = ready {
             return Ok(report);
         }
         cx.phase(if from.in_place() { "checking" } else { "unpacking" }, length);
         let report = feed(from.as_ref(), cx, move |inlet, stop| {
             let _until_the_end = writing;
+            let root = root;
             work(&root, &stop, Some(inlet))
         })
         .await?;

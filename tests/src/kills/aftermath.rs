@@ -3,12 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use keepsake_agent::engine::Context;
-use keepsake_agent::engine::files::Settings;
-use keepsake_agent::engine::registry::Settings as _;
-use keepsake_core::id::{Epoch, RunKey};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::strike::{Fate, all_tools, end_for_it, still_running};
 use super::{Arena, Blow, Operation, Victim};
@@ -50,7 +45,7 @@ impl Arena {
                     State::of(&self.house.installations[0]).await.assert_is(before, &what);
                 }
                 if !success && !taken_over {
-                    self.restore_again(what).await;
+                    self.house.must(&self.command());
                 }
                 State::of(&self.house.installations[0]).await.assert_is(&self.whole, what);
                 // Now and then, because the next restore shows as much of agents and coordinator.
@@ -97,33 +92,6 @@ impl Arena {
         recorded
     }
 
-    async fn restore_again(&self, what: &str) {
-        let restore = self.command();
-        let again = self.house.keepsake(&restore);
-        let told = String::from_utf8_lossy(&again.stderr).into_owned();
-        if again.status.success() {
-            return;
-        }
-        // The agent of the files says so when it was struck in the middle of a load, and who may end it: here nobody but the test.
-        assert!(told.contains("`keepsake rollback`"), "{what}: it cannot be restored again: {told}");
-        self.roll_back_files(what).await;
-        self.house.must(&restore);
-    }
-
-    /// Rolls back what an agent that was struck has left half committed, as whoever takes the run over will.
-    async fn roll_back_files(&self, what: &str) {
-        let prod = &self.house.installations[0];
-        let settings = Settings { files_root: prod.storage.clone(), files_preserve_owner: crate::child::is_root() };
-        let engine = settings.open(self.house.scratch.path().to_owned()).expect("open the engine");
-        let loads = engine.describe().await.expect("describe").loads;
-        assert!(!loads.is_empty(), "{what}: a load stands in the way, and none is there");
-        for (run, _) in loads {
-            let key = RunKey { run, installation: "prod".parse().expect("a name"), epoch: Epoch(0) };
-            let (cx, _) = Context::new(CancellationToken::new());
-            engine.rollback(&key, &cx).await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
-        }
-    }
-
     /// No tool runs on, no temporary file lies anywhere.
     async fn nothing_is_left(&mut self, fate: Option<&Fate>, what: &str) {
         let mut tools = fate.map(|f| f.tools.clone()).unwrap_or_default();
@@ -131,6 +99,7 @@ impl Arena {
             tools.extend(all_tools(&self.house));
             let running = still_running(&tools);
             let mut files = self.leftovers();
+            files.extend(self.staged_beside().await);
             // What a writer that was killed had begun is never listed, and goes with its set's folder when that is pruned.
             if fate.is_some_and(|f| f.blow.1 == Blow::StopForAWhile) {
                 files.extend(self.begun_objects().difference(&self.torn).cloned());
@@ -145,6 +114,17 @@ impl Arena {
     fn begun_objects(&self) -> std::collections::BTreeSet<String> {
         let names = files_below(&self.house.repository()).into_iter().map(|p| p.display().to_string());
         names.filter(|name| name.contains('#')).collect()
+    }
+
+    /// Schemas and databases of ours beside the live ones.
+    async fn staged_beside(&self) -> Vec<String> {
+        let prod = &self.house.installations[0];
+        let sql =
+            "SELECT GROUP_CONCAT(schema_name) FROM information_schema.schemata WHERE schema_name LIKE '\\_keepsake%'";
+        let schemas = prod.mysql.value(sql).await.filter(|names| names != "NULL");
+        let sql = "SELECT datname FROM pg_database WHERE datname LIKE '\\_keepsake%'";
+        let databases = prod.zync.client("postgres").await.query(sql, &[]).await.expect("list the databases");
+        schemas.into_iter().chain(databases.iter().map(|row| row.get(0))).collect()
     }
 
     fn leftovers(&self) -> Vec<String> {
