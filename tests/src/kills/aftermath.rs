@@ -21,8 +21,8 @@ impl Arena {
         {
             is_told(fate, what);
             // A coordinator that ended by itself has journalled how, or is told to have.
-            // One that halted waits for somebody to mend what was struck, which is done by now.
-            if matches!(fate.status.code(), None | Some(3)) {
+            // One that halted, or could not put everything back, waits for somebody to mend what was struck, which is done by now.
+            if matches!(fate.status.code(), None | Some(3 | 4)) {
                 end_for_it(&self.house, what);
             }
         }
