@@ -14,6 +14,8 @@ use crate::exit::Exit;
 use crate::inventory::Inventory;
 use crate::plan::restore::Wishes;
 use crate::plan::{self, Action, Plan, Undo};
+use crate::run::claim;
+use crate::run::story::unfinished;
 use crate::topology::InstallationSettings;
 
 /// Runs the command.
@@ -30,7 +32,16 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
         in_place: command.in_place,
         other_release: command.other_release,
     };
-    let plan = plan::restore::plan(installation, &inventory, &record, &wishes)?;
+    let plan = match plan::restore::plan(installation, &inventory, &record, &wishes) {
+        Ok(plan) => plan,
+        Err(refused) => {
+            // What a restore that is not over has left is in the way, and its own remedy is another.
+            if let Some(other) = unfinished(&app.runs()?, &installation.name, None).await? {
+                claim::judge(&other)?;
+            }
+            return Err(refused);
+        }
+    };
     // The rest of what can be found out before anything begins: whether the set is there, can be opened, and the present state can be kept.
     means.repository.look_for_segments(&record, &staged(&plan)).await?;
     if !command.no_safety {
