@@ -35,6 +35,8 @@ pub struct Arena {
     house: House,
     /// Sets that claim a cut.
     cut: Vec<String>,
+    /// At the blow somebody locks system-mysql against writing, and never lets go: the checks must find it.
+    pub somebody_holds: bool,
 }
 
 /// One blow.
@@ -70,7 +72,7 @@ impl Arena {
         house.consistency = format!("    cut: {{ lease_ms: {} }}\n", LEASE.as_millis());
         house.write_topology();
         causality::prepare(&house.installations[0], WRITERS).await;
-        Self { house, cut: Vec::new() }
+        Self { house, cut: Vec::new(), somebody_holds: false }
     }
 
     /// Strikes a backup.
@@ -93,6 +95,7 @@ impl Arena {
         if blow.signal == Signal::KILL {
             self.supervise(blow.victim);
         }
+        let _for_ever = if self.somebody_holds { Some(self.lock_for_ever().await) } else { None };
         let before = writers.rounds();
         // In short steps: whoever is freed is freed for good.
         wait_for("the writers to go on", LEASE + SLACK, async || {
@@ -114,10 +117,7 @@ impl Arena {
     }
 
     /// Locks system-mysql against writing, by a connection that never ends by itself.
-    ///
-    /// # Panics
-    /// When it is not had.
-    pub async fn lock_for_ever(&self) -> mysql_async::Conn {
+    async fn lock_for_ever(&self) -> mysql_async::Conn {
         use mysql_async::prelude::Queryable;
         let mut conn = self.house.installations[0].mysql.conn().await;
         conn.query_drop("LOCK TABLES `system`.causality READ").await.expect("lock");
