@@ -195,6 +195,8 @@ pub struct Context {
     progress: Arc<watch::Sender<Progress>>,
     /// The artifact that this part of the operation is about.
     artifact: Option<ArtifactName>,
+    /// Cancelled when no hold is in force (any more) under which this dump was begun.
+    released: CancellationToken,
 }
 
 /// How far an operation is. Sent as it changes; a slow reader sees only the newest.
@@ -217,7 +219,20 @@ impl Context {
     pub fn new(cancel: CancellationToken) -> (Self, watch::Receiver<Progress>) {
         let (progress, receiver) = watch::channel(Progress::default());
         let paths = paths::Paths::default();
-        (Self { cancel, paths, progress: Arc::new(progress), artifact: None }, receiver)
+        let released = CancellationToken::new();
+        released.cancel();
+        (Self { cancel, paths, progress: Arc::new(progress), artifact: None, released }, receiver)
+    }
+
+    /// The same for a dump that is begun under a hold, which is over when this is cancelled.
+    #[must_use]
+    pub fn under_hold(self, released: CancellationToken) -> Self {
+        Self { released, ..self }
+    }
+
+    /// Waits until writers go on. Whatever is not needed to open the snapshot would keep them waiting: they and it have the same processors.
+    pub async fn until_released(&self) {
+        self.released.cancelled().await;
     }
 
     /// The same for a part of the operation that is about one of several artifacts.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::engine::{Engine, Hold, Prepared};
@@ -29,7 +30,7 @@ enum Slot {
     #[default]
     Free,
     /// Somebody prepares or has a hold; taken, it has a name, and what the dump under it needs.
-    Claimed { run: RunKey, taken: Option<(Token, Option<Prepared>)> },
+    Claimed { run: RunKey, taken: Option<(Token, Option<Prepared>)>, released: CancellationToken },
 }
 
 impl std::fmt::Debug for Slot {
@@ -54,18 +55,21 @@ impl Holds {
         if let Slot::Claimed { run: other, .. } = &*slot {
             return Err(Error::new(Kind::Busy, format!("run {other} holds the writes, or is about to")));
         }
-        *slot = Slot::Claimed { run: run.clone(), taken: None };
-        Ok(Claim { holds: self.clone(), run })
+        let released = CancellationToken::new();
+        *slot = Slot::Claimed { run: run.clone(), taken: None, released: released.clone() };
+        Ok(Claim { holds: self.clone(), run, released })
     }
 
-    /// What the dump under the hold of this name needs; given once, and only while the hold is in force.
+    /// What the dump under the hold of this name needs, and what is cancelled when the hold is over; given once, and only while it is in force.
     ///
     /// # Errors
     /// `Conflict` when there is no such hold, or its dump was begun before.
-    pub fn prepared(&self, token: &str, run: &RunKey) -> Result<Prepared> {
+    pub fn prepared(&self, token: &str, run: &RunKey) -> Result<(Prepared, CancellationToken)> {
         let found = match &mut *self.lock() {
-            Slot::Claimed { run: holder, taken: Some((name, prepared)) } if holder == run && name == token => {
-                prepared.take()
+            Slot::Claimed { run: holder, taken: Some((name, prepared)), released }
+                if holder == run && name == token =>
+            {
+                prepared.take().map(|prepared| (prepared, released.clone()))
             }
             Slot::Free | Slot::Claimed { .. } => None,
         };
@@ -80,11 +84,14 @@ impl Holds {
 pub struct Claim {
     holds: Holds,
     run: RunKey,
+    /// Tells the dump under the hold that writers go on.
+    released: CancellationToken,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         *self.holds.lock() = Slot::Free;
+        self.released.cancel();
     }
 }
 
@@ -176,7 +183,9 @@ impl Session {
         if let Slot::Claimed { taken, .. } = &mut *self.claim.holds.lock() {
             *taken = None;
         }
-        self.hold.release().await?;
+        let released = self.hold.release().await;
+        self.claim.released.cancel();
+        released?;
         Ok(began.elapsed())
     }
 }

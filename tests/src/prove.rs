@@ -91,7 +91,7 @@ pub struct Claim {
 
 /// What a case may take that takes seconds.
 const SHORT: Duration = Duration::from_mins(3);
-/// A case of many runs, or of all tests of a kind. None may take longer.
+/// A case of many runs, or of all tests of a kind.
 const LONG: Duration = Duration::from_mins(6);
 
 /// The whole program: all claims, or one case of them when it was started for that. `subject` begins the last line; all is over `within` that time.

@@ -112,7 +112,7 @@ impl Engine for Redis {
         let server = match &held {
             // A new connection would have to wait.
             Some(Ready::Begun(underway)) => underway.server.clone(),
-            Some(Ready::ToBegin) => Server::connect(&self.settings).await?,
+            Some(Ready::ToBegin(server)) => server.clone(),
             None => {
                 let server = Server::connect(&self.settings).await?;
                 self.end_leftover(&server).await?;

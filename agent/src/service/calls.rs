@@ -96,10 +96,14 @@ impl Inner {
             // Only when it is begun, not when it is attached to.
             let held = (!request.hold.is_empty()).then(|| holds.prepared(&request.hold, &run)).transpose();
             async move {
+                let (held, cx) = match held? {
+                    Some((prepared, released)) => (Some(prepared), cx.under_hold(released)),
+                    None => (None, cx),
+                };
                 let cx = cx.keeping_paths(&scratch);
                 let sink = RepositorySink::new(store, budget, sealer, place.clone());
                 // Dropped when cancelled: tools are killed, segments stop, what was stored is a stray.
-                let report = cx.unless_cancelled(engine.dump(held?, &sink, &cx)).await?;
+                let report = cx.unless_cancelled(engine.dump(held, &sink, &cx)).await?;
                 let artifacts = sink.records();
                 if artifacts.is_empty() {
                     return Err(Error::new(Kind::Internal, "the engine finished no artifact"));

@@ -104,20 +104,25 @@ fn kills() -> Claim {
     let mut cases = Vec::new();
     for operation in [Operation::Restore, Operation::Backup] {
         for (victim, blow) in BLOWS {
-            let name = format!("{operation:?}-{victim:?}-{blow:?}").to_lowercase();
-            cases.push(Case::telling(name, LONG, move || async move {
-                let mut arena = Arena::open(operation).await;
-                let stride = stride(1);
-                let tally = arena.strike_all(&[(victim, blow)], 0, stride).await;
-                assert!(tally.struck > 0, "nobody was struck in {} runs", tally.runs);
-                let told = format!("struck {} times in {} runs, {} events", tally.struck, tally.runs, arena.events());
-                // Fewer than all is not what is claimed.
-                if stride == 1 {
-                    Finding::Holds(told)
-                } else {
-                    Finding::Skipped(format!("{told}: KEEPSAKE_SOAK is {stride}"))
-                }
-            }));
+            // A restore has so many events that all of them take one case too long.
+            let parts = if operation == Operation::Restore { 2 } else { 1 };
+            for part in 0..parts {
+                let name = format!("{operation:?}-{victim:?}-{blow:?}-{}-of-{parts}", part + 1).to_lowercase();
+                cases.push(Case::telling(name, LONG, move || async move {
+                    let mut arena = Arena::open(operation).await;
+                    let stride = stride(1);
+                    let tally = arena.strike_all(&[(victim, blow)], part * stride, parts * stride).await;
+                    assert!(tally.struck > 0, "nobody was struck in {} runs", tally.runs);
+                    let told =
+                        format!("struck {} times in {} runs, {} events", tally.struck, tally.runs, arena.events());
+                    // Fewer than all is not what is claimed.
+                    if stride == 1 {
+                        Finding::Holds(told)
+                    } else {
+                        Finding::Skipped(format!("{told}: KEEPSAKE_SOAK is {stride}"))
+                    }
+                }));
+            }
         }
     }
     // Where the coordinator waits for an agent that is frozen and that nobody replaces.
@@ -213,11 +218,11 @@ fn no_room() -> Claim {
 
 fn servers() -> Claim {
     // Begun first, and alone in taking so long.
-    let case = |name: &'static str| Case::telling(name, LONG * 2, move || async move { matrix::engine(name) });
+    let case = |name: &'static str| Case::telling(name, LONG * 3, move || async move { matrix::engine(name) });
     Claim {
         name: "servers",
         says: "the engines work on servers of other releases, or refuse them in words",
-        cases: ["redis", "mysql", "postgres"].into_iter().map(case).collect(),
+        cases: ["mysql", "redis", "postgres"].into_iter().map(case).collect(),
         breaks: vec![Break {
             case: Case::telling("mislabelled", LONG, || async { matrix::mislabelled() }),
             seen: "of another server: it was loaded",

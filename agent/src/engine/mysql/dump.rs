@@ -12,7 +12,7 @@ use tokio::process::ChildStdout;
 
 use super::attachments::Rows;
 use super::preflight::PACKET_ROOM;
-use super::server::Server;
+use super::server::{Address, Server};
 use super::{Mysql, facts, fingerprint, groups, memory, parts, privileges, shadow, tools};
 use crate::engine::{ArtifactSink, Context, Sink};
 use crate::process::Running;
@@ -44,6 +44,36 @@ pub(super) struct Ready {
     tools: usize,
     /// What will tell which files rows name; none where the database is another, or that could not be asked.
     rows: Option<Rows>,
+    /// What was started under a hold.
+    started: Option<Started>,
+}
+
+/// What opens the dump's snapshots, at work.
+struct Started {
+    groups: Option<groups::Groups>,
+    /// A tool of each group, or the only one.
+    tools: Vec<Running>,
+    /// Its snapshot is open, or why not.
+    rows: Option<Result<Rows>>,
+}
+
+impl Ready {
+    /// Starts everything that opens a snapshot: writes are held. It goes on by itself while the hold's other stores are waited for.
+    pub(super) async fn start(&mut self, address: &Address) -> Result<()> {
+        // Only while writes are held are the snapshots of several tools the same.
+        let groups = groups::Groups::balanced(std::mem::take(&mut self.parts), self.tools);
+        let tools = match &groups {
+            Some(groups) => groups.start(address, &self.tool)?,
+            None => vec![whole(address, &self.tool)?],
+        };
+        self.started = Some(Started { groups, tools, rows: opened(self.rows.take()).await });
+        Ok(())
+    }
+}
+
+/// The tool that dumps everything, started.
+fn whole(address: &Address, tool: &tools::Found) -> Result<Running> {
+    tools::dump(tool, address, address.password()?.as_ref(), tools::What::Whole).start()
 }
 
 /// Looks at everything that a dump needs to know beforehand.
@@ -84,7 +114,20 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
     };
     let position = facts::position(server).await;
     let before = fingerprint::take(server, database).await?;
-    Ok(Ready { tool, facts: known, size, objects, warnings, before, position, tables, parts, tools, rows })
+    Ok(Ready {
+        tool,
+        facts: known,
+        size,
+        objects,
+        warnings,
+        before,
+        position,
+        tables,
+        parts,
+        tools,
+        rows,
+        started: None,
+    })
 }
 
 /// Dumps the database. With what a hold made ready, the tool is started at once.
@@ -95,23 +138,30 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
         Some(ready) => ready,
         None => made_ready(engine, &mut Server::connect(&engine.address).await?).await?,
     };
-    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, tables: _, parts, tools, rows } =
-        ready;
+    let Ready { tool, facts: mut known, size, objects, mut warnings, before, position, rows, started, .. } = ready;
 
     cx.phase("dumping", size);
-    // Only while writes are held are the snapshots of several tools the same.
-    let groups = if is_held { groups::Groups::balanced(parts, tools) } else { None };
-    let rows = opened(rows, cx).await;
+    let Started { groups, tools: running, rows } = match started {
+        Some(started) => started,
+        None => Started { groups: None, tools: vec![whole(&engine.address, &tool)?], rows: opened(rows).await },
+    };
+    if rows.is_some() {
+        cx.paths.begin();
+    }
     let dumping = async {
         if let Some(groups) = &groups {
-            Ok::<_, Error>((Box::pin(groups::run(engine, &tool, groups, out, cx)).await?, None))
+            Ok::<_, Error>((Box::pin(groups::run(engine, &tool, groups, running, out, cx)).await?, None))
         } else {
-            let (streamed, artifact) = Box::pin(in_one_stream(engine, &tool, out, cx)).await?;
+            let (streamed, artifact) = Box::pin(in_one_stream(running, out, cx)).await?;
             Ok((streamed, Some(artifact)))
         }
     };
-    // At once, so that its snapshot is not kept open for long.
-    let (dumped, named) = tokio::join!(dumping, told(rows, cx));
+    // As soon as writers go on, so that its snapshot is not kept open for long.
+    let telling = async {
+        cx.until_released().await;
+        told(rows, cx).await
+    };
+    let (dumped, named) = tokio::join!(dumping, telling);
     let (Streamed { summary, snapshot_opened }, unfinished) = dumped?;
     known.extend(named.map(|rows| (ATTACHMENTS.to_owned(), rows.to_string())));
 
@@ -150,9 +200,8 @@ pub(super) async fn run(engine: &Mysql, held: Option<Ready>, out: &dyn Sink, cx:
 }
 
 /// Opens the snapshot of what will tell the files that rows name.
-async fn opened(rows: Option<Rows>, cx: &Context) -> Option<Result<Rows>> {
+async fn opened(rows: Option<Rows>) -> Option<Result<Rows>> {
     let mut rows = rows?;
-    cx.paths.begin();
     Some(rows.open().await.map(|()| rows))
 }
 
@@ -172,15 +221,9 @@ async fn told(rows: Option<Result<Rows>>, cx: &Context) -> Option<u64> {
 }
 
 /// Everything by one tool. The artifact is to be finished when all is known to be well.
-async fn in_one_stream(
-    engine: &Mysql,
-    tool: &tools::Found,
-    out: &dyn Sink,
-    cx: &Context,
-) -> Result<(Streamed, Box<dyn ArtifactSink>)> {
+async fn in_one_stream(tools: Vec<Running>, out: &dyn Sink, cx: &Context) -> Result<(Streamed, Box<dyn ArtifactSink>)> {
+    let running = tools.into_iter().next().ok_or_else(|| Error::new(Kind::Internal, "no dump tool was started"))?;
     let mut artifact = out.artifact(&ArtifactName::new(parts::WHOLE)?).await?;
-    let password = engine.address.password()?;
-    let running = tools::dump(tool, &engine.address, password.as_ref(), tools::What::Whole).start()?;
     let streamed = Box::pin(stream(running, artifact.as_mut(), &|| cx.snapshot_open(), cx)).await?;
     Ok((streamed, artifact))
 }

@@ -9,9 +9,11 @@ use keepsake_core::id::ArtifactName;
 
 use super::dump::{Streamed, stream};
 use super::parts::{self, Part, Role};
+use super::server::Address;
 use super::tools::{self, What};
 use super::{Mysql, facts};
 use crate::engine::{Context, Sink};
+use crate::process::Running;
 
 /// What a table counts beside its rows: asking for its definition takes time too.
 const TABLE: u64 = 16 * 1024;
@@ -58,12 +60,22 @@ impl Groups {
     }
 }
 
-/// Dumps all of it. Every artifact is finished as soon as it ends: an unfinished one keeps its share of the byte budget, and the next would
+impl Groups {
+    /// A tool for each group of tables, started: its snapshot is what writers wait for.
+    pub(super) fn start(&self, address: &Address, tool: &tools::Found) -> Result<Vec<Running>> {
+        let password = address.password()?;
+        let start = |tables| tools::dump(tool, address, password.as_ref(), What::Tables(tables)).start();
+        self.tables.iter().map(|tables| start(tables)).collect()
+    }
+}
+
+/// Dumps all of it, what the tables hold by these tools. Every artifact is finished as soon as it ends: an unfinished one keeps its share of the byte budget, and the next would
 /// wait for it for ever. None of them counts unless the whole dump succeeds.
 pub(super) async fn run(
     engine: &Mysql,
     tool: &tools::Found,
     groups: &Groups,
+    running: Vec<Running>,
     out: &dyn Sink,
     cx: &Context,
 ) -> Result<Streamed> {
@@ -75,8 +87,8 @@ pub(super) async fn run(
     };
     let one = One { engine, tool, out, cx };
     let mut all = Vec::new();
-    for (n, tables) in groups.tables.iter().enumerate() {
-        let dumped: BoxFuture<'_, _> = Box::pin(one.dump(parts::data(n)?, Role::Data, What::Tables(tables), &opened));
+    for (n, running) in running.into_iter().enumerate() {
+        let dumped: BoxFuture<'_, _> = Box::pin(one.dump(parts::data(n)?, Role::Data, running, &opened));
         all.push(dumped);
     }
     // The first failure drops the others, and with each its tool.
@@ -86,10 +98,11 @@ pub(super) async fn run(
         whole.summary.absorb(done.summary)?;
     }
     // Definitions are the same as under the hold, or the fingerprint tells.
-    let done = Box::pin(one.dump(ArtifactName::new(parts::OBJECTS)?, Role::Objects, What::Objects, &|| {})).await?;
+    let objects = one.start(What::Objects)?;
+    let done = Box::pin(one.dump(ArtifactName::new(parts::OBJECTS)?, Role::Objects, objects, &|| {})).await?;
     whole.summary.absorb(done.summary)?;
     if !groups.views.is_empty() {
-        let views = What::Views(&groups.views);
+        let views = one.start(What::Views(&groups.views))?;
         let done = Box::pin(one.dump(ArtifactName::new(parts::VIEWS)?, Role::Views, views, &|| {})).await?;
         whole.summary.absorb(done.summary)?;
     }
@@ -105,17 +118,18 @@ struct One<'a> {
 }
 
 impl One<'_> {
+    fn start(&self, what: What<'_>) -> Result<Running> {
+        let address = &self.engine.address;
+        tools::dump(self.tool, address, address.password()?.as_ref(), what).start()
+    }
+
     async fn dump(
         &self,
         name: ArtifactName,
         role: Role,
-        what: What<'_>,
+        running: Running,
         opened: &(dyn Fn() + Sync),
     ) -> Result<Streamed> {
-        let address = &self.engine.address;
-        let password = address.password()?;
-        // The tool first: its snapshot is what writers wait for.
-        let running = tools::dump(self.tool, address, password.as_ref(), what).start()?;
         let mut artifact = self.out.artifact(&name).await?;
         let cx = self.cx.of_artifact(&name);
         let done = Box::pin(stream(running, artifact.as_mut(), opened, &cx)).await;

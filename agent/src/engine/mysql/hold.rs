@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 
 use super::dump::{Ready, made_ready};
-use super::server::{Family, Server, name, text};
+use super::server::{Address, Family, Server, name, text};
 use super::{Mysql, facts, privileges};
 use crate::engine::{Hold, Prepared};
 
@@ -81,6 +81,7 @@ pub(super) struct MysqlHold {
     /// The one that stands by.
     other: Server,
     id: u64,
+    address: Address,
     lock: String,
     ready: Option<Ready>,
 }
@@ -102,7 +103,7 @@ impl MysqlHold {
             let tables = ready.tables.iter().map(|t| format!("{}.{} READ", name(&address.database), name(t)));
             format!("LOCK TABLES {}", tables.collect::<Vec<_>>().join(", "))
         };
-        Ok(Self { locker: Some(locker), other, id, lock, ready: Some(ready) })
+        Ok(Self { locker: Some(locker), other, id, address: address.clone(), lock, ready: Some(ready) })
     }
 
     /// Ends the connection that locks, and with it whatever it waits for or holds.
@@ -147,7 +148,9 @@ impl Hold for MysqlHold {
                 }
             }
         }
-        ready.position = facts::position(&mut self.other).await;
+        let (started, position) = tokio::join!(ready.start(&self.address), facts::position(&mut self.other));
+        started?;
+        ready.position = position;
         Ok(Box::new(ready))
     }
 

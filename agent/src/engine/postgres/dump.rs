@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 use keepsake_core::format::background::Checking;
 use keepsake_core::format::pgc;
@@ -11,7 +10,7 @@ use keepsake_core::id::ArtifactName;
 use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::io::AsyncReadExt;
 
-use super::hold::Ready;
+use super::hold::{Ready, Snapshot};
 use super::session::Session;
 use super::{ARTIFACT, Settings, databases, tools, versions};
 use crate::engine::{Context, Sink};
@@ -36,21 +35,22 @@ async fn made_ready(settings: &Settings) -> Result<Ready> {
     databases::none_half_made(&session, settings).await?;
     let version = versions::pg_dump_for(settings, &session).await?;
     let (facts, tables) = (session.facts().await?, session.tables().await?);
-    Ok(Ready { session, version, facts, tables })
+    Ok(Ready { session, version, facts, tables, snapshot: None })
 }
 
 async fn run(settings: &Settings, held: Option<Ready>, out: &dyn Sink, cx: &Context) -> Result<DumpReport> {
     let is_held = held.is_some();
-    let Ready { session, version, facts, tables } = match held {
+    let Ready { session, version, facts, tables, snapshot } = match held {
         Some(ready) => ready,
         None => made_ready(settings).await?,
     };
     // The transaction lives until pg_dump has ended: its snapshot is what pg_dump reads.
-    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let snapshot: String = session.row("SELECT pg_export_snapshot()", &[]).await?.get(0);
-    let opened = clock::now();
+    let Snapshot { name: snapshot, position, opened } = match snapshot {
+        Some(open) => open,
+        None => session.open_snapshot().await?,
+    };
     cx.snapshot_open();
-    let position = session.position().await?;
+    cx.until_released().await;
     let now = session.tables().await?;
     if is_held && now != tables {
         // Who made it could write to it while all others were held.

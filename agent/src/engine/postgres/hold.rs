@@ -67,6 +67,16 @@ pub(super) struct Ready {
     pub(super) facts: Facts,
     /// The tables that are locked: a table made since then is none of them.
     pub(super) tables: Vec<(String, String)>,
+    /// The snapshot, once it is open.
+    pub(super) snapshot: Option<Snapshot>,
+}
+
+/// An exported snapshot; it lives as long as the transaction of the session that exported it.
+pub(super) struct Snapshot {
+    pub(super) name: String,
+    /// The position in the write-ahead log.
+    pub(super) position: Option<String>,
+    pub(super) opened: jiff::Timestamp,
 }
 
 /// A hold of one database.
@@ -74,6 +84,8 @@ pub(super) struct PostgresHold {
     locker: Session,
     ready: Option<Ready>,
     lock: String,
+    /// What it was made for.
+    tables: Vec<(String, String)>,
     /// The locker's detector of deadlocks may be made quick, so that autovacuum gives way at once.
     quick: bool,
     held: bool,
@@ -93,14 +105,21 @@ impl PostgresHold {
         let lock =
             if names.is_empty() { String::new() } else { format!("LOCK TABLE {} IN SHARE MODE;", names.join(", ")) };
         let quick = session.row("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[]).await?.get(0);
-        Ok(Self { locker, ready: Some(Ready { session, version, facts, tables }), lock, quick, held: false })
+        Ok(Self {
+            locker,
+            ready: Some(Ready { session, version, facts, tables: tables.clone(), snapshot: None }),
+            lock,
+            tables,
+            quick,
+            held: false,
+        })
     }
 }
 
 #[async_trait]
 impl Hold for PostgresHold {
     async fn take(&mut self, budget: Duration, lease: Duration) -> Result<Prepared> {
-        let ready = self.ready.take().ok_or_else(|| Error::new(Kind::Conflict, "the hold was taken before"))?;
+        let mut ready = self.ready.take().ok_or_else(|| Error::new(Kind::Conflict, "the hold was taken before"))?;
         let (budget_ms, lease_ms) = (budget.as_millis(), lease.as_millis());
         // An autovacuum in the way is ended by the detector of deadlocks.
         let quick = if self.quick { "SET LOCAL deadlock_timeout = '10ms';" } else { "" };
@@ -117,6 +136,8 @@ impl Hold for PostgresHold {
                 Error::new(Kind::Timeout, format!("the server did not lock its tables within {:?}", budget * 2))
             })?
             .context("lock the tables against writing")?;
+        // At once: the hold is in force, and whoever asks for the dump later need not wait for it.
+        ready.snapshot = Some(ready.session.open_snapshot().await?);
         Ok(Box::new(ready))
     }
 
@@ -125,7 +146,15 @@ impl Hold for PostgresHold {
             return Err(Error::new(Kind::Conflict, "no tables are locked"));
         }
         // On the very connection that locks: an answer inside its transaction means that the locks never went.
-        self.locker.run("SELECT 1").await.context("ask on the connection that locks")
+        let now = self.locker.tables().await.context("ask on the connection that locks")?;
+        if now != self.tables {
+            // Who made it could write to it while all others were held.
+            return Err(Error::new(
+                Kind::Busy,
+                "a table was made or dropped while writes were held: there was no one instant",
+            ));
+        }
+        Ok(())
     }
 
     async fn release(&mut self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keepsake_core::clock;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::record::{Counts, Facts};
 use keepsake_core::secret::Secret;
@@ -12,6 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::hold::Snapshot;
 use super::{Settings, surroundings, tls};
 
 /// Tables that are dumped with their rows: not the system's, not those that an extension brings along.
@@ -146,9 +148,19 @@ impl Session {
 
     /// The position in the write-ahead log.
     pub(super) async fn position(&self) -> Result<Option<String>> {
-        let sql =
-            if self.recovering { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
-        Ok(self.row(sql, &[]).await?.get(0))
+        Ok(self.row(self.position_query(), &[]).await?.get(0))
+    }
+
+    /// Begins a transaction and exports its snapshot.
+    pub(super) async fn open_snapshot(&self) -> Result<Snapshot> {
+        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let sql = format!("SELECT pg_export_snapshot(), ({})", self.position_query());
+        let row = self.row(&sql, &[]).await?;
+        Ok(Snapshot { name: row.get(0), position: row.get(1), opened: clock::now() })
+    }
+
+    fn position_query(&self) -> &'static str {
+        if self.recovering { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" }
     }
 
     /// What a restore compares.

@@ -105,6 +105,20 @@ impl Server {
     pub(super) async fn at_once<T: FromRedisValue>(&self, what: &str, commands: &[&[&str]]) -> Result<T> {
         let mut pipe = redis::pipe();
         pipe.atomic();
+        self.several(what, pipe, commands).await
+    }
+
+    /// Several commands one after the other, in one message.
+    pub(super) async fn in_a_row<T: FromRedisValue>(&self, what: &str, commands: &[&[&str]]) -> Result<T> {
+        self.several(what, redis::pipe(), commands).await
+    }
+
+    async fn several<T: FromRedisValue>(
+        &self,
+        what: &str,
+        mut pipe: redis::Pipeline,
+        commands: &[&[&str]],
+    ) -> Result<T> {
         for words in commands {
             pipe.cmd(words.first().copied().unwrap_or_default());
             for word in words.iter().skip(1) {

@@ -45,9 +45,9 @@ fn count(rdb: Passing) -> Result<Counted> {
 
 /// What a hold made ready for the dump under it.
 pub(super) enum Ready {
-    /// Writes are held: the snapshot is opened at once, or not at all.
-    ToBegin,
-    /// It is open. The server answers nothing before that instant; it must be of this run then.
+    /// Writes are held: the snapshot is opened at once, or not at all. By this connection: to make another takes its time.
+    ToBegin(Server),
+    /// It is open.
     Begun(Box<Underway>),
 }
 
@@ -55,8 +55,11 @@ pub(super) enum Ready {
 pub(super) struct Underway {
     pub(super) server: Server,
     pub(super) begun: Begun,
-    /// Until then the server answers nothing.
+    /// Until then nobody writes.
     pub(super) until: Instant,
+    /// Whether the server answers meanwhile.
+    pub(super) answers: bool,
+    /// Of which run the server must be then.
     pub(super) run_id: String,
 }
 
@@ -71,12 +74,20 @@ pub(super) async fn dump(
     let patience = if held.is_some() { Duration::ZERO } else { OTHER_CHILD };
     let begun = match held {
         Some(Ready::Begun(underway)) => {
-            let Underway { mut begun, until, run_id, server: _ } = *underway;
-            cx.snapshot_open();
-            cx.unless_cancelled(begun.catch(until)).await?;
+            let Underway { mut begun, until, answers, run_id, server: _ } = *underway;
+            if answers {
+                // First the file: what comes after the hold may be another save's.
+                cx.unless_cancelled(begun.catch(until)).await?;
+                cx.snapshot_open();
+                cx.until_released().await;
+            } else {
+                // Nothing can be renewed and time is short.
+                cx.snapshot_open();
+                cx.unless_cancelled(begun.catch(until)).await?;
+            }
             Some((begun, run_id))
         }
-        Some(Ready::ToBegin) | None => None,
+        Some(Ready::ToBegin(_)) | None => None,
     };
     let info = server.info().await?;
     if begun.as_ref().is_some_and(|(_, run_id)| !info.is("run_id", run_id)) {

@@ -59,10 +59,16 @@ pub(super) struct RedisHold {
 
 /// What a pause stops.
 enum Way {
-    /// Writes alone; the snapshot is opened by whoever dumps.
-    Writes,
-    /// Everything; the snapshot is a save of this folder and file.
-    Everything { folder: PathBuf, place: PathBuf },
+    /// Writes alone; the snapshot is a save into this place, or without one is opened by whoever dumps.
+    Writes(Option<Place>),
+    /// Everything; the snapshot is a save into this place.
+    Everything(Place),
+}
+
+/// Where the server saves.
+struct Place {
+    folder: PathBuf,
+    file: PathBuf,
 }
 
 impl RedisHold {
@@ -75,13 +81,17 @@ impl RedisHold {
         if let Some(why) = in_the_way(&server, settings).await? {
             return Err(Error::new(Kind::Busy, why));
         }
-        let way = match &settings.redis_data_dir {
-            Some(folder) if info.speaks_as() < SINCE => {
-                let place = bgsave::place(&server, folder).await?;
-                bgsave::check_space(folder, &place, &info)?;
-                Way::Everything { folder: folder.clone(), place }
+        let place = match &settings.redis_data_dir {
+            Some(folder) => {
+                let file = bgsave::place(&server, folder).await?;
+                bgsave::check_space(folder, &file, &info)?;
+                Some(Place { folder: folder.clone(), file })
             }
-            Some(_) | None => Way::Writes,
+            None => None,
+        };
+        let way = match place {
+            Some(place) if info.speaks_as() < SINCE => Way::Everything(place),
+            place => Way::Writes(place),
         };
         let run_id = info.get("run_id").unwrap_or_default().to_owned();
         tracing::debug!(url = %settings.redis_url, %run_id, "ready to pause writes");
@@ -97,19 +107,26 @@ impl RedisHold {
         Ok(asked)
     }
 
+    /// Pauses writes for the lease from now on, and begins the save in the same breath.
+    async fn pause_and_save(&self, lease: Duration, before: Before) -> Result<(Instant, Begun)> {
+        let millis = lease.as_millis().to_string();
+        let asked = Instant::now();
+        // Redis from 7.0 on does not save inside of a transaction, and needs not: nobody writes between the first and the second.
+        let commands: [&[&str]; 3] = [&["CLIENT", "PAUSE", &millis, "WRITE"], &["BGSAVE"], &["INFO"]];
+        let paused = self.server.in_a_row("pause writes and save", &commands).await;
+        let (_, _, info): (String, String, String) = paused.map_err(other_child)?;
+        let info = Info::read(&info);
+        self.same(&info)?;
+        Ok((asked, Begun::now(before, &info)))
+    }
+
     /// Stops everything and begins the save, at once; gives when that was asked for.
     async fn stop(&self, stop: Duration, before: Before) -> Result<(Instant, Begun)> {
         let millis = stop.as_millis().to_string();
         let asked = Instant::now();
         let commands: [&[&str]; 3] = [&["INFO"], &["CLIENT", "PAUSE", &millis], &["BGSAVE"]];
         let stopped = self.server.at_once("stop all clients and save", &commands).await;
-        let (info, _, _): (String, String, String) = stopped.map_err(|e| match e.chain() {
-            // A save point, or an AOF rewrite, came first.
-            text if text.contains("in progress") => {
-                Error::caused(Kind::Busy, "the server saves or rewrites already", e)
-            }
-            _ => e,
-        })?;
+        let (info, _, _): (String, String, String) = stopped.map_err(other_child)?;
         let info = Info::read(&info);
         self.same(&info)?;
         Ok((asked, Begun::now(before, &info)))
@@ -123,22 +140,33 @@ impl RedisHold {
     }
 }
 
+/// A save point, or an AOF rewrite, that came first is told as what it is.
+fn other_child(error: Error) -> Error {
+    let text = error.chain();
+    if text.contains("in progress") || text.contains("Another child process") {
+        return Error::caused(Kind::Busy, "the server saves or rewrites already", error);
+    }
+    error
+}
+
 #[async_trait]
 impl Hold for RedisHold {
     async fn take(&mut self, budget: Duration, lease: Duration) -> Result<Prepared> {
         // From before it is asked for: a release is owed even when no answer comes.
-        let lease = if let Way::Everything { .. } = self.way { lease.min(LONGEST_STOP) } else { lease };
+        let lease = if let Way::Everything(_) = self.way { lease.min(LONGEST_STOP) } else { lease };
         self.pause = Some((Instant::now(), lease));
         let taken = tokio::time::timeout(budget, async {
-            match &self.way {
-                Way::Writes => Ok::<_, Error>((self.pause(lease).await?, Ready::ToBegin)),
-                Way::Everything { folder, place } => {
-                    let (asked, begun) = self.stop(lease, Before::look(folder, place)?).await?;
-                    let (server, run_id) = (self.server.clone(), self.run_id.clone());
-                    let underway = Underway { server, begun, until: asked + lease, run_id };
-                    Ok((asked, Ready::Begun(Box::new(underway))))
-                }
-            }
+            let (place, answers) = match &self.way {
+                Way::Writes(None) => return Ok((self.pause(lease).await?, Ready::ToBegin(self.server.clone()))),
+                Way::Writes(Some(place)) => (place, true),
+                Way::Everything(place) => (place, false),
+            };
+            let before = Before::look(&place.folder, &place.file)?;
+            let (asked, begun) =
+                if answers { self.pause_and_save(lease, before).await? } else { self.stop(lease, before).await? };
+            let (server, run_id) = (self.server.clone(), self.run_id.clone());
+            let underway = Underway { server, begun, until: asked + lease, answers, run_id };
+            Ok::<_, Error>((asked, Ready::Begun(Box::new(underway))))
         });
         let (asked, ready) = taken.await.map_err(|_| {
             Error::new(
@@ -155,11 +183,11 @@ impl Hold for RedisHold {
             return Err(Error::new(Kind::Conflict, "writes are not paused"));
         };
         let asked = match self.way {
-            Way::Writes => tokio::time::timeout(lease, self.pause(lease))
+            Way::Writes(_) => tokio::time::timeout(lease, self.pause(lease))
                 .await
                 .map_err(|_| Error::new(Kind::Timeout, "the server did not answer within the lease"))??,
             // It cannot be asked, and needs not: until then it lets nobody write. Whether it was restarted, the save tells.
-            Way::Everything { .. } => before,
+            Way::Everything(_) => before,
         };
         let over = before + lease;
         if Instant::now() >= over {
@@ -174,7 +202,7 @@ impl Hold for RedisHold {
 
     async fn release(&mut self) -> Result<()> {
         let Some((asked, lease)) = self.pause else { return Ok(()) };
-        if let Way::Everything { .. } = self.way {
+        if let Way::Everything(_) = self.way {
             // Nothing ends it early; whoever asks how long writes were held is told the truth.
             tokio::time::sleep_until(asked + lease).await;
             self.pause = None;

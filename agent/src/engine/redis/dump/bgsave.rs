@@ -91,15 +91,17 @@ impl Begun {
 
     /// Gets hold of the file, which until then can be no other save's: whoever could cause one is stopped.
     pub(in crate::engine::redis) async fn catch(&mut self, until: Instant) -> Result<()> {
-        while self.file.is_none() && Instant::now() < until {
+        loop {
             self.file = self.before.new_file()?;
             if self.file.is_none() && inode(&self.before.place)? != self.before.inode {
                 let opened = File::open(&self.before.place);
                 self.file = Some(opened.map_err(|e| Error::io("open the RDB that was just saved", e))?);
             }
+            if self.file.is_some() || Instant::now() >= until {
+                return Ok(());
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(())
     }
 }
 
