@@ -81,10 +81,10 @@ async fn dispatch(args: &Args) -> Result<Exit> {
     }
 }
 
-/// A token that Ctrl-C or SIGTERM cancels; the run then ends in an orderly way.
+/// A token that Ctrl-C, SIGTERM or a terminal that goes away cancels; the run then ends in an orderly way.
 fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let Ok(mut stream) = signal(kind) else {
             tracing::warn!("a signal cannot be listened for; stop the run with `keepsake cancel`");
             continue;

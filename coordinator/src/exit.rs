@@ -66,6 +66,15 @@ impl Exit {
         }
     }
 
+    /// The status of a command that gave a run up, by how the run ended then; `None` when it lost its journal. That it went back is what was asked for.
+    pub fn of_given_up(outcome: Option<Outcome>) -> Self {
+        match outcome {
+            Some(Outcome::Cancelled | Outcome::Failed) => Self::Done,
+            Some(other) => Self::of_outcome(other),
+            None => Self::Halted,
+        }
+    }
+
     /// The status of a run whose journal was lost; `begun` says whether anything of it is there that waits for `resume` or `cancel`. Then it is never
     /// the status that says that nothing was changed, whatever the error is.
     pub fn of_lost_run(error: &Error, begun: bool) -> Self {

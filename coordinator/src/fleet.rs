@@ -140,6 +140,8 @@ pub trait Fleet: Send + Sync {
     async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
         Err(Error::new(Kind::Unsupported, format!("{component} tells no paths of the dump {}", key.step)))
     }
-    /// Asks every operation of a run on this component to stop; returns how many were running.
+    /// Asks every operation of a run on this component to stop, under whatever epoch it was begun; returns how many were running.
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize>;
+    /// What the component's agent does now for a run, under whatever epoch it was begun; in words. `None` when it does nothing for it.
+    async fn at_work(&self, component: &Component, run: &RunKey) -> Result<Option<String>>;
 }

@@ -282,10 +282,15 @@ impl Plan {
         self.steps().skip_while(|s| s.action != Action::PointOfNoReturn).skip(1).any(|s| &s.id == id)
     }
 
-    /// Whether a step that failed lets the run go on. A backup goes on without a component, and a store that is too broken to be dumped must
-    /// not keep its own restore from happening.
+    /// Whether a step that failed lets the run go on. A backup goes on without a component. A store that is too broken to be dumped must not keep
+    /// its own restore from happening, as long as what is there now stays beside what is loaded.
     pub fn tolerates(&self, step: &Step) -> bool {
-        matches!(step.action, Action::Dump { .. })
+        let Action::Dump { component, .. } = &step.action else { return false };
+        let is_lost = |s: &Step| {
+            matches!(&s.action, Action::Commit { component: c } if c == component)
+                && matches!(s.undo, Undo::Impossible { .. })
+        };
+        self.is_backup() || !self.steps().any(is_lost)
     }
 
     /// The set that this plan makes, why, and what of the installation is not in it.

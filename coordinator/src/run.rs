@@ -188,6 +188,13 @@ impl<'a> Runner<'a> {
         self.append(Event::Unwinding { failure, discard_writes }).await
     }
 
+    /// Says in the journal, as far as that can be written, that this coordinator does nothing more and the run is to be resumed.
+    pub async fn halt(&self, why: &Error) {
+        if let Err(e) = self.append(Event::Halted { outcome: Outcome::Halted, note: why.chain() }).await {
+            tracing::warn!("say in the journal that the run waits: {}", e.chain());
+        }
+    }
+
     /// Runs to the end and journals how it ended: over, or, with [`Outcome::Halted`] and [`Outcome::Stuck`], as far as it comes for now.
     ///
     /// # Errors
@@ -269,6 +276,9 @@ impl<'a> Runner<'a> {
             }
             match self.world.fleet.describe(component).await {
                 Ok(found) if found.has_staged(self.key.run) => {}
+                Ok(found) if found.server.is_empty() => {
+                    tracing::warn!("the store of {component} does not answer its agent")
+                }
                 Ok(_) => self.status.lock().await.again(&step.id),
                 Err(e) => tracing::warn!("ask {component} what it has staged: {}", e.chain()),
             }

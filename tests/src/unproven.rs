@@ -115,6 +115,10 @@ impl Fleet for Late<'_> {
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {
         self.inner.cancel_run(component, run).await
     }
+
+    async fn at_work(&self, component: &Component, run: &RunKey) -> Result<Option<String>> {
+        self.inner.at_work(component, run).await
+    }
 }
 
 struct Silent;

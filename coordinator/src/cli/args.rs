@@ -277,6 +277,9 @@ pub struct Cancel {
     /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
     #[arg(long)]
     pub coordinator_is_gone: bool,
+    /// End a run that can never come to its end without doing anything: the stores stay as they are, old or new.
+    #[arg(long)]
+    pub leave_as_it_is: bool,
     /// Seconds to wait for a living coordinator to stop by itself.
     #[arg(long, env = "KEEPSAKE_WAIT", default_value_t = 60)]
     pub wait: u64,

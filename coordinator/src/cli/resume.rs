@@ -82,7 +82,12 @@ async fn has_to_stage(means: &Means<'_>, story: &Story, status: &RunStatus) -> b
             return true;
         }
         // An agent that does not answer fails its commit; the others are not to wait for an identity because of it.
-        if means.fleet.describe(component).await.is_ok_and(|found| !found.has_staged(story.root().run)) {
+        if means
+            .fleet
+            .describe(component)
+            .await
+            .is_ok_and(|found| !found.server.is_empty() && !found.has_staged(story.root().run))
+        {
             return true;
         }
     }

@@ -98,7 +98,10 @@ fn kept<'a>(inventory: &Inventory, of: &'a Restored) -> Result<Vec<&'a Component
     let mut kept = Vec::new();
     for component in &of.components {
         let found = match inventory.of(component) {
-            Some(Ok(found)) => found,
+            Some(Ok(found)) => {
+                found.must_answer(component)?;
+                found
+            }
             Some(Err(failure)) => {
                 return Err(Error::from(failure.clone()).context(format!("ask the agent of {component} what it keeps")));
             }

@@ -193,6 +193,10 @@ impl Fleet for FakeWorld {
     async fn cancel_run(&self, _: &Component, _: &RunKey) -> Result<usize> {
         Ok(0)
     }
+
+    async fn at_work(&self, _: &Component, _: &RunKey) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// A hold; dropped, it ends.

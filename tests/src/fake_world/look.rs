@@ -43,8 +43,13 @@ impl Lab {
         }
         let set = self.look_at_set(plan, &status, outcome, &mut wrong).await;
         let completed = outcome == Outcome::Completed;
-        let keeps = match plan.goal {
-            Goal::Restore { keep_old, .. } => keep_old && completed,
+        // What the safety set lacks is nowhere else.
+        let lacks = |name: &str| {
+            let is_its_dump = |a: &Action| matches!(a, Action::Dump { component, .. } if component.as_str() == name);
+            plan.steps().any(|s| is_its_dump(&s.action) && matches!(status.results.get(&s.id), Some(Err(_))))
+        };
+        let keeps = |name: &str| match plan.goal {
+            Goal::Restore { keep_old, .. } => completed && (keep_old || lacks(name)),
             Goal::Finalize { .. } | Goal::Rollback { .. } => !completed,
             Goal::Backup { .. } => false,
         };
@@ -53,7 +58,10 @@ impl Lab {
                 wrong.push(format!("{name} is neither old nor new: {:?}", store.live));
             }
             let left = store.left();
-            let may_stay = stuck || (keeps && left == "old data");
+            if completed && plan.is_restore() && lacks(&name.to_string()) && left != "old data" {
+                wrong.push(format!("the old data of {name} is dropped, and the safety set lacks it"));
+            }
+            let may_stay = stuck || (keeps(&name.to_string()) && left == "old data");
             if !left.is_empty() && !may_stay {
                 wrong.push(format!("{name} has something left: {left}"));
             }
