@@ -13,7 +13,7 @@ use crate::child::{run, tool_command};
 use crate::house::{COMPONENTS, Hooks, House, State};
 use crate::threescale::{Numbers, Size};
 
-/// A file of this many bytes that cannot be compressed: its middle segments are stored with one length, so that only their digests tell them apart.
+/// The length of a file that cannot be compressed, bytes: the archive that has it is of several segments.
 const LARGE: usize = 14 << 20;
 
 /// An installation over whose wrecked stores nothing wrong may be restored.
@@ -21,8 +21,9 @@ const LARGE: usize = 14 << 20;
 pub struct Ground {
     house: House,
     hooks: Hooks,
-    /// What the stores held when the sets were made.
+    /// What the stores held when the sets were made, and what they hold now.
     whole: State,
+    wrecked: State,
     /// The sets, oldest first, both of the same stores.
     sets: [String; 2],
     /// A key that nobody here trusts.
@@ -41,16 +42,17 @@ impl Ground {
         let sets = [(); 2].map(|()| house.must_json(&["backup"])[0]["set"].as_str().expect("a set").to_owned());
         let whole = State::of(&house.installations[0]).await;
         house.installations[0].wreck().await;
+        let wrecked = State::of(&house.installations[0]).await;
         house.must(&["keys", "generate", "--identity", &house.path("identity-of-a-stranger")]);
         let (stranger, _) = SigningKey::generate().expect("a key");
         let good = house.scratch.folder("good", 0o700);
         copy_parts(&house.repository(), &good);
-        Self { house, hooks, whole, sets, stranger, good }
+        Self { house, hooks, whole, wrecked, sets, stranger, good }
     }
 
     /// Everything that must be refused; of what is wrong with segments `each` component's, or those of two of them.
     pub fn refusals(&self, each: bool) -> Vec<Refusal> {
-        let some: &[&str] = if each { &COMPONENTS } else { &["system-mysql", "backend-redis"] };
+        let some: &[&str] = if each { &COMPONENTS } else { &["backend-redis", "zync-database"] };
         some.iter().flat_map(|c| table::segments(self, c)).chain(table::others(self)).collect()
     }
 
@@ -66,10 +68,11 @@ impl Ground {
     pub async fn must_refuse(&self, refusal: &Refusal) {
         let prod = &self.house.installations[0];
         let name = &refusal.name;
+        let mut before = self.wrecked.clone();
         if let Some((changed, _)) = refusal.live {
             prod.mysql.run(&["USE `system`", changed]).await;
+            before = State::of(prod).await;
         }
-        let before = State::of(prod).await;
         (refusal.damage)(self);
         let verified = self.house.keepsake(&["verify"]);
         assert!(!refusal.reads || verified.status.code() == Some(5), "{name}: `verify` finds nothing: {verified:?}");

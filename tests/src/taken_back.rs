@@ -60,7 +60,12 @@ impl Ground {
     }
 
     async fn is(&self, expected: &State, what: &str) {
-        State::of(&self.house.installations[0]).await.assert_is(expected, what);
+        self.now().await.assert_is(expected, what);
+    }
+
+    /// What is live; whether anything is kept beside it is asked for apart.
+    async fn now(&self) -> State {
+        State::of(&self.house.installations[0]).await.without_what_is_kept()
     }
 
     async fn left(&self) -> Vec<String> {
@@ -133,7 +138,7 @@ impl Ground {
     pub async fn is_dropped(&self) {
         self.kept().await;
         self.write().await;
-        let live = State::of(&self.house.installations[0]).await;
+        let live = self.now().await;
         let identity = self.house.path("identity-1");
         let again = ["restore", "--yes", "prod", "--set", &self.set, "--identity", &identity];
         self.refused(&again, 1, &["keepsake finalize", "keepsake rollback", "system-mysql", "system-storage"]);
@@ -155,7 +160,7 @@ impl Ground {
     pub async fn is_put_back(&self) {
         self.kept().await;
         self.write().await;
-        let live = State::of(&self.house.installations[0]).await;
+        let live = self.now().await;
         self.refused(&["rollback"], 2, &["--discard-writes"]);
         self.is(&live, "after what was refused").await;
         assert_eq!(self.hooks.words(), Vec::<String>::new());
