@@ -5,6 +5,7 @@
 
 mod fleet;
 pub mod journal;
+pub mod judge;
 pub mod lab;
 mod look;
 
