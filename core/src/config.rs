@@ -1,75 +1,87 @@
 //! Backend's Config: what must stand in backend-redis, as System's database says it.
 
 pub mod difference;
-
-use std::fmt;
+pub mod digest;
+pub mod keys;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 pub use self::difference::{Change, Counters, Difference, Tally, Wrong, Wrongs};
+pub use self::digest::Digest;
+pub use self::keys::{ALERTS_CURRENT_ID, ConfigKind, EVENTS_ID, classify, masked};
 
-/// Counter of events.
-pub const EVENTS_ID: &[u8] = b"events/id";
-/// Counter of alerts.
-pub const ALERTS_CURRENT_ID: &[u8] = b"alerts/current_id";
-
-/// Kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConfigKind {
-    /// Attributes of a service.
-    Service,
-    /// Everything else.
-    Application,
-}
-
-impl ConfigKind {
-    /// All.
-    pub const ALL: [Self; 2] = [Self::Service, Self::Application];
-}
-
-impl fmt::Display for ConfigKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("x")
-    }
-}
-
-/// Entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What one key must hold, or one of several things that it must hold. Entries of one key come one after another.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigEntry {
-    /// Kind.
+    /// What the key is.
     pub kind: ConfigKind,
-    /// Service.
+    /// The service that it belongs to; empty for none.
     pub service: String,
-    /// Key.
+    /// Its name as it stands in Redis.
     pub key: Bytes,
-    /// Must.
+    /// What it must hold.
     pub must: Must,
 }
 
-/// Must.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a key must hold.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Must {
-    /// Text.
+    /// One of these texts.
     Text {
-        /// Any.
+        /// The first is the one that is written.
         any_of: Vec<Bytes>,
-        /// Or.
+        /// Or the key is not there.
         or_absent: bool,
     },
-    /// Member.
+    /// A set, with this member.
     Member(Bytes),
-    /// Field.
+    /// A hash, with this field.
     Field {
-        /// Name.
+        /// The field.
         name: Bytes,
-        /// Value.
+        /// Its value.
         value: Bytes,
     },
 }
 
-/// Classify.
-pub fn classify(key: &[u8]) -> Option<(ConfigKind, String)> {
-    key.starts_with(b"service/").then(|| (ConfigKind::Service, String::new()))
+/// Names and values are secrets.
+impl std::fmt::Debug for ConfigEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ConfigEntry({} of service {:?})", self.kind, self.service)
+    }
+}
+
+/// As above.
+impl std::fmt::Debug for Must {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text { .. } => "Text(..)",
+            Self::Member(_) => "Member(..)",
+            Self::Field { .. } => "Field(..)",
+        })
+    }
+}
+
+/// The end of all entries: what proves that all came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigEnd {
+    /// How many entries there are.
+    pub entries: u64,
+    /// SHA-256 over them.
+    pub digest: Bytes,
+    /// Kinds of which everything is named.
+    pub kinds: Vec<ConfigKind>,
+    /// What the counters must have reached.
+    pub at_least: Counters,
+}
+
+/// Whether the levels at which alerts are made are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertLevels {
+    /// They are left alone.
+    #[default]
+    LeftAlone,
+    /// They are expected.
+    Expected,
 }
