@@ -30,7 +30,7 @@ pub enum Applications {
 }
 
 /// How often changes are made while applications run, until nothing differs: they change the Config meanwhile.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 4;
 
 /// Looks whether the Config is as it should be.
 ///
@@ -43,6 +43,7 @@ pub async fn check(fleet: &dyn Fleet, order: &ConfigOrder<'_>, applications: App
 }
 
 /// Makes the Config as it should be. The report tells what differed before.
+/// While applications run, it is looked at again until nothing differs.
 ///
 /// # Errors
 /// As [`check`]; `Conflict` when something differs still, because others change it all the time.
@@ -53,8 +54,9 @@ pub async fn resync(
     durable: bool,
 ) -> Result<(Report, ConfigChanged)> {
     let mut first: Option<(Report, ConfigChanged)> = None;
-    let rounds = if applications == Applications::Stopped { 1 } else { ROUNDS };
-    for _ in 0..rounds {
+    // With the applications stopped one look is the truth, and whoever wants it proved looks again.
+    let mut settled = applications == Applications::Stopped;
+    for _ in 0..if settled { 1 } else { ROUNDS } {
         let mut through = Through { fleet, order, durable, changes: None, report: Report::default() };
         let compared = look(fleet, order, applications, &mut through).await?;
         let (changes, report) = through.end().await?;
@@ -65,8 +67,16 @@ pub async fn resync(
         all.overtaken += changed.overtaken;
         all.after = changed.after;
         if nothing {
+            settled = true;
             break;
         }
+    }
+    if !settled {
+        let text = format!(
+            "after {ROUNDS} rounds the Config differs still: something changes it all the time, or changes it back. Stop the applications and say \
+             --applications-stopped"
+        );
+        return Err(Error::new(Kind::Conflict, text));
     }
     first.ok_or_else(|| Error::new(Kind::Internal, "the Config was not looked at"))
 }

@@ -79,6 +79,11 @@ impl Report {
         self.total = self.tally.total();
     }
 
+    /// Wrong keys by kind and service.
+    pub fn rows(&self) -> impl Iterator<Item = (ConfigKind, &str, Wrongs)> {
+        self.tally.wrongs.iter().map(|((kind, service), wrongs)| (*kind, service.as_str(), *wrongs))
+    }
+
     /// All wrong keys.
     pub fn total(&self) -> Wrongs {
         self.total
@@ -92,5 +97,20 @@ impl Report {
     /// Whether the counters have reached what they must.
     pub fn counters_are_right(&self) -> bool {
         self.counters.reach(self.counters_at_least)
+    }
+
+    /// In one line.
+    pub fn in_words(&self) -> String {
+        let Wrongs { missing, different, surplus } = self.total;
+        let mut told = format!("{missing} keys are missing, {different} different, {surplus} surplus");
+        let Counters { events, alerts } = self.counters;
+        for (name, there, wanted) in
+            [("events/id", events, self.counters_at_least.events), ("alerts/current_id", alerts, self.counters_at_least.alerts)]
+        {
+            if there < wanted {
+                told.push_str(&format!("; {name} is {there}, below {wanted}"));
+            }
+        }
+        told
     }
 }

@@ -20,6 +20,16 @@ pub enum Wrong {
     Surplus,
 }
 
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Different => "different",
+            Self::Surplus => "surplus",
+        })
+    }
+}
+
 /// One change to one key. All that are told of a key, made in order, make it equal; each may be made again.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Difference {
