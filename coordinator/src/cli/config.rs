@@ -101,7 +101,7 @@ async fn look(installation: &InstallationSettings, fleet: &GrpcFleet, pair: &Con
     };
     let keys_per_second = if look.applications_stopped { 0 } else { look.keys_per_second };
     let (system, backend, alert_levels) = (&pair.system, &pair.backend, pair.alert_levels);
-    let order = ConfigOrder { key, system, backend, alert_levels, keys_per_second };
+    let order = ConfigOrder { key, of_a_run: false, system, backend, alert_levels, keys_per_second };
     Box::pin(config::check(fleet, &order, applications)).await
 }
 
