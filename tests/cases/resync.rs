@@ -2,6 +2,8 @@
 
 mod changes;
 mod large;
+mod twice;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
