@@ -4,6 +4,7 @@
 //! It never learns where the bytes go or come from, nor who asked. A new datastore is one file or folder beside this one,
 //! one line in [`registry`], and one fixture in the tests.
 
+pub mod config_target;
 pub mod files;
 pub mod in_place;
 pub mod mysql;
@@ -65,6 +66,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Drops what rollback would need; success when nothing of the run is there.
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
+
+    /// How Backend's Config is compared and changed, by an engine that may keep it.
+    fn config_target(&self) -> Option<&dyn config_target::ConfigTarget> {
+        None
+    }
 }
 
 /// A hold on writes: made ready, taken, renewed, released. Whatever becomes of the agent, the datastore frees its writers when the lease is over.

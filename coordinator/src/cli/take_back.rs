@@ -128,10 +128,11 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
             ),
         ));
     };
+    let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
     Ok(Restored {
         run: *run,
         epoch: story.root().epoch,
-        set: story.plan().set,
+        set,
         components: restore::staged(story.plan()),
     })
 }

@@ -303,7 +303,7 @@ impl Lab {
             Kinds::Finalize | Kinds::Rollback => {
                 let plan = restore(&inventory, true);
                 let (head, log) = claim::begin(runs, &installation.name, &plan).await.expect("an epoch");
-                let (run, epoch, set) = (head.run, head.epoch, plan.set);
+                let (run, epoch, set) = (head.run, head.epoch, plan.set.expect("a set"));
                 let begin = Begin { head, log, story: None, turns: None };
                 let ended = Box::pin(self.coordinator(world, runs, None, None, begin, &mut Vec::new())).await;
                 assert!(matches!(ended, Fate::Ended(Ok((Outcome::Completed, _)))), "the restore before failed");

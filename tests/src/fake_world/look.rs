@@ -46,7 +46,7 @@ impl Lab {
         let keeps = match plan.goal {
             Goal::Restore { keep_old, .. } => keep_old && completed,
             Goal::Finalize { .. } | Goal::Rollback { .. } => !completed,
-            Goal::Backup { .. } => false,
+            Goal::Backup { .. } | Goal::Resync => false,
         };
         for (name, store) in world.stores() {
             if ![OLD, NEW].contains(&store.base()) {
