@@ -3,12 +3,17 @@
 pub mod difference;
 pub mod digest;
 pub mod keys;
+pub mod levels;
+mod merge;
+pub mod rules;
+pub mod template;
 
 use bytes::Bytes;
 
 pub use self::difference::{Change, Counters, Difference, Tally, Wrong, Wrongs};
 pub use self::digest::Digest;
 pub use self::keys::{ALERTS_CURRENT_ID, ConfigKind, EVENTS_ID, classify, masked};
+pub use self::merge::Merging;
 
 /// What one key must hold, or one of several things that it must hold. Entries of one key come one after another.
 #[derive(Clone, PartialEq, Eq)]
