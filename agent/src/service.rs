@@ -2,6 +2,7 @@
 
 mod calls;
 mod config;
+mod expected;
 mod hold;
 mod paths;
 mod watch;
@@ -235,9 +236,11 @@ impl v1::agent_server::Agent for Service {
 
     async fn config_expected(
         &self,
-        _: Request<v1::ConfigExpectedRequest>,
+        request: Request<v1::ConfigExpectedRequest>,
     ) -> std::result::Result<Response<Self::ConfigExpectedStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let inner = self.0.clone();
+        let work = async move |_: &Inner, r| inner.config_expected(r);
+        self.answer("ConfigExpected", Role::Restore, request, |_| String::new(), work).await
     }
 
     async fn config_compare(
