@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod cancel;
 mod carry;
+mod config;
 mod doctor;
 mod inspect;
 mod keys;
@@ -75,6 +76,8 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Resume(command) => resume::run(args, &app, command).await,
         Command::Finalize(command) => take_back::finalize(args, &app, command).await,
         Command::Rollback(command) => take_back::rollback(args, &app, command).await,
+        Command::Check(command) => config::check(args, &app, command).await,
+        Command::Resync(command) => config::resync(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,
         Command::Pki(command) => pki::run(args, command),
         Command::Doctor(command) => doctor::run(args, &app, command).await,

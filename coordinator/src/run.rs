@@ -6,6 +6,7 @@
 
 mod attachments;
 pub mod claim;
+pub mod config;
 pub mod cut;
 pub mod event;
 mod make_set;
@@ -287,7 +288,7 @@ impl<'a> Runner<'a> {
 
     /// Whether anything of a run that is no backup may have been begun: what is there then waits for `resume` or `cancel`.
     pub async fn has_begun(&self) -> bool {
-        !self.plan.is_backup() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
+        !self.plan.may_be_abandoned() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
     }
 
     /// What is said when the journal is lost.

@@ -3,6 +3,8 @@
 //! What must hold is in `fake_world::look`; here is what is tried. A run that was struck ends as the one that was not. With `KEEPSAKE_SOAK=1` every pair of step and
 //! place, and every pair of places, is tried; otherwise a part of them, and every place alone.
 
+mod config;
+
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;
 use keepsake_tests::fake_world::judge::seen_of;
@@ -36,6 +38,10 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
         Kinds::Mixed => vec!["stage-files", "commit-sql", "commit-files", "resume", "finalize-files"],
         Kinds::KeepOld => vec!["commit-redis", "resume"],
         Kinds::Finalize => vec!["finalize-sql", "finalize-redis", "finalize-files"],
+        // Those are in `config`.
+        Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => {
+            Vec::new()
+        }
         Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
     }
 }

@@ -56,7 +56,8 @@ struct Done {
     installation: String,
     epoch: u64,
     run: &'static str,
-    set: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     safety: Option<String>,
     outcome: Outcome,
@@ -181,14 +182,15 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
         installation: plan.installation.to_string(),
         epoch,
         run: plan.word(),
-        set: plan.set.to_string(),
+        set: plan.set.map(|set| set.to_string()),
         safety,
         outcome,
         note,
     };
     output::result(args, &done, || {
         let note = if done.note.is_empty() { String::new() } else { format!(": {}", done.note) };
-        let (word, set, name, outcome) = (done.run, &done.set, &done.installation, outcome.as_str());
+        let (word, name, outcome) = (done.run, &done.installation, outcome.as_str());
+        let Some(set) = &done.set else { return format!("{word} {epoch} of {name}: {outcome}{note}\n") };
         match &done.safety {
             Some(safety) if outcome == "completed" => format!(
                 "{word} {epoch} of {name} from set {set}: {outcome}{note}; what was there before is safety set {safety}\n"

@@ -123,10 +123,6 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
             ),
         ));
     };
-    Ok(Restored {
-        run: *run,
-        epoch: story.root().epoch,
-        set: story.plan().set,
-        components: restore::staged(story.plan()),
-    })
+    let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
+    Ok(Restored { run: *run, epoch: story.root().epoch, set, components: restore::staged(story.plan()) })
 }

@@ -3,6 +3,7 @@
 //! A lost connection is not a failed operation: starting again attaches, watching again goes on. Only an agent that cannot be reached for a
 //! while, or that has forgotten the operation because it was restarted, fails a step.
 
+mod config;
 mod hold;
 mod operation;
 mod paths;
@@ -21,6 +22,7 @@ use keepsake_proto::tls::peer_certificate;
 use keepsake_proto::v1::{self, watch_response::Event};
 
 use self::operation::{Start, Told};
+use super::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use super::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Paths};
 use crate::inventory::{Found, Staged};
 use crate::topology::{InstallationSettings, TlsFiles};
@@ -243,6 +245,14 @@ impl Fleet for GrpcFleet {
 
     async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
         self.told_paths(component, key).await
+    }
+
+    async fn compare_config(&self, order: &ConfigOrder<'_>, found: &mut dyn Differences) -> Result<ConfigCompared> {
+        self.compare(order, found).await
+    }
+
+    async fn change_config(&self, order: &ConfigOrder<'_>, durable: bool) -> Result<Box<dyn ConfigChanges>> {
+        self.change(order, durable).await
     }
 
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {

@@ -72,7 +72,7 @@ pub fn judge(other: &Story) -> Result<()> {
     if is_fresh(other.tail(), clock::now()) {
         return Err(busy(other));
     }
-    if other.plan().is_backup() {
+    if other.plan().may_be_abandoned() {
         return Ok(());
     }
     let (root, installation) = (other.root(), &other.root().installation);

@@ -37,7 +37,8 @@ impl Runner<'_> {
             Action::Stage { component, queues, in_place } => {
                 let (entry, opening) = self.source(component)?;
                 let (queues, in_place) = (*queues, *in_place);
-                let order = LoadOrder { key, set: self.plan.set, entry, opening, queues, in_place };
+                let set = self.plan.set.ok_or_else(|| Error::new(Kind::Internal, "the plan names no set"))?;
+                let order = LoadOrder { key, set, entry, opening, queues, in_place };
                 let stage = self.once_it_is_free(step, || fleet.stage(&order, &report));
                 self.unless_cancelled(component, stage).await.map(Output::from)
             }
@@ -47,8 +48,11 @@ impl Runner<'_> {
                 self.once_it_is_free(step, commit).await.map(Output::from)
             }
             Action::Check { component, at } => self.check(component, *at).await,
-            // Its own entries in the journal are all of it.
             Action::PointOfNoReturn => self.is_still_kept().await.map(|()| Output::Nothing),
+            // Its own entries in the journal are all of it.
+            Action::RememberConfig { .. } => Ok(Output::Nothing),
+            Action::ResyncConfig { pair, live } => Box::pin(self.resync_config(step, &key, pair, *live)).await,
+            Action::CheckConfig { pair, must } => Box::pin(self.check_config(step, &key, pair, *must)).await,
             Action::Rollback { component } => {
                 let rollback = || fleet.rollback(component, &key, &report);
                 self.once_it_is_free(step, rollback).await.map(|()| Output::Nothing)

@@ -26,6 +26,7 @@ impl Told {
         compare("outcome", format!("{:?}", self.outcome), format!("{:?}", smooth.outcome));
         compare("cause", format!("{:?}", self.cause), format!("{:?}", smooth.cause));
         compare("stores", format!("{:?}", self.stores), format!("{:?}", smooth.stores));
+        compare("Config", format!("{:?}", self.config), format!("{:?}", smooth.config));
         compare("running", format!("{:?}", self.running), format!("{:?}", smooth.running));
         compare("set", format!("{:?}", self.set), format!("{:?}", smooth.set));
         found
