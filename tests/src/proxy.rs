@@ -20,7 +20,8 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Line {
-    upstream: SocketAddr,
+    /// The server of connections that come from now on.
+    upstream: Mutex<SocketAddr>,
     /// Cuts the connections of now.
     cut: Mutex<CancellationToken>,
     /// Nothing passes while it says so.
@@ -41,7 +42,7 @@ impl Proxy {
         let address = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
         let line = Arc::new(Line {
-            upstream,
+            upstream: Mutex::new(upstream),
             cut: Mutex::new(stop.child_token()),
             held: watch::Sender::new(false),
             closed: watch::Sender::new(false),
@@ -56,6 +57,11 @@ impl Proxy {
     /// Cuts every connection that is open now.
     pub fn cut(&self) {
         self.line.cut_all();
+    }
+
+    /// New connections go to another server.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.line.upstream.lock().expect("the server") = upstream;
     }
 
     /// Cuts everything once so many more bytes have come from the server.
@@ -111,7 +117,8 @@ async fn serve(listener: TcpListener, line: Arc<Line>, stop: CancellationToken) 
 }
 
 async fn join(mut client: TcpStream, line: &Line) {
-    let Ok(mut server) = TcpStream::connect(line.upstream).await else { return };
+    let upstream = *line.upstream.lock().expect("the server");
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
     let up = pass(&mut client_read, &mut server_write, line, false);

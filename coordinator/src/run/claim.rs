@@ -39,11 +39,24 @@ pub async fn begin(runs: &Runs, installation: &Installation, plan: &Plan) -> Res
         judge(&other)?;
     }
     let (head, mut log) = runs.begin(installation, &by(), plan).await?;
-    // … and again once the epoch is taken, because another coordinator may have begun in between. Whatever goes wrong here, the epoch is not left open:
-    // it would look like a run that has begun.
-    match has_the_floor(runs, installation, &head).await {
-        Ok(()) => Ok((head, log)),
-        Err(e) => Err(refuse(&mut log, e).await),
+    // … and again once the epoch is taken, because another coordinator may have begun in between.
+    keep_or_refuse(runs, installation, &head, &mut log).await?;
+    Ok((head, log))
+}
+
+/// Looks whether an epoch that was taken may run. Whatever goes wrong here, it is not left open: it would look like a run that has begun.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn keep_or_refuse(
+    runs: &Runs,
+    installation: &Installation,
+    head: &RunHead<Plan>,
+    log: &mut RunLog,
+) -> Result<()> {
+    match has_the_floor(runs, installation, head).await {
+        Ok(()) => Ok(()),
+        Err(e) => Err(refuse(log, e).await),
     }
 }
 

@@ -105,6 +105,21 @@ async fn installation_restore_that_is_interrupted_is_resumed_or_cancelled() {
     assert!(told(&refused).contains("--discard-writes"), "{}", told(&refused));
     house.must(&["resume", "--coordinator-is-gone"]);
     State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was finished later");
+
+    // One of which somebody knows that it will never come to its end is ended as it is; what agents keep is told, and goes or comes back.
+    house.installations[0].wreck().await;
+    let wrecked = State::of(&house.installations[0]).await;
+    killed_when(restore(), "point-of-no-return done");
+    let alive = house.keepsake(&["cancel", "--leave-as-it-is"]);
+    assert!(alive.status.code() == Some(1) && told(&alive).contains("is going on"), "{}", told(&alive));
+    let left = house.keepsake(&["cancel", "--leave-as-it-is", "--coordinator-is-gone"]);
+    assert!(left.status.code() == Some(4) && told(&left).contains("nothing was done"), "{}", told(&left));
+    State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was left as it was");
+    let kept = house.keepsake(&["restore", "--yes", "prod", "--identity", &identity]);
+    assert!(told(&kept).contains("keepsake finalize"), "{}", told(&kept));
+    house.must(&["rollback", "--discard-writes"]);
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after it was taken back");
+    house.must(&["restore", "--yes", "prod", "--identity", &identity]);
     house.must(&["backup"]);
     let nothing = house.keepsake(&["resume"]);
     assert!(told(&nothing).contains("nothing to go on with"), "{}", told(&nothing));

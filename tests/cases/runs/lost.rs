@@ -231,3 +231,49 @@ async fn a_load_whose_end_nobody_knows_is_never_called_undone() {
         house.back_up().await.unwrap();
     }
 }
+
+/// Two coordinators began at the same moment; the backup, which came second, died before it had looked.
+#[tokio::test]
+async fn a_restore_is_not_hidden_by_a_backup_that_came_after_it_and_was_given_up() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let name = &house.installation.name;
+    let restore = house.plan_restore(&house.latest().await.unwrap()).await;
+    let (of_restore, mut log) = claim::begin(&house.runs, name, &restore).await.unwrap();
+    log.append(&Event::Started { step: "stage-system-mysql".parse().unwrap() }).await.unwrap();
+    let backup = house.plan_backup().await;
+    let (of_backup, _dead) = house.runs.begin(name, "elsewhere", &backup).await.unwrap();
+    for ended in [false, true] {
+        if ended {
+            let run = house.runs.read(name, of_backup.epoch).await.unwrap();
+            claim::end_abandoned(&house.runs, &run, "test").await.unwrap();
+        }
+        let found = unfinished(&house.runs, name, None).await.unwrap().expect("the restore");
+        assert_eq!(found.root().epoch, of_restore.epoch, "the backup was given up: {ended}");
+        assert_eq!(claim::begin(&house.runs, name, &backup).await.unwrap_err().kind(), Kind::Busy);
+    }
+}
+
+/// A run that finds out only then that it may not begin does not stay open: it would look like one that has begun.
+#[tokio::test]
+async fn an_epoch_that_was_taken_in_vain_is_ended_whatever_was_in_the_way() {
+    let house = House::new().await;
+    house.back_up().await.unwrap();
+    let name = &house.installation.name;
+    let scratch = Scratch::new();
+    let runs = Runs::new(Store::open(&format!("file://{}", scratch.path().display())).unwrap());
+    let restore = house.plan_restore(&house.latest().await.unwrap()).await;
+    let (head, mut log) = runs.begin(name, "elsewhere", &restore).await.unwrap();
+    log.append(&Event::Alive).await.unwrap();
+    // Whoever looks at it from now on cannot read it.
+    let entry = scratch.path().join("runs/prod/00000001/000001.json");
+    let good = std::fs::read(&entry).unwrap();
+    let (mine, mut log) = runs.begin(name, "here", &house.plan_backup().await).await.unwrap();
+    std::fs::write(&entry, b"{").unwrap();
+    let error = claim::keep_or_refuse(&runs, name, &mine, &mut log).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{}", error.chain());
+    let ended = RunStatus::of_run(&runs.read(name, mine.epoch).await.unwrap()).ended;
+    assert!(matches!(ended, Some((Outcome::Refused, _))), "{ended:?}");
+    std::fs::write(&entry, good).unwrap();
+    assert_eq!(unfinished(&runs, name, None).await.unwrap().expect("the restore").root().epoch, head.epoch);
+}

@@ -8,7 +8,7 @@ use keepsake_core::Kind;
 use keepsake_core::id::SetId;
 use keepsake_core::record::Sealing;
 use keepsake_tests::fake_engine::Step;
-use keepsake_tests::lone_agent::{COMPONENT, INSTALLATION, LoneAgent, run};
+use keepsake_tests::lone_agent::{COMPONENT, INSTALLATION, LoneAgent, run, watch};
 use keepsake_tests::proxy::Proxy;
 
 /// A fleet of this one agent, dialled through the proxy.
@@ -95,4 +95,59 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
     let asked = tokio::time::timeout(std::time::Duration::from_secs(20), fleet.describe(&component)).await;
     let error = asked.expect("it waits for ever").expect_err("nobody is there");
     assert!(matches!(error.kind(), Kind::Unavailable | Kind::Timeout), "{:?} {}", error.kind(), error.chain());
+}
+
+/// Whoever takes a run over has another epoch, and must see and stop what was begun under the one before.
+#[tokio::test]
+async fn what_an_earlier_epoch_began_is_seen_and_cancelled_by_the_next() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    let gate = agent.engine.wait_at(Step::Dump);
+    let first = run(1);
+    let next = keepsake_core::id::RunKey { epoch: keepsake_core::id::Epoch(2), ..first.clone() };
+    let component: keepsake_core::id::Component = COMPONENT.parse().unwrap();
+    let dumping = tokio::spawn({
+        let fleet = fleet(&proxy);
+        let key = OpKey { run: first, step: "dump-system-mysql".parse().unwrap() };
+        async move {
+            let (component, set, sealing) = (COMPONENT.parse().unwrap(), SetId::generate(), Sealing::None);
+            fleet.dump(&DumpOrder { component: &component, key, set, sealing: &sealing, hold: None }, &|_| {}).await
+        }
+    });
+    gate.reached().await;
+    let fleet = fleet(&proxy);
+    let what = fleet.at_work(&component, &next).await.unwrap();
+    assert!(what.as_ref().is_some_and(|what| what.contains("dump")), "{what:?}");
+    assert_eq!(fleet.at_work(&component, &run(3)).await.unwrap(), None, "another run's work is not ours");
+    assert_eq!(fleet.cancel_run(&component, &run(3)).await.unwrap(), 0, "another run's work is not ours");
+    assert_eq!(fleet.cancel_run(&component, &next).await.unwrap(), 1);
+    assert_eq!(dumping.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(fleet.at_work(&component, &next).await.unwrap(), None);
+}
+
+/// An agent that was started again knows nothing of the load that it had begun: that the new one has nothing to load says nothing of the live data.
+#[tokio::test]
+async fn a_commit_whose_agent_was_started_again_has_an_end_that_nobody_knows() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    let gate = agent.engine.wait_at(Step::Commit);
+    let run = run(1);
+    let mut client = agent.client();
+    let request = super::load::dumped(&mut client, &run, &run).await;
+    client.start_load(request).await.unwrap();
+    watch(&mut client, keepsake_tests::lone_agent::key(&run, "stage")).await;
+    let committing = tokio::spawn({
+        let fleet = fleet(&proxy);
+        let key = OpKey { run, step: "commit-system-mysql".parse().unwrap() };
+        async move { fleet.commit(&COMPONENT.parse().unwrap(), &key, &|_| {}).await }
+    });
+    gate.reached().await;
+    // Another agent in its place, whose scratch folder is new.
+    let other = LoneAgent::start().await;
+    proxy.lead_to(other.running.address);
+    proxy.cut();
+    let error = committing.await.unwrap().expect_err("the other agent has nothing staged");
+    assert!(matches!(error.kind(), Kind::NotFound | Kind::Unavailable), "{:?} {}", error.kind(), error.chain());
+    assert!(error.chain().contains("started again"), "{}", error.chain());
+    gate.open();
 }

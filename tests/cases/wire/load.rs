@@ -12,7 +12,7 @@ type Change = fn(&mut v1::StartLoadRequest);
 type Client = v1::agent_client::AgentClient<Channel>;
 
 /// Dumps, and gives the request that loads it again.
-async fn dumped(client: &mut Client, dump: &RunKey, load: &RunKey) -> v1::StartLoadRequest {
+pub(super) async fn dumped(client: &mut Client, dump: &RunKey, load: &RunKey) -> v1::StartLoadRequest {
     let set = SetId::generate();
     client.start_dump(dump_request(dump, "dump", set)).await.unwrap();
     let told = watch(client, key(dump, "dump")).await;
