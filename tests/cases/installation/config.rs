@@ -9,9 +9,9 @@ use keepsake_tests::house::House;
 use keepsake_tests::servers::redis::RedisServer;
 use keepsake_tests::threescale::Size;
 
-/// Reads stopped applications at once, or those that run with little to wait for.
-const STOPPED: &str = "--applications-stopped";
-const RUNNING: &str = "--settle=1";
+/// The applications are stopped, or run and there is little to wait for.
+const STOPPED: &[&str] = &["--applications-stopped"];
+const RUNNING: &[&str] = &["--settle=1", "--keys-per-second=0"];
 
 fn fixture(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures").join(name);
@@ -32,8 +32,8 @@ async fn lay_in(server: &RedisServer, rdb: &Path) {
 }
 
 /// What `check` says, and its exit status.
-fn checked(house: &House, how: &str) -> (serde_json::Value, Option<i32>) {
-    let done = house.keepsake(&["--output", "json", "check", how]);
+fn checked(house: &House, how: &[&str]) -> (serde_json::Value, Option<i32>) {
+    let done = house.keepsake(&[&["--output", "json", "check"], how].concat());
     let told = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&done.stderr)));
     (told, done.status.code())
 }
@@ -85,15 +85,15 @@ async fn installation_config_of_a_realistic_3scale_is_made_equal() {
         assert!(told["counters"]["events"].as_i64() < Some(1299), "{told:#}");
     }
     // Nothing is shown of which somebody could make use.
-    let text = house.keepsake(&["check", STOPPED]);
+    let text = house.keepsake(&[&["check"], STOPPED].concat());
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("NOT equal") && text.contains("188 keys are missing, 38 different, 43 surplus"), "{text}");
     assert!(!text.contains("2dcf38355739c35f280ab1ea87e5be3f"), "{text}");
-    let dry = house.must(&["resync", "--dry-run", STOPPED]);
+    let dry = house.must(&[&["resync", "--dry-run"], STOPPED].concat());
     assert!(dry.contains("188 keys are missing") && dry.contains("make the Config"), "{dry}");
     assert_eq!(wrongs(&checked(&house, STOPPED).0), [188, 38, 43], "a dry run changed something");
 
-    house.must(&["resync", RUNNING]);
+    house.must(&[&["resync"], RUNNING].concat());
     let (told, status) = checked(&house, STOPPED);
     assert_eq!((wrongs(&told), status, &told["counters_right"]), ([0, 0, 0], Some(0), &serde_json::Value::Bool(true)), "{told:#}");
     let events: i64 = servers.backend.ask(&["GET", "events/id"]).await;
@@ -105,7 +105,7 @@ async fn installation_config_of_a_realistic_3scale_is_made_equal() {
     // The same with the applications stopped, and again when there is nothing to do.
     lay_in(&servers.backend, &stale).await;
     for _ in 0..2 {
-        house.must(&["resync", STOPPED]);
+        house.must(&[&["resync"], STOPPED].concat());
         assert_eq!(wrongs(&checked(&house, STOPPED).0), [0, 0, 0]);
         assert_eq!(others(&servers.backend).await, before, "another key was touched");
     }
