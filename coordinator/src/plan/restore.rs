@@ -145,7 +145,9 @@ fn make_equal(
     wishes: &Wishes,
     notes: &mut Vec<String>,
 ) -> Result<config::Stages> {
-    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else { return Ok(config::Stages::default()) };
+    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else {
+        return Ok(config::Stages::default());
+    };
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
     // The release of the database that will be there then.
     let live = || inventory.of(&pair.system).and_then(|f| f.as_ref().ok()?.facts.get(preflight::SCHEMA));

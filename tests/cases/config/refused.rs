@@ -62,7 +62,10 @@ impl<F: Future<Output = ()> + Send> Entries for Meanwhile<F> {
     }
 }
 
-async fn while_it_tells(engine: &Arc<dyn Engine>, act: impl Future<Output = ()> + Send) -> (Vec<ConfigEntry>, Result<ExpectedEnd>) {
+async fn while_it_tells(
+    engine: &Arc<dyn Engine>,
+    act: impl Future<Output = ()> + Send,
+) -> (Vec<ConfigEntry>, Result<ExpectedEnd>) {
     let mut out = Meanwhile { act: Some(act), entries: Vec::new() };
     let cx = Context::new(CancellationToken::new()).0;
     let end = engine.config_source().unwrap().expected(AlertLevels::Expected, &mut out, &cx).await;
@@ -111,8 +114,15 @@ async fn a_connection_that_is_lost_is_no_end() {
 #[tokio::test]
 async fn limits_of_the_server_make_no_answer_shorter() {
     // Each of these cuts or stops an answer of a session that does not mind.
-    let limits = ["--sql-select-limit=3", "--max-join-size=2", "--net-write-timeout=1", "--max-sort-length=8", "--sql-mode=ORACLE"];
-    let limits: Vec<&str> = limits.into_iter().chain(["--loose-max-statement-time=0.000001", "--loose-max-execution-time=1"]).collect();
+    let limits = [
+        "--sql-select-limit=3",
+        "--max-join-size=2",
+        "--net-write-timeout=1",
+        "--max-sort-length=8",
+        "--sql-mode=ORACLE",
+    ];
+    let limits: Vec<&str> =
+        limits.into_iter().chain(["--loose-max-statement-time=0.000001", "--loose-max-execution-time=1"]).collect();
     // MySQL has not all of them as options: those are set once it runs.
     let server = Server::mysql(&[]).await;
     let Server::Mysql(mysql) = &server else { unreachable!() };

@@ -103,7 +103,10 @@ pub(super) fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String
 
 #[test]
 fn every_kind_of_key_is_among_what_is_expected() {
-    let mut kinds: Vec<_> = base().keys().map(|key| keepsake_core::config::classify(key.as_bytes()).unwrap_or_else(|| panic!("{key}")).0).collect();
+    let mut kinds: Vec<_> = base()
+        .keys()
+        .map(|key| keepsake_core::config::classify(key.as_bytes()).unwrap_or_else(|| panic!("{key}")).0)
+        .collect();
     kinds.sort();
     kinds.dedup();
     assert_eq!(kinds.len(), ConfigKind::ALL.len(), "{kinds:?}");
@@ -122,7 +125,10 @@ async fn all_rows_together_expect_exactly_this() {
         let levels = |entry: &&keepsake_core::config::ConfigEntry| entry.kind == ConfigKind::AlertLevels;
         assert_eq!((without.iter().filter(levels).count(), end.kinds.len()), (0, ConfigKind::ALL.len() - 1));
         assert!(!end.kinds.contains(&ConfigKind::AlertLevels));
-        assert_eq!(told.0.iter().filter(|entry| !levels(entry)).collect::<Vec<_>>(), without.iter().collect::<Vec<_>>());
+        assert_eq!(
+            told.0.iter().filter(|entry| !levels(entry)).collect::<Vec<_>>(),
+            without.iter().collect::<Vec<_>>()
+        );
     }
 }
 

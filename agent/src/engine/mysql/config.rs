@@ -79,6 +79,8 @@ impl Snapshot for MysqlSnapshot {
     async fn number(&mut self, question: &str, sql: &str) -> Result<i64> {
         let value = self.0.value(&format!("ask for {question}"), sql).await?;
         let number = value.as_deref().map(str::parse).transpose();
-        number.map(Option::unwrap_or_default).map_err(|e| Error::caused(Kind::Internal, format!("{question}: not a whole number"), e))
+        number
+            .map(Option::unwrap_or_default)
+            .map_err(|e| Error::caused(Kind::Internal, format!("{question}: not a whole number"), e))
     }
 }

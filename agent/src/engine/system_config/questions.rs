@@ -3,8 +3,8 @@
 //! Every provider and the master counts, whatever its state: keys of a suspended tenant are never surplus. Rows are in the order of the keys that they
 //! make, byte for byte whatever the collation, so that what belongs to one key comes one after another.
 
-use keepsake_core::config::rules::{self, Made, is_blank};
 use keepsake_core::config::AlertLevels;
+use keepsake_core::config::rules::{self, Made, is_blank};
 use keepsake_core::error::Result;
 
 use super::columns::Columns;
@@ -40,7 +40,8 @@ const KEYED: &str = "services s JOIN accounts a ON a.id = s.account_id AND (a.pr
 const APPLICATIONS: &str = "cinstances c JOIN services s ON s.id = c.service_id JOIN accounts b ON b.id = c.user_account_id \
      LEFT JOIN accounts p ON p.id = b.provider_account_id";
 /// Which of these.
-const APPLICATION: &str = "c.type = 'Cinstance' AND (b.provider IS TRUE OR b.master IS TRUE OR p.provider IS TRUE OR p.master IS TRUE)";
+const APPLICATION: &str =
+    "c.type = 'Cinstance' AND (b.provider IS TRUE OR b.master IS TRUE OR p.provider IS TRUE OR p.master IS TRUE)";
 
 /// Where two servers speak differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,11 @@ fn services(dialect: Dialect, levels: AlertLevels, all: &mut Vec<Question>) {
         "service tokens",
         format!("SELECT k.user_key, t.value, s.id FROM {keyed} ORDER BY {}, s.id", dialect.name("t.value")),
         |c| {
-            if is_blank(c.or_empty(0)?) { Ok(Made::new()) } else { Ok(rules::service_token(c.or_empty(1)?, c.text(2)?)) }
+            if is_blank(c.or_empty(0)?) {
+                Ok(Made::new())
+            } else {
+                Ok(rules::service_token(c.or_empty(1)?, c.text(2)?))
+            }
         },
     ));
     if levels == AlertLevels::Expected {
@@ -148,7 +153,8 @@ fn services(dialect: Dialect, levels: AlertLevels, all: &mut Vec<Question>) {
 fn applications(dialect: Dialect, all: &mut Vec<Question>) {
     let (id, key) = (dialect.name("c.application_id"), dialect.name("c.user_key"));
     // Only an application with a plan of applications has attributes.
-    let planned = format!("{APPLICATIONS} JOIN plans l ON l.id = c.plan_id AND l.type = 'ApplicationPlan' WHERE {APPLICATION}");
+    let planned =
+        format!("{APPLICATIONS} JOIN plans l ON l.id = c.plan_id AND l.type = 'ApplicationPlan' WHERE {APPLICATION}");
     all.push(question(
         "applications",
         format!(
@@ -204,7 +210,9 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
     );
     all.push(question(
         "metrics",
-        format!("SELECT u.service, u.metric, u.name, u.parent, u.of_api, u.hits FROM {metrics} ORDER BY u.service, u.metric"),
+        format!(
+            "SELECT u.service, u.metric, u.name, u.parent, u.of_api, u.hits FROM {metrics} ORDER BY u.service, u.metric"
+        ),
         |c| {
             Ok(rules::metric(&rules::Metric {
                 service: c.text(0)?,
@@ -217,7 +225,10 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
     ));
     all.push(question(
         "names of metrics",
-        format!("SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric", dialect.name("u.name")),
+        format!(
+            "SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric",
+            dialect.name("u.name")
+        ),
         |c| Ok(rules::metric_name(c.text(0)?, c.text(1)?, c.or_empty(2)?)),
     ));
     all.push(question(
