@@ -17,7 +17,7 @@ pub enum Exit {
     Halted,
     /// An undo failed or is impossible, or a set is only partial.
     StuckOrPartial,
-    /// `verify` or `doctor` ran to the end and found something.
+    /// `verify`, `inspect`, `doctor` or `check` ran to the end and found something.
     Found,
     /// Somebody asked it to stop, and it did.
     Cancelled,

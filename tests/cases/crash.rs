@@ -3,6 +3,8 @@
 //! What must hold is in `fake_world::look`; here is what is tried. A run that was struck ends as the one that was not. With `KEEPSAKE_SOAK=1` every pair of step and
 //! place, and every pair of places, is tried; otherwise a part of them, and every place alone.
 
+mod config;
+
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;
 use keepsake_tests::fake_world::lab::{Case, Kinds, Lab, Told};
@@ -35,6 +37,8 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
         Kinds::Mixed => vec!["stage-files", "commit-sql", "commit-files", "resume", "finalize-files"],
         Kinds::KeepOld => vec!["commit-redis", "resume"],
         Kinds::Finalize => vec!["finalize-sql", "finalize-redis", "finalize-files"],
+        // Those are in `config`.
+        Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => Vec::new(),
         Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
     }
 }
@@ -55,6 +59,7 @@ fn differs(struck: &Told, smooth: &Told) -> Vec<String> {
     compare("outcome", format!("{:?}", struck.outcome), format!("{:?}", smooth.outcome));
     compare("cause", format!("{:?}", struck.cause), format!("{:?}", smooth.cause));
     compare("stores", format!("{:?}", struck.stores), format!("{:?}", smooth.stores));
+    compare("Config", format!("{:?}", struck.config), format!("{:?}", smooth.config));
     compare("running", format!("{:?}", struck.running), format!("{:?}", smooth.running));
     compare("set", format!("{:?}", struck.set), format!("{:?}", smooth.set));
     found

@@ -1,5 +1,6 @@
 //! Whole installations: real servers, real agents over mutual TLS, the real command line.
 
+mod config;
 mod queues;
 mod resumed;
 

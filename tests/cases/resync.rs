@@ -2,6 +2,8 @@
 
 mod changes;
 mod large;
+mod twice;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,7 +119,7 @@ const MUTATIONS: &[Mutation] = &[
     ),
     (
         &["SET", "application/service_id:7/id:a/b/state", "pending"],
-        &["application Different application/service_id:7/id:a/b/state: set active (was Some(\"pending\"))"],
+        &["application Different application/service_id:7/id:a/b/state: set suspended (was Some(\"pending\"))"],
     ),
     (
         &["SET", "application/service_id:7/id:*/plan_name", "Basic+plan"],

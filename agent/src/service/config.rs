@@ -80,6 +80,9 @@ impl Inner {
         if let Some(loads) = self.table.running().iter().find(|o| o.changes_live_data()) {
             return Err(Error::new(Kind::Busy, format!("{} of run {} is going on: compare after it", loads.what, loads.run)));
         }
+        if begin.of_a_run {
+            self.table.is_not_fenced(&run)?;
+        }
         tracing::info!(target: "audit", call = "ConfigCompare", run = %run, step = %step, "compares");
         let mut expected = WireExpected { requests, digest: Digest::default(), end: None };
         let mut told = WireDifferences { answers, batch: Vec::new() };

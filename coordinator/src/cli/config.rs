@@ -57,7 +57,8 @@ pub(super) async fn check(args: &Args, app: &App, command: &Check) -> Result<Exi
     let pair = pair(installation, &fleet, &command.look).await?;
     let report = look(installation, &fleet, &pair, &command.look).await?;
     let checked = checked(installation, &pair, &report);
-    let found = !(checked.equal && checked.counters_right);
+    // Counters are told apart, and are no difference.
+    let found = !checked.equal;
     output::result(args, &checked, || told(&checked))?;
     Ok(if found { Exit::Found } else { Exit::Done })
 }
@@ -101,7 +102,7 @@ async fn look(installation: &InstallationSettings, fleet: &GrpcFleet, pair: &Con
     };
     let keys_per_second = if look.applications_stopped { 0 } else { look.keys_per_second };
     let (system, backend, alert_levels) = (&pair.system, &pair.backend, pair.alert_levels);
-    let order = ConfigOrder { key, system, backend, alert_levels, keys_per_second };
+    let order = ConfigOrder { key, of_a_run: false, system, backend, alert_levels, keys_per_second };
     Box::pin(config::check(fleet, &order, applications)).await
 }
 
@@ -139,7 +140,10 @@ fn told(checked: &Checked<'_>) -> String {
     if checked.alert_levels == AlertLevels::LeftAlone {
         out.push_str("alert levels were left alone (--alert-levels expected compares them, too)\n");
     }
-    let verdict = if checked.equal && checked.counters_right { "equal" } else { "NOT equal" };
+    if !checked.counters_right {
+        out.push_str("a counter is lower than what System knows: new events or alerts would be lost (`keepsake resync` raises it)\n");
+    }
+    let verdict = if checked.equal { "equal" } else { "NOT equal" };
     out.push_str(&format!(
         "{}: the Config of {} keys in {} is {verdict} to what {} says: {}\n",
         checked.installation,

@@ -12,6 +12,8 @@ use super::OpKey;
 pub struct ConfigOrder<'a> {
     /// Which run and step.
     pub key: OpKey,
+    /// The run has taken its number: agents refuse a lower one than they have seen. Whoever only looks has none.
+    pub of_a_run: bool,
     /// The component with System's database.
     pub system: &'a Component,
     /// The component with Backend's storage.

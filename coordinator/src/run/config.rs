@@ -73,7 +73,7 @@ impl Runner<'_> {
 
 fn order<'a>(pair: &'a ConfigPair, key: &OpKey, keys_per_second: u32) -> ConfigOrder<'a> {
     let (system, backend, alert_levels) = (&pair.system, &pair.backend, pair.alert_levels);
-    ConfigOrder { key: key.clone(), system, backend, alert_levels, keys_per_second }
+    ConfigOrder { key: key.clone(), of_a_run: true, system, backend, alert_levels, keys_per_second }
 }
 
 fn output(report: &Report, changed: Option<ConfigChanged>) -> Output {

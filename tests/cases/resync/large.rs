@@ -19,7 +19,9 @@ async fn config_sets_that_are_too_large_to_hold_are_compared_in_parts() {
     told.sort();
     assert_eq!(told, ["add app/000000", "add app/001000", "add app/005299", "remove app/5299", "remove gone"]);
     let mut tally = Tally::default();
-    found.iter().for_each(|d| drop(tally.take(d)));
+    for difference in &found {
+        tally.take(difference);
+    }
     assert_eq!(tally.total(), Wrongs { different: 1, ..Wrongs::default() });
     applied(&server, found, Counters::default()).await.unwrap();
     assert_eq!(server.digest().await, before);

@@ -34,6 +34,7 @@ impl GrpcFleet {
             key: Some(key.clone()),
             component: order.backend.to_string(),
             keys_per_second: order.keys_per_second,
+            of_a_run: order.of_a_run,
         };
         send(&requests, config_compare_request::Part::Begin(begin)).await?;
         let mut backend = self.dialer(order.backend)?.client()?;

@@ -96,6 +96,8 @@ impl RunStatus {
                     match &step.action {
                         // No application starts on stores of which some are of before and some are not.
                         Action::Quiesce { .. } if !remains.is_empty() => stopped = true,
+                        // Nor is the Config made equal to a database that is still to go.
+                        Action::RememberConfig { .. } if !remains.is_empty() => {}
                         // The agent has said already that it does not go back.
                         Action::Stage { component, .. }
                             if remains.iter().any(|(s, _)| s.action.component() == Some(component)) => {}
