@@ -43,7 +43,11 @@ fn engine(server: &RedisServer) -> Arc<dyn Engine> {
     settings.open(server.scratch().to_owned()).expect("open the redis engine")
 }
 
-async fn differences(server: &RedisServer, given: Given, keys_per_second: u32) -> (Vec<Difference>, keepsake_core::Result<u64>) {
+async fn differences(
+    server: &RedisServer,
+    given: Given,
+    keys_per_second: u32,
+) -> (Vec<Difference>, keepsake_core::Result<u64>) {
     let (mut given, mut told) = (given, Told::default());
     let cx = Context::new(CancellationToken::new()).0;
     let engine = engine(server);
@@ -133,9 +137,15 @@ fn exact() -> Claim {
         says: "of a realistic 3scale every key that differs is told and put right, and no other key is touched",
         cases: vec![Case::telling("equal", SHORT, || equal(None)), Case::telling("stale", SHORT, stale)],
         breaks: vec![
-            changed("a-state", "UPDATE cinstances SET state = 'suspended' WHERE type = 'Cinstance' AND state = 'live' LIMIT 1"),
+            changed(
+                "a-state",
+                "UPDATE cinstances SET state = 'suspended' WHERE type = 'Cinstance' AND state = 'live' LIMIT 1",
+            ),
             changed("a-key", "DELETE FROM application_keys LIMIT 1"),
-            changed("a-limit", "UPDATE usage_limits SET value = value - 1 WHERE plan_type = 'Plan' AND value > 1 LIMIT 1"),
+            changed(
+                "a-limit",
+                "UPDATE usage_limits SET value = value - 1 WHERE plan_type = 'Plan' AND value > 1 LIMIT 1",
+            ),
         ],
     }
 }
@@ -161,7 +171,8 @@ async fn cut(says_that_it_is_whole: bool) -> Finding {
             given.end = None;
         }
         let (found, _) = differences(&server, given, 0).await;
-        let surplus = found.iter().filter(|d| d.wrong == Wrong::Surplus || matches!(d.change, Change::Remove(_))).count();
+        let surplus =
+            found.iter().filter(|d| d.wrong == Wrong::Surplus || matches!(d.change, Change::Remove(_))).count();
         assert_eq!(surplus, 0, "{surplus} keys were called surplus for a stream that was cut");
         tried += 1;
     }
@@ -186,7 +197,10 @@ async fn paced(keys_per_second: u32) -> Finding {
     let (found, keys) = differences(&server, Given::all(&entries, 100), keys_per_second).await;
     let (took, keys) = (began.elapsed(), keys.expect("to the end"));
     assert!(found.is_empty());
-    assert!(took >= Duration::from_secs(keys.saturating_sub(600) / 2_000), "{keys} keys were read in {took:?}, faster than they may be");
+    assert!(
+        took >= Duration::from_secs(keys.saturating_sub(600) / 2_000),
+        "{keys} keys were read in {took:?}, faster than they may be"
+    );
     Finding::Holds(format!("{keys} keys in {took:.1?}"))
 }
 
@@ -195,7 +209,10 @@ fn gentle() -> Claim {
         name: "gentle",
         says: "no more keys a second are read than may be",
         cases: vec![Case::telling("two-thousand", SHORT, || paced(2_000))],
-        breaks: vec![Break { case: Case::telling("without-a-pace", SHORT, || paced(0)), seen: "faster than they may be" }],
+        breaks: vec![Break {
+            case: Case::telling("without-a-pace", SHORT, || paced(0)),
+            seen: "faster than they may be",
+        }],
     }
 }
 
@@ -250,7 +267,8 @@ async fn of_applications(applications: u32, measures_the_server: bool) -> Findin
     let system = most(pid(house.installations[0].agent("system-mysql").process()));
     let backend = most(pid(house.installations[0].agent("backend-redis").process()));
     let server = if measures_the_server { most(pid(house.installations[0].backend.process())) } else { 0 };
-    for (whose, bytes) in [("system-mysql's agent", system), ("backend-redis' agent", backend), ("the server", server)] {
+    for (whose, bytes) in [("system-mysql's agent", system), ("backend-redis' agent", backend), ("the server", server)]
+    {
         assert!(bytes <= MEMORY, "{whose} had {} MiB in memory", bytes >> 20);
     }
     let (half, most) = (quantile(&mut felt, 0.5), quantile(&mut felt, 0.99));

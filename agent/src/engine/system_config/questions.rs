@@ -1,10 +1,11 @@
 //! What System's database is asked for: rows, and the rule for each (3scale-facts, section 4).
 //!
 //! Every provider and the master counts, whatever its state: keys of a suspended tenant are never surplus. Rows are in the order of the keys that they
-//! make, byte for byte whatever the collation, so that what belongs to one key comes one after another.
+//! make, byte for byte whatever the collation, so that what belongs to one key comes one after another. Of rows that make the same key the youngest comes
+//! first: it is what System would have written last. The order is total, so two passes over the same rows tell the same.
 
-use keepsake_core::config::AlertLevels;
 use keepsake_core::config::rules::{self, Made, is_blank};
+use keepsake_core::config::AlertLevels;
 use keepsake_core::error::Result;
 
 use super::columns::Columns;
@@ -40,8 +41,7 @@ const KEYED: &str = "services s JOIN accounts a ON a.id = s.account_id AND (a.pr
 const APPLICATIONS: &str = "cinstances c JOIN services s ON s.id = c.service_id JOIN accounts b ON b.id = c.user_account_id \
      LEFT JOIN accounts p ON p.id = b.provider_account_id";
 /// Which of these.
-const APPLICATION: &str =
-    "c.type = 'Cinstance' AND (b.provider IS TRUE OR b.master IS TRUE OR p.provider IS TRUE OR p.master IS TRUE)";
+const APPLICATION: &str = "c.type = 'Cinstance' AND (b.provider IS TRUE OR b.master IS TRUE OR p.provider IS TRUE OR p.master IS TRUE)";
 
 /// Where two servers speak differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,11 +135,7 @@ fn services(dialect: Dialect, levels: AlertLevels, all: &mut Vec<Question>) {
         "service tokens",
         format!("SELECT k.user_key, t.value, s.id FROM {keyed} ORDER BY {}, s.id", dialect.name("t.value")),
         |c| {
-            if is_blank(c.or_empty(0)?) {
-                Ok(Made::new())
-            } else {
-                Ok(rules::service_token(c.or_empty(1)?, c.text(2)?))
-            }
+            if is_blank(c.or_empty(0)?) { Ok(Made::new()) } else { Ok(rules::service_token(c.or_empty(1)?, c.text(2)?)) }
         },
     ));
     if levels == AlertLevels::Expected {
@@ -153,12 +149,11 @@ fn services(dialect: Dialect, levels: AlertLevels, all: &mut Vec<Question>) {
 fn applications(dialect: Dialect, all: &mut Vec<Question>) {
     let (id, key) = (dialect.name("c.application_id"), dialect.name("c.user_key"));
     // Only an application with a plan of applications has attributes.
-    let planned =
-        format!("{APPLICATIONS} JOIN plans l ON l.id = c.plan_id AND l.type = 'ApplicationPlan' WHERE {APPLICATION}");
+    let planned = format!("{APPLICATIONS} JOIN plans l ON l.id = c.plan_id AND l.type = 'ApplicationPlan' WHERE {APPLICATION}");
     all.push(question(
         "applications",
         format!(
-            "SELECT c.service_id, c.application_id, c.state, l.id, l.name, c.redirect_url FROM {planned} ORDER BY c.service_id, {id}"
+            "SELECT c.service_id, c.application_id, c.state, l.id, l.name, c.redirect_url FROM {planned} ORDER BY c.service_id, {id}, c.id DESC"
         ),
         |c| {
             Ok(rules::application(&rules::Application {
@@ -180,7 +175,7 @@ fn applications(dialect: Dialect, all: &mut Vec<Question>) {
         "user keys",
         format!(
             "SELECT c.service_id, c.user_key, c.application_id FROM {APPLICATIONS} WHERE {APPLICATION} AND c.user_key <> '' \
-             ORDER BY c.service_id, {key}"
+             ORDER BY c.service_id, {key}, c.id DESC"
         ),
         |c| Ok(rules::user_key(c.text(0)?, c.or_empty(1)?, c.or_empty(2)?)),
     ));
@@ -210,9 +205,7 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
     );
     all.push(question(
         "metrics",
-        format!(
-            "SELECT u.service, u.metric, u.name, u.parent, u.of_api, u.hits FROM {metrics} ORDER BY u.service, u.metric"
-        ),
+        format!("SELECT u.service, u.metric, u.name, u.parent, u.of_api, u.hits FROM {metrics} ORDER BY u.service, u.metric"),
         |c| {
             Ok(rules::metric(&rules::Metric {
                 service: c.text(0)?,
@@ -225,10 +218,7 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
     ));
     all.push(question(
         "names of metrics",
-        format!(
-            "SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric",
-            dialect.name("u.name")
-        ),
+        format!("SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric DESC", dialect.name("u.name")),
         |c| Ok(rules::metric_name(c.text(0)?, c.text(1)?, c.or_empty(2)?)),
     ));
     all.push(question(
@@ -241,7 +231,7 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
         format!(
             "SELECT l.issuer_id, l.id, u.metric_id, u.period, u.value FROM {SERVICES} JOIN plans l ON l.issuer_id = s.id AND l.issuer_type = 'Service' \
              AND l.type = 'ApplicationPlan' JOIN usage_limits u ON u.plan_id = l.id AND u.plan_type = 'Plan' \
-             WHERE u.metric_id IS NOT NULL AND u.value IS NOT NULL ORDER BY l.issuer_id, l.id, u.metric_id, u.period"
+             WHERE u.metric_id IS NOT NULL AND u.value IS NOT NULL ORDER BY l.issuer_id, l.id, u.metric_id, u.period, u.id DESC"
         ),
         |c| Ok(rules::usage_limit(c.text(0)?, c.text(1)?, c.text(2)?, c.or_empty(3)?, c.text(4)?)),
     ));
