@@ -92,7 +92,9 @@ trait Takes: Send {
 #[async_trait]
 impl Takes for Report {
     async fn take(&mut self, some: Vec<Difference>) -> Result<()> {
-        some.iter().for_each(|difference| self.count(difference));
+        for difference in &some {
+            self.count(difference);
+        }
         Ok(())
     }
 
@@ -130,7 +132,9 @@ impl Through<'_> {
 #[async_trait]
 impl Takes for Through<'_> {
     async fn take(&mut self, some: Vec<Difference>) -> Result<()> {
-        some.iter().for_each(|difference| self.report.count(difference));
+        for difference in &some {
+            self.report.count(difference);
+        }
         self.changes().await?.make(some).await.context("change the Config")
     }
 

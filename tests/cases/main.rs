@@ -3,6 +3,7 @@
 mod architecture;
 mod attachments;
 mod by_hand;
+mod config;
 mod conformance;
 mod crash;
 mod cut;

@@ -5,6 +5,7 @@
 //! table, a comment that a program reads, names of files that are not UTF-8, links that lead nowhere, holes.
 
 pub mod backend;
+pub mod config;
 pub mod storage;
 pub mod system;
 pub mod system_redis;

@@ -180,7 +180,9 @@ impl Expected for WireExpected {
         match next(&mut self.requests).await?.map(|r| r.part) {
             Some(Some(config_compare_request::Part::Batch(batch))) => {
                 let entries = convert::config_entries_from_wire(batch)?;
-                entries.iter().for_each(|entry| self.digest.take(entry));
+                for entry in &entries {
+                    self.digest.take(entry);
+                }
                 Ok(Some(entries))
             }
             Some(Some(config_compare_request::Part::End(end))) => {

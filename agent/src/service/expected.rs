@@ -96,7 +96,9 @@ impl WireEntries<'_> {
 #[async_trait]
 impl Entries for WireEntries<'_> {
     async fn tell(&mut self, entries: Vec<ConfigEntry>) -> Result<()> {
-        entries.iter().for_each(|entry| self.digest.take(entry));
+        for entry in &entries {
+            self.digest.take(entry);
+        }
         let entries = entries.into_iter().map(convert::config_entry_to_wire).collect();
         self.send(Told::Batch(v1::ConfigBatch { entries })).await
     }

@@ -101,7 +101,7 @@ pub(super) struct Stages {
 /// # Errors
 /// The other component of the pair could not be asked.
 pub(super) fn stages(
-    pair: ConfigPair,
+    pair: &ConfigPair,
     placed: &[&Component],
     inventory: &Inventory,
     resync: Resync,

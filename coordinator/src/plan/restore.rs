@@ -154,7 +154,7 @@ fn make_equal(
     let of_the_set = record.release.get(preflight::SCHEMA).filter(|_| placed.contains(&&pair.system));
     let release = of_the_set.or_else(live).map(String::as_str);
     pair.alert_levels = wishes.alert_levels.unwrap_or_else(|| config::alert_levels(release));
-    config::stages(pair, &placed, inventory, wishes.resync, notes)
+    config::stages(&pair, &placed, inventory, wishes.resync, notes)
 }
 
 /// A stage in which the same is done with all components together.

@@ -15,6 +15,8 @@ const BACK: usize = 8;
 #[derive(Debug, Default)]
 pub struct Merging {
     texts: VecDeque<ConfigEntry>,
+    /// The last member or field: the same again says nothing.
+    last: Option<ConfigEntry>,
 }
 
 impl Merging {
@@ -32,7 +34,10 @@ impl Merging {
         }
         let Must::Text { any_of, or_absent } = &entry.must else {
             self.finish(to);
-            to.push(entry);
+            if self.last.as_ref() != Some(&entry) {
+                to.push(entry.clone());
+                self.last = Some(entry);
+            }
             return Ok(());
         };
         for other in &mut self.texts {
@@ -97,6 +102,17 @@ mod tests {
         );
         // The same twice is the same.
         assert_eq!(merged(vec![text("service/id:7/state", "a"); 3]), [text("service/id:7/state", "a")]);
+    }
+
+    #[test]
+    fn the_same_member_twice_is_one() {
+        let member = |m: &'static str| ConfigEntry {
+            must: Must::Member(Bytes::from_static(m.as_bytes())),
+            ..text("service_id:7/applications", "")
+        };
+        let of_application = |m| ConfigEntry { kind: ConfigKind::Application, ..member(m) };
+        let all = ["a", "a", "b", "a"].map(of_application).to_vec();
+        assert_eq!(merged(all), ["a", "b", "a"].map(of_application));
     }
 
     #[test]

@@ -39,14 +39,6 @@ impl ConfigSource for Mysql {
             self.loads.none_half_made()?;
             let database = &self.address.database;
             let mut server = Server::connect(&self.address).await?;
-            shadow::ensure_whole(&mut server, database).await?;
-            let loose = facts::not_transactional(&mut server, database).await?;
-            if let Some(table) = loose.iter().find(|table| TABLES.iter().any(|ours| table.starts_with(&format!("{ours} (")))) {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!("the table {table} has no snapshots, so what is expected would not be of one instant: change its engine to InnoDB"),
-                ));
-            }
             for setting in SESSION {
                 server.run("prepare to read the Config", setting).await?;
             }
@@ -54,6 +46,14 @@ impl ConfigSource for Mysql {
                 if server.variable(limit).await?.is_some() {
                     server.run("prepare to read the Config", &format!("SET SESSION {limit} = 0")).await?;
                 }
+            }
+            shadow::ensure_whole(&mut server, database).await?;
+            let loose = facts::not_transactional(&mut server, database).await?;
+            if let Some(table) = loose.iter().find(|table| TABLES.iter().any(|ours| table.starts_with(&format!("{ours} (")))) {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("the table {table} has no snapshots, so what is expected would not be of one instant: change its engine to InnoDB"),
+                ));
             }
             server.run("enter the database", &format!("USE {}", name(database))).await?;
             let begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";

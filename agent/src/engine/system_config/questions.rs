@@ -1,7 +1,8 @@
 //! What System's database is asked for: rows, and the rule for each (3scale-facts, section 4).
 //!
 //! Every provider and the master counts, whatever its state: keys of a suspended tenant are never surplus. Rows are in the order of the keys that they
-//! make, byte for byte whatever the collation, so that what belongs to one key comes one after another.
+//! make, byte for byte whatever the collation, so that what belongs to one key comes one after another. Of rows that make the same key the youngest comes
+//! first: it is what System would have written last. The order is total, so two passes over the same rows tell the same.
 
 use keepsake_core::config::AlertLevels;
 use keepsake_core::config::rules::{self, Made, is_blank};
@@ -158,7 +159,7 @@ fn applications(dialect: Dialect, all: &mut Vec<Question>) {
     all.push(question(
         "applications",
         format!(
-            "SELECT c.service_id, c.application_id, c.state, l.id, l.name, c.redirect_url FROM {planned} ORDER BY c.service_id, {id}"
+            "SELECT c.service_id, c.application_id, c.state, l.id, l.name, c.redirect_url FROM {planned} ORDER BY c.service_id, {id}, c.id DESC"
         ),
         |c| {
             Ok(rules::application(&rules::Application {
@@ -180,7 +181,7 @@ fn applications(dialect: Dialect, all: &mut Vec<Question>) {
         "user keys",
         format!(
             "SELECT c.service_id, c.user_key, c.application_id FROM {APPLICATIONS} WHERE {APPLICATION} AND c.user_key <> '' \
-             ORDER BY c.service_id, {key}"
+             ORDER BY c.service_id, {key}, c.id DESC"
         ),
         |c| Ok(rules::user_key(c.text(0)?, c.or_empty(1)?, c.or_empty(2)?)),
     ));
@@ -226,7 +227,7 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
     all.push(question(
         "names of metrics",
         format!(
-            "SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric",
+            "SELECT u.service, u.metric, u.name FROM {metrics} ORDER BY u.service, {}, u.metric DESC",
             dialect.name("u.name")
         ),
         |c| Ok(rules::metric_name(c.text(0)?, c.text(1)?, c.or_empty(2)?)),
@@ -241,7 +242,7 @@ fn metrics(dialect: Dialect, all: &mut Vec<Question>) {
         format!(
             "SELECT l.issuer_id, l.id, u.metric_id, u.period, u.value FROM {SERVICES} JOIN plans l ON l.issuer_id = s.id AND l.issuer_type = 'Service' \
              AND l.type = 'ApplicationPlan' JOIN usage_limits u ON u.plan_id = l.id AND u.plan_type = 'Plan' \
-             WHERE u.metric_id IS NOT NULL AND u.value IS NOT NULL ORDER BY l.issuer_id, l.id, u.metric_id, u.period"
+             WHERE u.metric_id IS NOT NULL AND u.value IS NOT NULL ORDER BY l.issuer_id, l.id, u.metric_id, u.period, u.id DESC"
         ),
         |c| Ok(rules::usage_limit(c.text(0)?, c.text(1)?, c.text(2)?, c.or_empty(3)?, c.text(4)?)),
     ));
