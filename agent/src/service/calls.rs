@@ -240,9 +240,8 @@ impl Inner {
             let report = match engine.commit(&run, &cx).await {
                 Ok(report) => report,
                 Err(e) => {
-                    // Forgets the spool, whether or not what was done can be undone: nobody else knows this run.
-                    let left = engine.rollback(&run, &cx).await.and(engine.finalize(&run, &cx).await);
-                    if let Err(left) = left {
+                    // Never finalized: what was there before is kept until a rollback has brought it back.
+                    if let Err(left) = engine.rollback(&run, &cx).await {
                         tracing::warn!("a load that failed: {}", left.chain());
                     }
                     return Err(e);

@@ -264,6 +264,17 @@ async fn a_caller_that_hangs_up_does_not_cut_a_load_in_half() {
 }
 
 #[tokio::test]
+async fn a_load_that_failed_and_could_not_be_taken_back_keeps_what_was_there_before() {
+    let agent = LoneAgent::start().await;
+    agent.engine.fail_at(Step::Commit, Kind::Unavailable);
+    agent.engine.fail_at(Step::Rollback, Kind::Unavailable);
+    let (kind, text) = told(&load(&mut agent.client(), artifact("dump.sql", b"other")).await.unwrap_err());
+    assert!(kind == Kind::Unavailable && text.contains("on purpose"), "{kind}: {text}");
+    assert_eq!(agent.engine.calls(Step::Rollback), 1);
+    assert_eq!(agent.engine.calls(Step::Finalize), 0, "what a rollback needs was dropped");
+}
+
+#[tokio::test]
 async fn a_load_and_an_operation_do_not_meet() {
     let agent = LoneAgent::start().await;
     let gate = agent.engine.wait_at(Step::Commit);
