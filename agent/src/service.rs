@@ -3,6 +3,7 @@
 mod calls;
 mod hold;
 mod paths;
+mod streamed;
 mod watch;
 
 use std::path::PathBuf;

@@ -38,13 +38,13 @@ fn back(part: dump_response::Part) -> Part {
     }
 }
 
-async fn load(client: &mut Client, parts: Vec<Part>) -> Result<v1::LoadResponse, tonic::Status> {
+pub(super) async fn load(client: &mut Client, parts: Vec<Part>) -> Result<v1::LoadResponse, tonic::Status> {
     let messages = parts.into_iter().map(|part| v1::LoadRequest { part: Some(part) });
     client.load(futures_util::stream::iter(messages)).await.map(tonic::Response::into_inner)
 }
 
 /// One artifact as it should come.
-fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
+pub(super) fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
     let sha256 = Bytes::copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     let mut parts = vec![Part::Header(v1::StreamHeader { artifact: name.to_owned() })];
     parts.extend(bytes.chunks(100_000).map(|c| Part::Chunk(Bytes::copy_from_slice(c))));
@@ -52,7 +52,7 @@ fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
     parts
 }
 
-fn other() -> Data {
+pub(super) fn other() -> Data {
     [("dump.sql".parse().unwrap(), b"other".to_vec())].into()
 }
 
@@ -261,17 +261,6 @@ async fn a_caller_that_hangs_up_does_not_cut_a_load_in_half() {
         if agent.engine.live() == other() { Ok(()) } else { Err("the old data") }
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_load_that_failed_and_could_not_be_taken_back_keeps_what_was_there_before() {
-    let agent = LoneAgent::start().await;
-    agent.engine.fail_at(Step::Commit, Kind::Unavailable);
-    agent.engine.fail_at(Step::Rollback, Kind::Unavailable);
-    let (kind, text) = told(&load(&mut agent.client(), artifact("dump.sql", b"other")).await.unwrap_err());
-    assert!(kind == Kind::Unavailable && text.contains("on purpose"), "{kind}: {text}");
-    assert_eq!(agent.engine.calls(Step::Rollback), 1);
-    assert_eq!(agent.engine.calls(Step::Finalize), 0, "what a rollback needs was dropped");
 }
 
 #[tokio::test]
