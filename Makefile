@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 MATRIX_DIR := $(abspath $(if $(KEEPSAKE_MATRIX_DIR),$(KEEPSAKE_MATRIX_DIR),$(TARGET_DIR)/matrix))
 
-.PHONY: demo test test-matrix prove-engines prove-cut check lint setup-demo setup-test setup-matrix bench bench-cut
+.PHONY: demo test test-matrix prove-engines prove-cut prove-restore check lint setup-demo setup-test setup-matrix bench bench-cut bench-restore
 
 # Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
 # optimised build takes longer than the demo saves.
@@ -52,6 +52,14 @@ prove-cut: setup-test
 	$(CARGO) build --locked --workspace --bins
 	KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-cut"
 
+# All or nothing: every step that fails and every place where a coordinator can die, agents and servers killed between every two sub-steps of a load, what
+# must be refused, what may be in the way, and old data dropped or put back; and for each claim a deliberate break that must be seen. At most 30 minutes.
+prove-restore: setup-test
+	@tests/install-packages matrix && tests/matrix/unpack "$(MATRIX_DIR)" sid-mysql || echo "MySQL will be skipped" >&2
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked -p keepsake-tests --test it --no-run
+	KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-restore"
+
 # Formatting and lints, as CI runs them.
 lint:
 	$(CARGO) fmt --all --check
@@ -71,6 +79,11 @@ bench: setup-test
 bench-cut: setup-test
 	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator --bins
 	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p keepsake-tests --bench cut --profile dev -- $(SIZES)
+
+# What a restore costs against what people do by hand; SIZES in MB, and components.
+bench-restore: setup-test
+	$(CARGO) build --release --locked -p keepsake-agent -p keepsake-coordinator --bins
+	KEEPSAKE_BIN_DIR="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p keepsake-tests --bench restore --profile dev -- $(SIZES)
 
 setup-demo:
 	@tests/install-packages demo

@@ -11,7 +11,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile([file], ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("agent.binpb");
     std::fs::write(out, descriptors.encode_to_vec())?;
-    // A set's identity passes in `Unsealing`: its Debug is written by hand and says nothing.
-    tonic_prost_build::configure().bytes(".").skip_debug([".keepsake.agent.v1.Unsealing"]).compile_fds(descriptors)?;
+    // A set's identity passes in `Unsealing`, keys and tokens in the others: their Debug is written by hand and says nothing.
+    let secret = ["Unsealing", "ConfigEntry", "ConfigString", "ConfigField", "ConfigDifference", "ConfigSet"];
+    let secret = secret.map(|message| format!(".keepsake.agent.v1.{message}"));
+    tonic_prost_build::configure().bytes(".").skip_debug(secret).compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! It never learns where the bytes go or come from, nor who asked. A new datastore is one file or folder beside this one,
 //! one line in [`registry`], and one fixture in the tests.
 
+pub mod config_source;
+pub mod config_target;
 pub mod files;
 pub mod in_place;
 pub mod mysql;
@@ -11,6 +13,7 @@ pub mod paths;
 pub mod postgres;
 pub mod redis;
 pub mod registry;
+mod system_config;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,6 +68,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Drops what rollback would need; success when nothing of the run is there.
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
+
+    /// How it is told what Backend's Config must be, by an engine that may serve System's database.
+    fn config_source(&self) -> Option<&dyn config_source::ConfigSource> {
+        None
+    }
+
+    /// How Backend's Config is compared and changed, by an engine that may keep it.
+    fn config_target(&self) -> Option<&dyn config_target::ConfigTarget> {
+        None
+    }
 }
 
 /// A hold on writes: made ready, taken, renewed, released. Whatever becomes of the agent, the datastore frees its writers when the lease is over.

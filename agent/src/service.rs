@@ -1,6 +1,8 @@
 //! The gRPC service: admit, convert, delegate, answer. No logic of its own.
 
 mod calls;
+mod config;
+mod expected;
 mod hold;
 mod paths;
 mod streamed;
@@ -108,6 +110,9 @@ impl v1::agent_server::Agent for Service {
     type PathsStream = ReceiverStream<std::result::Result<v1::PathsResponse, Status>>;
     type HoldStream = ReceiverStream<std::result::Result<v1::HoldResponse, Status>>;
     type DumpStream = ReceiverStream<std::result::Result<v1::DumpResponse, Status>>;
+    type ConfigExpectedStream = ReceiverStream<std::result::Result<v1::ConfigExpectedResponse, Status>>;
+    type ConfigCompareStream = ReceiverStream<std::result::Result<v1::ConfigCompareResponse, Status>>;
+    type ConfigApplyStream = ReceiverStream<std::result::Result<v1::ConfigApplyResponse, Status>>;
 
     async fn describe(
         &self,
@@ -228,5 +233,32 @@ impl v1::agent_server::Agent for Service {
         request: Request<Streaming<v1::LoadRequest>>,
     ) -> std::result::Result<Response<v1::LoadResponse>, Status> {
         self.answer("Load", Role::Restore, request, |_| String::new(), async |inner, r| inner.load(r).await).await
+    }
+
+    async fn config_expected(
+        &self,
+        request: Request<v1::ConfigExpectedRequest>,
+    ) -> std::result::Result<Response<Self::ConfigExpectedStream>, Status> {
+        let inner = self.0.clone();
+        let work = async move |_: &Inner, r| inner.config_expected(r);
+        self.answer("ConfigExpected", Role::Restore, request, |_| String::new(), work).await
+    }
+
+    async fn config_compare(
+        &self,
+        request: Request<Streaming<v1::ConfigCompareRequest>>,
+    ) -> std::result::Result<Response<Self::ConfigCompareStream>, Status> {
+        let inner = self.0.clone();
+        let work = async move |_: &Inner, r| Ok(inner.config_compare(r));
+        self.answer("ConfigCompare", Role::Restore, request, |_| String::new(), work).await
+    }
+
+    async fn config_apply(
+        &self,
+        request: Request<Streaming<v1::ConfigApplyRequest>>,
+    ) -> std::result::Result<Response<Self::ConfigApplyStream>, Status> {
+        let inner = self.0.clone();
+        let work = async move |_: &Inner, r| Ok(inner.config_apply(r));
+        self.answer("ConfigApply", Role::Restore, request, |_| String::new(), work).await
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod cancel;
 mod carry;
+mod config;
 mod doctor;
 mod inspect;
 mod keys;
@@ -75,16 +76,18 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Resume(command) => resume::run(args, &app, command).await,
         Command::Finalize(command) => take_back::finalize(args, &app, command).await,
         Command::Rollback(command) => take_back::rollback(args, &app, command).await,
+        Command::Check(command) => config::check(args, &app, command).await,
+        Command::Resync(command) => config::resync(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,
         Command::Pki(command) => pki::run(args, command),
         Command::Doctor(command) => doctor::run(args, &app, command).await,
     }
 }
 
-/// A token that Ctrl-C or SIGTERM cancels; the run then ends in an orderly way.
+/// A token that Ctrl-C, SIGTERM or a terminal that goes away cancels; the run then ends in an orderly way.
 fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let Ok(mut stream) = signal(kind) else {
             tracing::warn!("a signal cannot be listened for; stop the run with `keepsake cancel`");
             continue;

@@ -17,7 +17,7 @@ pub enum Exit {
     Halted,
     /// An undo failed or is impossible, or a set is only partial.
     StuckOrPartial,
-    /// `verify` or `doctor` ran to the end and found something.
+    /// `verify`, `inspect`, `doctor` or `check` ran to the end and found something.
     Found,
     /// Somebody asked it to stop, and it did.
     Cancelled,
@@ -63,6 +63,15 @@ impl Exit {
             Outcome::Halted => Self::Halted,
             Outcome::Partial | Outcome::Stuck | Outcome::Unknown => Self::StuckOrPartial,
             Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+
+    /// The status of a command that gave a run up, by how the run ended then; `None` when it lost its journal. That it went back is what was asked for.
+    pub fn of_given_up(outcome: Option<Outcome>) -> Self {
+        match outcome {
+            Some(Outcome::Cancelled | Outcome::Failed) => Self::Done,
+            Some(other) => Self::of_outcome(other),
+            None => Self::Halted,
         }
     }
 

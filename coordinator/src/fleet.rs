@@ -1,5 +1,6 @@
 //! The agents as the coordinator sees them: questions and operations, each keyed by run and step.
 
+pub mod config;
 pub mod grpc;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, Counts, DumpRecord, Sealing};
 use keepsake_core::secret::Secret;
 
+use self::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use crate::inventory::Found;
 
 /// How far an operation is, for people.
@@ -140,6 +142,21 @@ pub trait Fleet: Send + Sync {
     async fn paths(&self, component: &Component, key: &OpKey) -> Result<Box<dyn Paths>> {
         Err(Error::new(Kind::Unsupported, format!("{component} tells no paths of the dump {}", key.step)))
     }
-    /// Asks every operation of a run on this component to stop; returns how many were running.
+    /// Compares Backend's Config with what System's database says; `found` takes the differences as they come. Without success nothing that `found` has
+    /// taken is known to be the whole.
+    async fn compare_config(&self, order: &ConfigOrder<'_>, _: &mut dyn Differences) -> Result<ConfigCompared> {
+        Err(no_config(order))
+    }
+    /// Begins to change Backend's Config. With `durable`, what is done at the end survives a crash of its server.
+    async fn change_config(&self, order: &ConfigOrder<'_>, _durable: bool) -> Result<Box<dyn ConfigChanges>> {
+        Err(no_config(order))
+    }
+    /// Asks every operation of a run on this component to stop, under whatever epoch it was begun; returns how many were running.
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize>;
+    /// What the component's agent does now for a run, under whatever epoch it was begun; in words. `None` when it does nothing for it.
+    async fn at_work(&self, component: &Component, run: &RunKey) -> Result<Option<String>>;
+}
+
+fn no_config(order: &ConfigOrder<'_>) -> Error {
+    Error::new(Kind::Unsupported, format!("{} and {} know nothing of a Config", order.system, order.backend))
 }

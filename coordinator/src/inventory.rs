@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
+use keepsake_core::error::{Error, Kind};
 use keepsake_core::id::{Component, EngineName, RunId};
 use keepsake_core::record::{Facts, Failure};
 
@@ -50,6 +51,18 @@ pub struct Found {
 }
 
 impl Found {
+    /// An agent whose store does not answer it knows nothing of what is there: that it names no loads does not mean that there are none.
+    ///
+    /// # Errors
+    /// `Unavailable`, with what is wrong.
+    pub fn must_answer(&self, component: &Component) -> Result<(), Error> {
+        if self.server.is_empty() {
+            let text = format!("the store of {component} does not answer its agent: {}", self.problems.join("; "));
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+        Ok(())
+    }
+
     /// Whether the load of this run was staged, or is further.
     pub fn has_staged(&self, run: RunId) -> bool {
         let is_there = |state: &Staged| match state {

@@ -1,11 +1,12 @@
 //! How many agents are driven as one: backup and restore of whole installations.
 //!
 //! `cli` parses and prints, `app` wires, `plan` decides (pure), `run` does and journals, `fleet` talks to the agents, `platform` to what runs the
-//! applications, `catalog` reads what is there.
+//! applications, `config` makes Backend's Config equal to System's, `catalog` reads what is there.
 
 pub mod app;
 pub mod catalog;
 pub mod cli;
+pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod fleet;

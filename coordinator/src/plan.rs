@@ -4,10 +4,12 @@
 //! printed plan is the whole truth and a run only carries it out. Nothing here is async, asks the world, or knows the wire.
 
 pub mod backup;
+pub mod config;
 mod limits;
 mod make_set;
 mod print;
 pub mod restore;
+pub mod resync;
 pub mod take_back;
 
 use keepsake_core::error::Result;
@@ -16,6 +18,7 @@ use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Purpose;
 use serde::{Deserialize, Serialize};
 
+pub use self::config::{ConfigMust, ConfigPair, LiveLook};
 pub use self::limits::CutLimits;
 
 /// What will be done, in order.
@@ -25,8 +28,9 @@ pub struct Plan {
     pub goal: Goal,
     /// The installation.
     pub installation: Installation,
-    /// The set that is made or restored.
-    pub set: SetId,
+    /// The set that is made or restored; none when it is about no set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetId>,
     /// Stages in order.
     pub stages: Vec<Stage>,
     /// What an operator should know before.
@@ -67,6 +71,8 @@ pub enum Goal {
         /// Its run, by which agents know what it has kept.
         run: RunId,
     },
+    /// To make Backend's Config equal to System's.
+    Resync,
 }
 
 /// The set that a restore makes before it changes anything.
@@ -155,6 +161,27 @@ pub enum Action {
         /// At which moment, which says what is looked at.
         at: CheckAt,
     },
+    /// Makes the keys of the Config in Backend's storage what System's database says, and raises its counters.
+    ResyncConfig {
+        /// Between which components.
+        pair: ConfigPair,
+        /// How it is looked at while the applications write; none when they are stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        live: Option<LiveLook>,
+    },
+    /// Looks whether they are.
+    CheckConfig {
+        /// Between which components.
+        pair: ConfigPair,
+        /// What must be found.
+        must: ConfigMust,
+    },
+    /// Nothing but the word, durable, that from here on System's database may become another: if it is put back after the Config was made equal to it, the
+    /// Config is made equal once more.
+    RememberConfig {
+        /// Between which components.
+        pair: ConfigPair,
+    },
     /// Nothing but the word, durable, that from here on the applications may write, so that nothing goes back any more.
     PointOfNoReturn,
     /// Undoes a stage or a commit.
@@ -213,6 +240,9 @@ impl Action {
             | Self::Check { component, .. }
             | Self::Rollback { component }
             | Self::Finalize { component } => Some(component),
+            Self::ResyncConfig { pair, .. } | Self::CheckConfig { pair, .. } | Self::RememberConfig { pair } => {
+                Some(&pair.backend)
+            }
         }
     }
 
@@ -229,6 +259,10 @@ impl Action {
             Self::Commit { .. } => "commit",
             Self::Check { at: CheckAt::Loaded, .. } => "check",
             Self::Check { at: CheckAt::Live, .. } => "check-live",
+            Self::ResyncConfig { .. } => "resync-config",
+            Self::CheckConfig { must: ConfigMust::BeEqual, .. } => "check-config",
+            Self::CheckConfig { must: ConfigMust::BeComparable, .. } => "look-at-config",
+            Self::RememberConfig { .. } => "remember-config",
             Self::PointOfNoReturn => "point-of-no-return",
             Self::Rollback { .. } => "rollback",
             Self::Finalize { .. } => "finalize",
@@ -272,6 +306,11 @@ impl Plan {
         self.stages.iter().flat_map(|s| &s.steps)
     }
 
+    /// The set in words.
+    pub fn set_in_words(&self) -> String {
+        self.set.map_or_else(|| "no set".to_owned(), |set| format!("set {set}"))
+    }
+
     /// The step of that id.
     pub fn step(&self, id: &StepId) -> Option<&Step> {
         self.steps().find(|s| &s.id == id)
@@ -282,18 +321,23 @@ impl Plan {
         self.steps().skip_while(|s| s.action != Action::PointOfNoReturn).skip(1).any(|s| &s.id == id)
     }
 
-    /// Whether a step that failed lets the run go on. A backup goes on without a component, and a store that is too broken to be dumped must
-    /// not keep its own restore from happening.
+    /// Whether a step that failed lets the run go on. A backup goes on without a component. A store that is too broken to be dumped must not keep
+    /// its own restore from happening, as long as what is there now stays beside what is loaded.
     pub fn tolerates(&self, step: &Step) -> bool {
-        matches!(step.action, Action::Dump { .. })
+        let Action::Dump { component, .. } = &step.action else { return false };
+        let is_lost = |s: &Step| {
+            matches!(&s.action, Action::Commit { component: c } if c == component)
+                && matches!(s.undo, Undo::Impossible { .. })
+        };
+        self.is_backup() || !self.steps().any(is_lost)
     }
 
     /// The set that this plan makes, why, and what of the installation is not in it.
     pub fn made_set(&self) -> Option<(SetId, Purpose, &[Component])> {
         match &self.goal {
-            Goal::Backup { left_out } => Some((self.set, Purpose::Backup, left_out)),
+            Goal::Backup { left_out } => self.set.map(|set| (set, Purpose::Backup, left_out.as_slice())),
             Goal::Restore { safety: Some(safety), .. } => Some((safety.set, Purpose::Safety, &safety.left_out)),
-            Goal::Restore { safety: None, .. } | Goal::Finalize { .. } | Goal::Rollback { .. } => None,
+            Goal::Restore { safety: None, .. } | Goal::Finalize { .. } | Goal::Rollback { .. } | Goal::Resync => None,
         }
     }
 
@@ -301,11 +345,11 @@ impl Plan {
     pub fn run_of_loads(&self, own: RunId) -> RunId {
         match &self.goal {
             Goal::Finalize { run, .. } | Goal::Rollback { run, .. } => *run,
-            Goal::Backup { .. } | Goal::Restore { .. } => own,
+            Goal::Backup { .. } | Goal::Restore { .. } | Goal::Resync => own,
         }
     }
 
-    /// Whether this is a backup: nothing that it does has to be undone, so it is in nobody's way when its coordinator is gone.
+    /// Whether this is a backup.
     pub fn is_backup(&self) -> bool {
         matches!(self.goal, Goal::Backup { .. })
     }
@@ -315,13 +359,19 @@ impl Plan {
         matches!(self.goal, Goal::Restore { .. })
     }
 
-    /// `backup`, `restore`, `finalize` or `rollback`.
+    /// Whether nothing that it does has to be undone or brought to an end, so that it is in nobody's way when its coordinator is gone.
+    pub fn may_be_abandoned(&self) -> bool {
+        matches!(self.goal, Goal::Backup { .. } | Goal::Resync)
+    }
+
+    /// `backup`, `restore`, `finalize`, `rollback` or `resync`.
     pub fn word(&self) -> &'static str {
         match self.goal {
             Goal::Backup { .. } => "backup",
             Goal::Restore { .. } => "restore",
             Goal::Finalize { .. } => "finalize",
             Goal::Rollback { .. } => "rollback",
+            Goal::Resync => "resync",
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod attachments;
 pub mod claim;
+pub mod config;
 pub mod cut;
 pub mod event;
 mod make_set;
@@ -188,6 +189,13 @@ impl<'a> Runner<'a> {
         self.append(Event::Unwinding { failure, discard_writes }).await
     }
 
+    /// Says in the journal, as far as that can be written, that this coordinator does nothing more and the run is to be resumed.
+    pub async fn halt(&self, why: &Error) {
+        if let Err(e) = self.append(Event::Halted { outcome: Outcome::Halted, note: why.chain() }).await {
+            tracing::warn!("say in the journal that the run waits: {}", e.chain());
+        }
+    }
+
     /// Runs to the end and journals how it ended: over, or, with [`Outcome::Halted`] and [`Outcome::Stuck`], as far as it comes for now.
     ///
     /// # Errors
@@ -269,6 +277,9 @@ impl<'a> Runner<'a> {
             }
             match self.world.fleet.describe(component).await {
                 Ok(found) if found.has_staged(self.key.run) => {}
+                Ok(found) if found.server.is_empty() => {
+                    tracing::warn!("the store of {component} does not answer its agent")
+                }
                 Ok(_) => self.status.lock().await.again(&step.id),
                 Err(e) => tracing::warn!("ask {component} what it has staged: {}", e.chain()),
             }
@@ -277,7 +288,7 @@ impl<'a> Runner<'a> {
 
     /// Whether anything of a run that is no backup may have been begun: what is there then waits for `resume` or `cancel`.
     pub async fn has_begun(&self) -> bool {
-        !self.plan.is_backup() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
+        !self.plan.may_be_abandoned() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
     }
 
     /// What is said when the journal is lost.

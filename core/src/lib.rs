@@ -5,6 +5,7 @@
 
 pub mod attachments;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod format;
 pub mod id;

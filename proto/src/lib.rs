@@ -11,19 +11,18 @@ pub mod tls;
 pub mod v1 {
     tonic::include_proto!("keepsake.agent.v1");
 
-    /// Holds a secret: nothing of it is ever printed.
-    impl std::fmt::Debug for Unsealing {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Unsealing(..)")
-        }
+    /// Messages that hold secrets: nothing of them is ever printed.
+    macro_rules! says_nothing {
+        ($($message:ty),*) => {$(
+            impl std::fmt::Debug for $message {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str(concat!(stringify!($message), "(..)"))
+                }
+            }
+        )*};
     }
-
-    /// As above.
-    impl std::fmt::Debug for unsealing::How {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("How(..)")
-        }
-    }
+    says_nothing!(Unsealing, unsealing::How, ConfigString, ConfigField, ConfigSet);
+    says_nothing!(ConfigEntry, config_entry::Must, ConfigDifference, config_difference::Change);
 }
 
 /// The compiled descriptors of what is served, for the compatibility test.

@@ -40,14 +40,14 @@ fn kind(code: Code) -> Kind {
         Code::AlreadyExists => Kind::Exists,
         Code::FailedPrecondition => Kind::Conflict,
         Code::ResourceExhausted | Code::Aborted => Kind::Busy,
-        // An agent names the kind of everything it answers: an unknown code without one is the transport's, for a connection that was cut.
-        Code::Unavailable | Code::Unknown => Kind::Unavailable,
+        // An agent names the kind of everything it answers: an unknown or internal one without it is the transport's, for a connection that was cut.
+        Code::Unavailable | Code::Unknown | Code::Internal => Kind::Unavailable,
         // tonic says `Cancelled` of a deadline that has passed, and of a connection that went away before the answer.
         Code::DeadlineExceeded | Code::Cancelled => Kind::Timeout,
         Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
         Code::DataLoss => Kind::Corrupt,
         Code::Unimplemented => Kind::Unsupported,
-        Code::Ok | Code::Internal => Kind::Internal,
+        Code::Ok => Kind::Internal,
     }
 }
 
@@ -104,11 +104,12 @@ mod tests {
 
     #[test]
     fn a_status_without_a_kind_goes_by_its_code() {
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Cancelled) {
+        for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Cancelled | Kind::Internal)) {
             assert_eq!(from_status(&Status::new(code(kind), "x")).kind(), kind);
         }
         assert_eq!(from_status(&Status::cancelled("Timeout expired")).kind(), Kind::Timeout);
         assert_eq!(from_status(&Status::unauthenticated("x")).kind(), Kind::Denied);
+        assert_eq!(from_status(&Status::internal("stream reset by a proxy")).kind(), Kind::Unavailable);
         assert_eq!(from_status(&Status::unknown("h2 protocol error: connection reset")).kind(), Kind::Unavailable);
     }
 

@@ -3,9 +3,12 @@
 //! What must hold is in `fake_world::look`; here is what is tried. A run that was struck ends as the one that was not. With `KEEPSAKE_SOAK=1` every pair of step and
 //! place, and every pair of places, is tried; otherwise a part of them, and every place alone.
 
+mod config;
+
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;
-use keepsake_tests::fake_world::lab::{Case, Kinds, Lab, Told};
+use keepsake_tests::fake_world::judge::seen_of;
+use keepsake_tests::fake_world::lab::{Case, Kinds, Lab};
 use keepsake_tests::fake_world::{Flaw, NEW, OLD, Wrong};
 use keepsake_tests::kills::stride;
 
@@ -35,46 +38,12 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
         Kinds::Mixed => vec!["stage-files", "commit-sql", "commit-files", "resume", "finalize-files"],
         Kinds::KeepOld => vec!["commit-redis", "resume"],
         Kinds::Finalize => vec!["finalize-sql", "finalize-redis", "finalize-files"],
+        // Those are in `config`.
+        Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => {
+            Vec::new()
+        }
         Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
     }
-}
-
-fn case(kind: Kinds, wrong: &[(&str, Wrong)], strikes: &[Strike]) -> Case {
-    let wrong = wrong.iter().map(|(step, how)| ((*step).to_owned(), *how)).collect();
-    Case { kind, wrong, strikes: strikes.to_vec(), discards: false, flaw: None }
-}
-
-/// What differs between a run that was struck and one that was not.
-fn differs(struck: &Told, smooth: &Told) -> Vec<String> {
-    let mut found = struck.wrong.clone();
-    let mut compare = |what: &str, struck: String, smooth: String| {
-        if struck != smooth {
-            found.push(format!("{what}: {struck} instead of {smooth}"));
-        }
-    };
-    compare("outcome", format!("{:?}", struck.outcome), format!("{:?}", smooth.outcome));
-    compare("cause", format!("{:?}", struck.cause), format!("{:?}", smooth.cause));
-    compare("stores", format!("{:?}", struck.stores), format!("{:?}", smooth.stores));
-    compare("running", format!("{:?}", struck.running), format!("{:?}", smooth.running));
-    compare("set", format!("{:?}", struck.set), format!("{:?}", smooth.set));
-    found
-}
-
-/// Of a run that was given up: it went back, or it was past the point and came to its end.
-fn gone_back_or_through(struck: &Told, smooth: &Told, kind: Kinds) -> Vec<String> {
-    let mut found = struck.wrong.clone();
-    match struck.outcome {
-        Outcome::Cancelled => {
-            let back = if matches!(kind, Kinds::Finalize | Kinds::Rollback) { NEW } else { OLD };
-            if struck.stores.iter().any(|(base, _)| base != back) {
-                found.push(format!("cancelled, and {:?}", struck.stores));
-            }
-        }
-        // One of them is loaded over its live data already, or nobody knows whether it is.
-        Outcome::Stuck if kind == Kinds::Mixed && struck.not_undone == ["commit-files"] => {}
-        _ => found.extend(differs(struck, smooth)),
-    }
-    found
 }
 
 fn must_be_empty(what: &str, found: &[String]) {
@@ -85,7 +54,7 @@ fn must_be_empty(what: &str, found: &[String]) {
 async fn crash_loop_begins_with_what_happens_when_nobody_is_struck() {
     let lab = Lab::new().await;
     for kind in KINDS {
-        let smooth = lab.run(&case(kind, &[], &[])).await;
+        let smooth = lab.run(&Case::new(kind, &[], &[])).await;
         must_be_empty(&format!("{kind:?}"), &smooth.wrong);
         assert_eq!((smooth.outcome, smooth.running), (Outcome::Completed, true), "{kind:?}");
         let base = if matches!(kind, Kinds::Backup | Kinds::Rollback) { OLD } else { NEW };
@@ -95,7 +64,7 @@ async fn crash_loop_begins_with_what_happens_when_nobody_is_struck() {
         for step in steps(kind) {
             for how in [Wrong::Before, Wrong::After, Wrong::Lost] {
                 let what = format!("{kind:?}, {step} goes wrong: {how:?}");
-                let told = lab.run(&case(kind, &[(step, how)], &[])).await;
+                let told = lab.run(&Case::new(kind, &[(step, how)], &[])).await;
                 must_be_empty(&what, &told.wrong);
                 // A run that halts is resumed when it was mended; one before its point of no return is unwound.
                 // Of a set that is made without a component, or without a cut, the record tells; the run goes on.
@@ -123,16 +92,16 @@ async fn crash_loop_strikes_every_plan_at_every_place() {
     let lab = Lab::new().await;
     let mut tried = 0;
     for kind in KINDS {
-        let smooth = lab.run(&case(kind, &[], &[])).await;
+        let smooth = lab.run(&Case::new(kind, &[], &[])).await;
         for at in 0..smooth.places {
             for strike in [Strike::Crash(at), Strike::CrashTwice(at), Strike::Sleep(at)] {
-                let struck = lab.run(&case(kind, &[], &[strike])).await;
-                must_be_empty(&format!("{kind:?}, {strike:?}"), &differs(&struck, &smooth));
+                let struck = lab.run(&Case::new(kind, &[], &[strike])).await;
+                must_be_empty(&format!("{kind:?}, {strike:?}"), &struck.differs_from(&smooth));
                 tried += 1;
             }
             for strike in [Strike::Cancel(at), Strike::CrashAndCancel(at)] {
-                let struck = lab.run(&case(kind, &[], &[strike])).await;
-                must_be_empty(&format!("{kind:?}, {strike:?}"), &gone_back_or_through(&struck, &smooth, kind));
+                let struck = lab.run(&Case::new(kind, &[], &[strike])).await;
+                must_be_empty(&format!("{kind:?}, {strike:?}"), &struck.gone_back_or_through(&smooth, kind));
                 tried += 1;
             }
         }
@@ -150,12 +119,12 @@ async fn crash_loop_strikes_runs_of_which_a_step_goes_wrong() {
         for step in steps(kind) {
             for how in [Wrong::Before, Wrong::After, Wrong::Lost] {
                 let wrong = [(step, how)];
-                let smooth = lab.run(&case(kind, &wrong, &[])).await;
+                let smooth = lab.run(&Case::new(kind, &wrong, &[])).await;
                 // Every place, if it is asked for; otherwise others for each way to go wrong.
                 for at in (tried % stride..smooth.places).step_by(stride) {
                     let strike = if at % 3 == 0 { Strike::CrashTwice(at) } else { Strike::Crash(at) };
-                    let struck = lab.run(&case(kind, &wrong, &[strike])).await;
-                    must_be_empty(&format!("{kind:?}, {wrong:?}, {strike:?}"), &differs(&struck, &smooth));
+                    let struck = lab.run(&Case::new(kind, &wrong, &[strike])).await;
+                    must_be_empty(&format!("{kind:?}, {wrong:?}, {strike:?}"), &struck.differs_from(&smooth));
                     tried += 1;
                 }
             }
@@ -179,19 +148,19 @@ async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
         (Kinds::Rollback, &[("rollback-sql", Wrong::After)]),
     ];
     for (kind, wrong) in plans {
-        let smooth = lab.run(&case(kind, wrong, &[])).await;
+        let smooth = lab.run(&Case::new(kind, wrong, &[])).await;
         must_be_empty(&format!("{kind:?}, {wrong:?}"), &smooth.wrong);
         for first in (0..smooth.places).step_by(stride) {
             for second in (first + 1 + first / stride % stride..smooth.places + 6).step_by(stride) {
                 let strikes = [Strike::Crash(first), Strike::Crash(second)];
-                let struck = lab.run(&case(kind, wrong, &strikes)).await;
-                must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &differs(&struck, &smooth));
+                let struck = lab.run(&Case::new(kind, wrong, &strikes)).await;
+                must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &struck.differs_from(&smooth));
                 tried += 1;
             }
             // Asleep while it goes back, and another goes back for it.
             let strikes = [Strike::Sleep(first)];
-            let struck = lab.run(&case(kind, wrong, &strikes)).await;
-            must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &differs(&struck, &smooth));
+            let struck = lab.run(&Case::new(kind, wrong, &strikes)).await;
+            must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &struck.differs_from(&smooth));
             tried += 1;
         }
     }
@@ -206,7 +175,7 @@ async fn crash_loop_strikes_restores_that_are_taken_back_past_their_point_of_no_
         // The applications were started and write, or were not, and the hook says that it failed.
         for how in [Wrong::Before, Wrong::After] {
             let wrong = [("resume", how)];
-            let halted = Case { discards: true, ..case(kind, &wrong, &[]) };
+            let halted = Case { discards: true, ..Case::new(kind, &wrong, &[]) };
             let smooth = lab.run(&halted).await;
             let what = format!("{kind:?}, {wrong:?}");
             must_be_empty(&what, &smooth.wrong);
@@ -216,28 +185,14 @@ async fn crash_loop_strikes_restores_that_are_taken_back_past_their_point_of_no_
             for at in 0..smooth.places {
                 let strikes = [if at % 2 == 0 { Strike::Crash(at) } else { Strike::CrashTwice(at) }];
                 let struck = lab.run(&Case { strikes: strikes.to_vec(), ..halted.clone() }).await;
-                must_be_empty(&format!("{what}, {strikes:?}"), &differs(&struck, &smooth));
+                must_be_empty(&format!("{what}, {strikes:?}"), &struck.differs_from(&smooth));
             }
         }
     }
 }
 
-/// Whether the loop sees what is broken on purpose in at least one of its cases.
 async fn is_seen(lab: &Lab, flaw: Flaw, wrong: &[(&str, Wrong)], strike: impl Fn(usize) -> Strike) -> bool {
-    let kind = Kinds::Restore;
-    let smooth = lab.run(&case(kind, wrong, &[])).await;
-    for at in 0..smooth.places {
-        let broken = Case { flaw: Some(flaw), ..case(kind, wrong, &[strike(at)]) };
-        let struck = lab.run(&broken).await;
-        let found = match strike(at) {
-            Strike::CrashAndCancel(_) => gone_back_or_through(&struck, &smooth, kind),
-            _ => differs(&struck, &smooth),
-        };
-        if !found.is_empty() {
-            return true;
-        }
-    }
-    false
+    !seen_of(lab, flaw, wrong, strike).await.is_empty()
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,10 +215,10 @@ async fn crash_loop_sees_what_is_broken_on_purpose() {
 
 /// Of a failure that turned a run the step that failed tells, too; of a wish to stop nothing else does.
 async fn an_unwinding_that_is_forgotten_is_seen(lab: &Lab) -> bool {
-    let smooth = lab.run(&case(Kinds::Restore, &[], &[])).await;
+    let smooth = lab.run(&Case::new(Kinds::Restore, &[], &[])).await;
     for at in 0..smooth.places {
         let strikes = [Strike::Cancel(at), Strike::Crash(at + 9)];
-        let whole = case(Kinds::Restore, &[], &strikes);
+        let whole = Case::new(Kinds::Restore, &[], &strikes);
         let broken = Case { flaw: Some(Flaw::UnwindingIsForgotten), ..whole.clone() };
         if lab.run(&broken).await.outcome != lab.run(&whole).await.outcome {
             return true;

@@ -1,7 +1,10 @@
 //! Whole installations: real servers, real agents over mutual TLS, the real command line.
 
+mod config;
 mod queues;
+mod refused;
 mod resumed;
+mod taken_back;
 
 use keepsake_tests::house::{COMPONENTS, House, State, files_below};
 use keepsake_tests::threescale::Size;
@@ -168,48 +171,6 @@ async fn installation_survives_kills_of_coordinator_and_agents() {
     house.installations[0].wreck().await;
     house.must(&["restore", "--yes", "prod", "--identity", &house.path("identity-1")]);
     State::of(&house.installations[0]).await.assert_is(&before, "after all the kills");
-}
-
-#[tokio::test]
-async fn installation_that_is_damaged_in_the_repository_is_refused_before_a_store_is_touched() {
-    let house = House::new(&["prod"], Size::TINY).await;
-    house.must(&["backup"]);
-    house.installations[0].wreck().await;
-    let wrecked = State::of(&house.installations[0]).await;
-    let segments: Vec<_> = files_below(&house.repository())
-        .into_iter()
-        .filter(|p| p.display().to_string().contains("/segments/"))
-        .collect();
-    assert!(segments.len() >= 5);
-    let restore = || house.keepsake(&["restore", "--yes", "prod", "--identity", &house.path("identity-1")]);
-    for path in &segments {
-        let good = std::fs::read(path).expect("a segment");
-        let mut bad = good.clone();
-        let middle = bad.len() / 2;
-        bad[middle] ^= 1;
-        for damaged in [Some(bad), Some(good[..good.len() - 1].to_vec()), None] {
-            std::fs::remove_file(path).expect("take a segment away");
-            if let Some(bytes) = &damaged {
-                std::fs::write(path, bytes).expect("put a damaged one there");
-            }
-            let verified = house.keepsake(&["verify"]);
-            assert_eq!(verified.status.code(), Some(5), "{}", String::from_utf8_lossy(&verified.stdout));
-            let refused = restore();
-            let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-            assert_eq!(refused.status.code(), Some(1), "{told}");
-            let component = COMPONENTS.iter().find(|c| path.display().to_string().contains(&format!("/{c}/"))).unwrap();
-            assert!(told.contains(component) && told.contains("segment 0"), "{told}");
-            std::fs::write(path, &good).expect("put the good one back");
-        }
-    }
-    State::of(&house.installations[0]).await.assert_is(&wrecked, "after every damage");
-    let record = files_below(&house.repository()).into_iter().find(|p| p.ends_with("record.json")).expect("a record");
-    let text = std::fs::read_to_string(&record).expect("the record");
-    std::fs::write(&record, text.replace("\"complete\"", "\"partial\"")).expect("forge the record");
-    assert_ne!(restore().status.code(), Some(0));
-    State::of(&house.installations[0]).await.assert_is(&wrecked, "after a forged record");
-    std::fs::write(&record, text).expect("put the record back");
-    assert_eq!(restore().status.code(), Some(0), "{}", String::from_utf8_lossy(&restore().stderr));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod postgres;
 mod python;
 mod queues;
 mod redis;
+mod resync;
 mod runs;
 mod s3;
 mod tls;

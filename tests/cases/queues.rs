@@ -116,7 +116,7 @@ fn staged(plan: &Plan) -> Vec<(&str, QueuePolicy)> {
 
 #[test]
 fn queues_plans_say_what_becomes_of_the_jobs() {
-    let named = |plan: Plan| plan.to_string().replace(&plan.set.to_string(), "SET");
+    let named = |plan: Plan| plan.to_string().replace(&plan.set.expect("a set").to_string(), "SET");
     insta::assert_snapshot!("restore", named(plan(&[], &[]).unwrap()));
     let asked = [
         ("backend-redis", QueuePolicy::Keep),

@@ -309,6 +309,10 @@ impl Fleet for FakeFleet {
         Ok(())
     }
 
+    async fn at_work(&self, _: &Component, _: &RunKey) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     async fn cancel_run(&self, component: &Component, _: &RunKey) -> Result<usize> {
         self.lock().calls.push(format!("cancel-{component}"));
         self.cancelled.cancel();

@@ -3,10 +3,13 @@
 //!
 //! What must never happen at all is noted as it happens ([`FakeWorld::violations`]); what must hold in the end is asked for then.
 
+mod config;
 mod fleet;
 pub mod journal;
+pub mod judge;
 pub mod lab;
 mod look;
+mod plans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -46,12 +49,19 @@ pub enum Flaw {
     NothingIsFinal,
     /// An interrupted unwinding forgets that it goes back.
     UnwindingIsForgotten,
+    /// Where only System's database is restored, Backend's Config is not made equal again when it is taken back.
+    ConfigIsNotRemembered,
 }
 
 /// The data of the set that is restored.
 pub const NEW: &str = "new";
 /// The data that is there before.
 pub const OLD: &str = "old";
+
+/// The Config of Backend before: not quite what System says.
+pub const DRIFTED: &str = "drifted";
+/// The Config of Backend in the set.
+pub const OF_THE_SET: &str = "of the set";
 
 /// One store and its agent.
 #[derive(Debug, Clone)]
@@ -68,12 +78,17 @@ pub struct FakeStore {
     pub in_place: bool,
     /// The highest epoch that its agent has seen.
     pub epoch: Epoch,
+    /// Of Backend's storage: whose Config it has.
+    pub config: String,
+    /// The Config beside the data that is kept.
+    kept_config: String,
 }
 
 impl FakeStore {
     fn new(in_place: bool) -> Self {
         let live = vec![OLD.to_owned()];
-        Self { live, staged: None, kept: None, touched: None, in_place, epoch: Epoch(0) }
+        let (config, kept_config) = (DRIFTED.to_owned(), DRIFTED.to_owned());
+        Self { live, staged: None, kept: None, touched: None, in_place, epoch: Epoch(0), config, kept_config }
     }
 
     /// What it was filled with.
@@ -108,6 +123,10 @@ struct State {
     violations: Vec<String>,
     trace: Vec<String>,
     flaw: Option<Flaw>,
+    /// One component alone is restored: the others stay what they are.
+    alone: bool,
+    /// The Config is changed while applications write.
+    live: bool,
 }
 
 /// The installation.
@@ -136,6 +155,8 @@ impl FakeWorld {
             violations: Vec::new(),
             trace: Vec::new(),
             flaw: None,
+            alone: false,
+            live: false,
         };
         Self { store, installation, state: Arc::new(Mutex::new(state)), dumps: BTreeMap::new() }
     }
@@ -151,6 +172,16 @@ impl FakeWorld {
     /// The step goes wrong until it is mended.
     pub fn break_step(&self, step: &str, how: Wrong) {
         self.lock().wrong.insert(step.to_owned(), how);
+    }
+
+    /// Only one component is restored.
+    pub fn restores_one(&self, alone: bool) {
+        self.lock().alone = alone;
+    }
+
+    /// The Config is changed while applications write.
+    pub fn is_live(&self, live: bool) {
+        self.lock().live = live;
     }
 
     /// This is broken on purpose.
@@ -222,11 +253,22 @@ impl FakeWorld {
 
     /// An effect that the journal must have announced. The applications write whenever they can.
     fn enter(&self, step: &str, announced: &str) -> Result<()> {
+        self.must_be_announced(step, announced);
+        self.look(step)
+    }
+
+    /// What has an effect is in the journal before.
+    fn must_be_announced(&self, step: &str, announced: &str) {
         let mut state = self.lock();
-        state.trace.push(step.to_owned());
         if !state.begun.contains(announced) {
             state.violations.push(format!("{step} was begun and the journal does not know"));
         }
+    }
+
+    /// Whoever only looks may do so at any time.
+    fn look(&self, step: &str) -> Result<()> {
+        let mut state = self.lock();
+        state.trace.push(step.to_owned());
         state.write();
         match state.wrong.get(step) {
             Some(Wrong::Before) => Err(Error::new(Kind::Internal, format!("{step} fails on purpose"))),
@@ -262,6 +304,14 @@ impl State {
         self.since_start.push(row);
     }
 
+    /// Backend's Config must be what System's database says, or what it was before if that is what it was before.
+    fn config_of_another(&self) -> Option<String> {
+        let of = |name: &str| self.stores.iter().find(|(n, _)| n.as_str() == name).map(|(_, store)| store);
+        let (system, backend) = (of("system-mysql")?, of("backend-redis")?);
+        let right = backend.config == system.base() || (backend.config == DRIFTED && system.base() == OLD);
+        (!right).then(|| format!("the Config is {:?}, and System's database {:?}", backend.config, system.base()))
+    }
+
     /// A store's live data becomes other data: never below applications that run.
     fn replace(&mut self, component: &Component, what: &str) {
         if self.running {
@@ -287,7 +337,9 @@ impl Platform for FakeWorld {
                 state.since_start.clear();
             }
             let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
-            if bases.len() > 1 {
+            let wrong = state.config_of_another();
+            state.violations.extend(wrong.map(|wrong| format!("the applications were started: {wrong}")));
+            if bases.len() > 1 && !state.alone {
                 state.violations.push("the applications were started on stores that do not belong together".to_owned());
             }
         }

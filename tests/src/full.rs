@@ -3,11 +3,14 @@
 //!
 //! All of it mounts: run it where [`own_mounts::enter`](crate::own_mounts::enter) says that one may.
 
+mod redis_load;
+
 use keepsake_agent::engine::Context;
 use keepsake_core::Kind;
 use keepsake_core::error::Error;
 use tokio_util::sync::CancellationToken;
 
+pub use self::redis_load::redis_load;
 use crate::conformance::{context, dump, must_load, nothing_is_left, run, same, source};
 use crate::house::{House, RepositoryAt};
 use crate::memory::MemorySink;

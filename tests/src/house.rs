@@ -1,12 +1,15 @@
 //! Whole installations: five real servers' worth of data each, a real agent beside every store, one repository, one coordinator.
 
 mod agents;
+mod hooks;
+mod leftovers;
 mod state;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 pub use self::agents::Agent;
+pub use self::hooks::Hooks;
 pub use self::state::State;
 use crate::child::{run, tool_command};
 use crate::scratch::Scratch;

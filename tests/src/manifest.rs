@@ -32,7 +32,7 @@ pub struct Entry {
 }
 
 impl Manifest {
-    /// Reads a tree. Of a folder named `.keepsake-…` at its top, nothing is said.
+    /// Reads a tree, and all that is in it.
     ///
     /// # Panics
     /// When something cannot be read.

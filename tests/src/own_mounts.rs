@@ -69,7 +69,11 @@ pub fn fill(folder: &Path, leave: u64) {
     let stat = rustix::fs::statvfs(folder).expect("ask for the space");
     let free = stat.f_bavail * stat.f_frsize;
     let ballast = vec![0; usize::try_from(free.saturating_sub(leave)).expect("a small filesystem")];
-    std::fs::write(folder.join(BALLAST), ballast).expect("fill the filesystem");
+    match std::fs::write(folder.join(BALLAST), ballast) {
+        // Somebody else took the room in between: it is full all the same.
+        Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {}
+        done => done.expect("fill the filesystem"),
+    }
 }
 
 /// Makes room again.

@@ -7,7 +7,9 @@ pub mod cut;
 pub mod engines;
 mod flaws;
 mod matrix;
+pub mod restore;
 mod run;
+mod suite;
 
 use std::pin::Pin;
 use std::process::ExitCode;

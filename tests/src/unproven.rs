@@ -115,6 +115,10 @@ impl Fleet for Late<'_> {
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {
         self.inner.cancel_run(component, run).await
     }
+
+    async fn at_work(&self, component: &Component, run: &RunKey) -> Result<Option<String>> {
+        self.inner.at_work(component, run).await
+    }
 }
 
 struct Silent;
@@ -143,5 +147,5 @@ pub async fn back_up(house: &House, writers: &Writers, proves_nothing: bool) -> 
     let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
     let runner = Runner::new(&head, world, Box::new(log), &Silent, CancellationToken::new());
     let (outcome, note) = Box::pin(runner.execute()).await.expect("a run");
-    (outcome, note, plan.set)
+    (outcome, note, plan.set.expect("a set"))
 }

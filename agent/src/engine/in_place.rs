@@ -121,6 +121,26 @@ impl InPlace {
         }
     }
 
+    /// Refuses while the live data may be that of no dump: a load has touched it, and it is not known to have come to its end.
+    ///
+    /// # Errors
+    /// `Conflict`, naming the run.
+    pub fn none_half_made(&self) -> Result<()> {
+        let runs = self.lock();
+        let is_whole =
+            |line: &String| runs.iter().any(|(run, e)| run.to_string() == *line && e.state == Staged::Committed);
+        match self.written_down()?.iter().find(|line| !is_whole(line)) {
+            None => Ok(()),
+            Some(run) => Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "run {run} has begun to load over the live data, and is not known to have come to its end: restore again, or `keepsake finalize` \
+                     when you know that it has"
+                ),
+            )),
+        }
+    }
+
     /// Forgets a stage; a commit cannot be undone.
     ///
     /// # Errors

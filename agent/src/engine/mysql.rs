@@ -11,6 +11,7 @@ mod broken;
 mod busy;
 mod check;
 mod commit;
+mod config;
 mod definers;
 mod dump;
 mod facts;
@@ -311,5 +312,9 @@ impl Engine for Mysql {
         let done = cx.unless_cancelled(Box::pin(rollback::finalize(self, key))).await;
         unless_gone(done, Server::connect(&self.address)).await?;
         self.loads.finalize(key)
+    }
+
+    fn config_source(&self) -> Option<&dyn super::config_source::ConfigSource> {
+        Some(self)
     }
 }

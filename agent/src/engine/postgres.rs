@@ -3,6 +3,7 @@
 //! A server on another machine is reached over TLS, its certificate verified by agent and tools alike; passwords reach a tool by its environment only.
 
 mod archive;
+mod config;
 mod connections;
 mod databases;
 mod described;
@@ -201,5 +202,9 @@ impl Engine for Postgres {
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
         unless_gone(swap::finalize(&self.settings, key, cx).await, Session::beside(&self.settings)).await?;
         self.in_place.finalize(key)
+    }
+
+    fn config_source(&self) -> Option<&dyn super::config_source::ConfigSource> {
+        Some(self)
     }
 }

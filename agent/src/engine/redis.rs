@@ -1,6 +1,7 @@
 //! Redis and Valkey: dumped by BGSAVE from the data folder or over the network as a replica, loaded by replication, by a reload or by a restart.
 
 mod beside;
+mod config;
 mod connection;
 mod dump;
 mod file;
@@ -32,6 +33,7 @@ use self::marker::{Marker, REPLID_PREFIX};
 use self::put_back::PutBack;
 pub use self::settings::{LoadMethod, RestartedBy, Settings};
 use self::stages::Stages;
+use super::config_target::ConfigTarget;
 use super::in_place::InPlace;
 use super::{CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared};
 
@@ -191,6 +193,10 @@ impl Engine for Redis {
             None => self.settle_what_is_owed().await?,
         }
         self.in_place.finalize(key)
+    }
+
+    fn config_target(&self) -> Option<&dyn ConfigTarget> {
+        Some(self)
     }
 }
 

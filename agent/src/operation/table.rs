@@ -148,6 +148,26 @@ impl Table {
         self.turn(Some(run)).await.map(drop)
     }
 
+    /// As [`Table::admit`], and keeps everybody else out until it is dropped.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn take_turn(&self, run: &RunKey) -> Result<Turn> {
+        self.lock().fence(run)?;
+        let turn = self.turn(Some(run)).await?;
+        // While this one waited, a higher run may have come.
+        self.lock().fence(run)?;
+        Ok(turn)
+    }
+
+    /// Whether a run may still go on.
+    ///
+    /// # Errors
+    /// `Conflict` when a higher one has come.
+    pub fn is_not_fenced(&self, run: &RunKey) -> Result<()> {
+        self.lock().fence(run)
+    }
+
     fn operation<F>(
         &self,
         run: RunKey,
@@ -206,7 +226,7 @@ impl Table {
             Err(_) => {
                 let running = self.running();
                 let what = running.first().map_or_else(
-                    || "a stream for other tooling".to_owned(),
+                    || "a change of the Config, or a stream for other tooling".to_owned(),
                     |o| format!("{} of run {}, step {}", o.what, o.run, o.step),
                 );
                 Err(Error::new(Kind::Busy, format!("the agent does one thing at a time and is busy with {what}")))

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Installation};
 use keepsake_core::queues::QueuePolicy;
+
+use crate::plan::config::Resync;
 
 /// Backs up and restores whole 3scale installations.
 #[derive(Debug, Parser)]
@@ -67,6 +70,10 @@ pub enum Command {
     Finalize(Finalize),
     /// Take a restore back: put the data back that was there before it.
     Rollback(Rollback),
+    /// Look whether the Config of backend-redis is what System's database says. Changes nothing.
+    Check(Check),
+    /// Make the Config of backend-redis what System's database says: add what is missing, change what is different, delete what is surplus.
+    Resync(ResyncConfig),
     /// Keys: make, list, add, retire, test, seal again.
     #[command(subcommand)]
     Keys(super::keys::Keys),
@@ -160,6 +167,13 @@ pub struct Restore {
     /// The set may be of another release of 3scale than the live one.
     #[arg(long, env = "KEEPSAKE_OTHER_RELEASE")]
     pub other_release: bool,
+    /// Who makes the Config of backend-redis equal to System's database: `keepsake`, before the applications are started, or `rake`: you, by upstream's
+    /// rake task, once they run.
+    #[arg(long, env = "KEEPSAKE_RESYNC", value_enum, default_value = "keepsake")]
+    pub resync: ResyncArg,
+    /// Whether alert levels are compared, too; by default as the release of 3scale does.
+    #[arg(long, env = "KEEPSAKE_ALERT_LEVELS", value_enum)]
+    pub alert_levels: Option<AlertLevelsArg>,
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
@@ -174,6 +188,84 @@ fn queues(text: &str) -> Result<(Component, QueuePolicy)> {
         Error::new(Kind::Invalid, format!("{text:?} is not of the form COMPONENT=POLICY, as in system-redis=drop"))
     })?;
     Ok((component.parse()?, policy.parse()?))
+}
+
+/// Who makes the Config equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResyncArg {
+    /// Keepsake.
+    Keepsake,
+    /// A person, by upstream's rake task.
+    Rake,
+}
+
+impl From<ResyncArg> for Resync {
+    fn from(arg: ResyncArg) -> Self {
+        match arg {
+            ResyncArg::Keepsake => Self::Keepsake,
+            ResyncArg::Rake => Self::Rake,
+        }
+    }
+}
+
+/// Whether alert levels are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AlertLevelsArg {
+    /// They must be what System's database says.
+    Expected,
+    /// They are neither compared nor touched.
+    LeftAlone,
+}
+
+impl From<AlertLevelsArg> for AlertLevels {
+    fn from(arg: AlertLevelsArg) -> Self {
+        match arg {
+            AlertLevelsArg::Expected => Self::Expected,
+            AlertLevelsArg::LeftAlone => Self::LeftAlone,
+        }
+    }
+}
+
+/// How the Config is looked at.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Look {
+    /// The applications are stopped: one look is enough, and it need not be gentle.
+    #[arg(long, env = "KEEPSAKE_APPLICATIONS_STOPPED")]
+    pub applications_stopped: bool,
+    /// Keys that are read in a second at most, so that other clients of backend-redis feel little; 0 is as fast as it goes.
+    #[arg(long, env = "KEEPSAKE_KEYS_PER_SECOND", default_value_t = crate::run::config::GENTLY)]
+    pub keys_per_second: u32,
+    /// Seconds between two looks while applications run, for what is under way to arrive.
+    #[arg(long, env = "KEEPSAKE_SETTLE", default_value_t = crate::run::config::SETTLE.as_secs())]
+    pub settle: u64,
+    /// Whether alert levels are compared, too; by default as the release of 3scale does.
+    #[arg(long, env = "KEEPSAKE_ALERT_LEVELS", value_enum)]
+    pub alert_levels: Option<AlertLevelsArg>,
+}
+
+/// `check`
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// How it is looked at.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// `resync`
+#[derive(Debug, clap::Args)]
+pub struct ResyncConfig {
+    /// The installation; may be left out if the topology has only one.
+    #[arg(long, env = "KEEPSAKE_INSTALLATION")]
+    pub installation: Option<Installation>,
+    /// How it is looked at.
+    #[command(flatten)]
+    pub look: Look,
+    /// Print the plan and what differs, and change nothing.
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
+    pub dry_run: bool,
 }
 
 /// `plan`
@@ -277,6 +369,9 @@ pub struct Cancel {
     /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
     #[arg(long)]
     pub coordinator_is_gone: bool,
+    /// End a run that can never come to its end without doing anything: the stores stay as they are, old or new.
+    #[arg(long)]
+    pub leave_as_it_is: bool,
     /// Seconds to wait for a living coordinator to stop by itself.
     #[arg(long, env = "KEEPSAKE_WAIT", default_value_t = 60)]
     pub wait: u64,

@@ -146,7 +146,7 @@ async fn back_up(
     Ok(BackedUp {
         installation: installation.name.to_string(),
         epoch: Some(head.epoch.0),
-        set: made.then(|| plan.set.to_string()),
+        set: plan.set.filter(|_| made).map(|set| set.to_string()),
         outcome,
         note,
         error: None,

@@ -15,8 +15,8 @@ use crate::catalog;
 use crate::exit::Exit;
 use crate::fleet::Fleet;
 use crate::run::claim;
-use crate::run::event::Outcome;
-use crate::run::status::Run;
+use crate::run::event::{Event, Outcome};
+use crate::run::status::{Run, StepStatus};
 use crate::run::story::{Story, unfinished};
 use crate::topology::InstallationSettings;
 
@@ -30,6 +30,9 @@ pub(super) async fn run(args: &Args, app: &App, command: &Cancel) -> Result<Exit
     let Some(story) = unfinished(&runs, &installation.name, None).await? else {
         return Err(Error::new(Kind::NotFound, format!("no run of {} is unfinished", installation.name)));
     };
+    if command.leave_as_it_is {
+        return leave(args, &runs, &story, command.coordinator_is_gone).await;
+    }
     can_be_cancelled(&story)?;
     runs.ask_to_cancel(&installation.name, story.tail().head.epoch).await?;
     if claim::is_fresh(story.tail(), clock::now()) && !command.coordinator_is_gone {
@@ -41,12 +44,35 @@ pub(super) async fn run(args: &Args, app: &App, command: &Cancel) -> Result<Exit
     let means = Means::new(app, installation).await?;
     let turn = Turn { why: WHY, discard_writes: false };
     let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, Some(turn)).await?;
-    Ok(match done {
-        // What was asked for is done, whatever had failed before.
-        Some(Outcome::Cancelled | Outcome::Failed) => Exit::Done,
-        Some(other) => Exit::of_outcome(other),
-        None => Exit::Halted,
-    })
+    Ok(Exit::of_given_up(done))
+}
+
+/// Ends a run without doing anything, for one that will never come to its end: whoever says so knows what the stores hold. Agents keep what they keep,
+/// and say so when the next restore is planned.
+async fn leave(args: &Args, runs: &Runs, story: &Story, is_gone: bool) -> Result<Exit> {
+    if claim::is_fresh(story.tail(), clock::now()) && !is_gone {
+        return Err(claim::busy(story));
+    }
+    let (root, status) = (story.root(), story.status());
+    let open = story.plan().steps().filter(|s| {
+        !matches!(status.steps.get(&s.id), Some(StepStatus::Succeeded | StepStatus::Undone | StepStatus::Waiting))
+    });
+    let open: Vec<_> = open.map(|s| s.id.to_string()).collect();
+    let open = if open.is_empty() { "none".to_owned() } else { open.join(", ") };
+    let note =
+        format!("left as it is by `keepsake cancel --leave-as-it-is`; steps that were begun and are not over: {open}");
+    let event = Event::Ended { outcome: Outcome::Stuck, note: note.clone() };
+    runs.continue_log(story.tail()).append(&event).await?;
+    output::result(args, &serde_json::json!({ "epoch": root.epoch, "outcome": Outcome::Stuck, "note": note }), || {
+        format!(
+            "{} {} of {} is ended and nothing was done: {note}. What the stores hold is for you to judge; old data that is still kept goes by \
+                 `keepsake finalize` or comes back by `keepsake rollback`.\n",
+            root.plan.word(),
+            root.epoch,
+            root.installation
+        )
+    })?;
+    Ok(Exit::StuckOrPartial)
 }
 
 /// Past the point of no return a run only goes on.
@@ -67,7 +93,7 @@ fn can_be_cancelled(story: &Story) -> Result<()> {
         Kind::Conflict,
         format!(
             "{} {} of {} is past its point of no return and can only go on: let it, or, if it is not running, go on with it by `keepsake resume \
-             --installation {}`{discard}",
+             --installation {}`{discard}. A run that can never come to its end is ended as it is by `keepsake cancel --leave-as-it-is`",
             root.plan.word(),
             root.epoch,
             root.installation,
@@ -85,9 +111,8 @@ async fn wait(args: &Args, runs: &Runs, story: Story, limit: Duration) -> Result
         let status = now.status();
         if status.ended.is_some() || status.rests.is_some() {
             output::result(args, &runs::line(&now), || format!("run {} ended: {}\n", now.root().epoch, status.word()))?;
-            // It may have been done before it heard.
-            let stuck = matches!(status.rests, Some((Outcome::Stuck, _)));
-            return Ok(if stuck { Exit::StuckOrPartial } else { Exit::Done });
+            // It may have been done before it heard, or have stopped half way.
+            return Ok(Exit::of_given_up(status.ended.or(status.rests).map(|(outcome, _)| outcome)));
         }
         can_be_cancelled(&now)?;
         if tokio::time::Instant::now() >= end {

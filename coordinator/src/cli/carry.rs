@@ -1,5 +1,7 @@
 //! What commands share that carry a run on: the means to do it, and what is printed of it.
 
+use std::time::Duration;
+
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::record::Record;
 use keepsake_core::repository::Repository;
@@ -37,6 +39,9 @@ pub(super) struct Means<'a> {
     pub(super) source: Option<(Record, Opening)>,
 }
 
+/// A repository that cannot be reached for so long ends a run that is under way: the applications may be stopped meanwhile.
+const JOURNAL: Duration = Duration::from_mins(5);
+
 /// The wish that a run goes back.
 #[derive(Clone, Copy)]
 pub(super) struct Turn<'a> {
@@ -51,7 +56,8 @@ struct Done {
     installation: String,
     epoch: u64,
     run: &'static str,
-    set: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     safety: Option<String>,
     outcome: Outcome,
@@ -114,7 +120,7 @@ pub(super) async fn begin(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Pl
     let cancel = super::cancel_on_signal();
     let terminal = Terminal::new();
     let (head, log) = claim::begin(runs, &means.installation.name, plan).await?;
-    let runner = Runner::new(&head, means.world(), Box::new(log), &terminal, cancel);
+    let runner = Runner::new(&head, means.world(), Box::new(log.patient(JOURNAL)), &terminal, cancel);
     let ended = Box::pin(execute(args, &runner, plan, head.epoch.0)).await?;
     Ok(ended.map_or_else(|lost| lost, Exit::of_outcome))
 }
@@ -142,9 +148,21 @@ pub(super) async fn go_on(
         root.installation,
         taken.head.epoch
     ));
-    let runner = Runner::resumed(&taken.head, &taken.story, means.world(), Box::new(taken.log), &terminal, cancel);
-    if let Some(turn) = turn {
-        runner.turn(turn.why, turn.discard_writes).await?;
+    let runner = Runner::resumed(
+        &taken.head,
+        &taken.story,
+        means.world(),
+        Box::new(taken.log.patient(JOURNAL)),
+        &terminal,
+        cancel,
+    );
+    if let Some(turn) = turn
+        && let Err(e) = runner.turn(turn.why, turn.discard_writes).await
+    {
+        // It is in this coordinator's hands by now, and must not look as if it were at work.
+        runner.halt(&e).await;
+        output::error(args, &e);
+        return Ok(None);
     }
     let ended = Box::pin(execute(args, &runner, &root.plan, root.epoch.0)).await?;
     Ok(ended.ok())
@@ -164,14 +182,15 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
         installation: plan.installation.to_string(),
         epoch,
         run: plan.word(),
-        set: plan.set.to_string(),
+        set: plan.set.map(|set| set.to_string()),
         safety,
         outcome,
         note,
     };
     output::result(args, &done, || {
         let note = if done.note.is_empty() { String::new() } else { format!(": {}", done.note) };
-        let (word, set, name, outcome) = (done.run, &done.set, &done.installation, outcome.as_str());
+        let (word, name, outcome) = (done.run, &done.installation, outcome.as_str());
+        let Some(set) = &done.set else { return format!("{word} {epoch} of {name}: {outcome}{note}\n") };
         match &done.safety {
             Some(safety) if outcome == "completed" => format!(
                 "{word} {epoch} of {name} from set {set}: {outcome}{note}; what was there before is safety set {safety}\n"

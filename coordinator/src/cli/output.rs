@@ -1,7 +1,7 @@
-//! Printing: results on stdout, words on stderr. The only file that prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
+//! Printing: results on stdout, words on stderr. The only file that prints. Nobody may be listening any more: a restore does not end because its
+//! terminal did.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use serde::Serialize;
@@ -28,25 +28,29 @@ pub(super) fn logging(args: &Args) {
 pub(super) fn result(args: &Args, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
     match args.output {
         Output::Json => {
-            println!("{}", serde_json::to_string_pretty(value).or_kind(Kind::Internal, "write the result as JSON")?);
+            let json = serde_json::to_string_pretty(value).or_kind(Kind::Internal, "write the result as JSON")?;
+            let _nobody_listens = writeln!(std::io::stdout(), "{json}");
         }
-        Output::Text => print!("{}", text()),
+        Output::Text => {
+            let _nobody_listens = write!(std::io::stdout(), "{}", text());
+        }
     }
+    let _nobody_listens = std::io::stdout().flush();
     Ok(())
 }
 
 /// Prints an error with all its causes.
 pub(super) fn error(args: &Args, error: &Error) {
-    eprintln!("keepsake: {}", error.chain());
+    say(&format!("keepsake: {}", error.chain()));
     if args.output == Output::Json {
         let value = serde_json::json!({ "error": { "kind": error.kind(), "text": error.chain() } });
-        println!("{value:#}");
+        let _nobody_listens = writeln!(std::io::stdout(), "{value:#}");
     }
 }
 
 /// One line for the person at the terminal.
 pub(super) fn say(line: &str) {
-    eprintln!("{line}");
+    let _nobody_listens = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A table with left-aligned columns, the header first.

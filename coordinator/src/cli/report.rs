@@ -140,6 +140,14 @@ fn said(output: &Output) -> String {
             with_warnings(told, &dump.report.warnings)
         }
         Output::Loaded { warnings, .. } => with_warnings(String::new(), warnings),
+        Output::Config { keys, wrong, changes, warnings, .. } => {
+            let found = format!(
+                ": {keys} keys, {} missing, {} different, {} surplus",
+                wrong.missing, wrong.different, wrong.surplus
+            );
+            let made = changes.map(|n| format!("; {n} changes made")).unwrap_or_default();
+            with_warnings(found + &made, warnings)
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
         keep_old: command.keep_old,
         in_place: command.in_place,
         other_release: command.other_release,
+        resync: command.resync.into(),
+        alert_levels: command.alert_levels.map(Into::into),
     };
     let plan = match plan::restore::plan(installation, &inventory, &record, &wishes) {
         Ok(plan) => plan,

@@ -30,7 +30,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
     }
     if goes_forward && plan.is_restore() {
         if has_to_stage(&means, &story, &status).await {
-            let record = means.repository.record(&installation.name, plan.set).await?;
+            let set = plan.set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
+            let record = means.repository.record(&installation.name, set).await?;
             let identities = identities(&command.identities)?;
             means.open(record, identities.as_ref()).await.context("stage what is not staged yet")?;
         }
@@ -82,7 +83,12 @@ async fn has_to_stage(means: &Means<'_>, story: &Story, status: &RunStatus) -> b
             return true;
         }
         // An agent that does not answer fails its commit; the others are not to wait for an identity because of it.
-        if means.fleet.describe(component).await.is_ok_and(|found| !found.has_staged(story.root().run)) {
+        if means
+            .fleet
+            .describe(component)
+            .await
+            .is_ok_and(|found| !found.server.is_empty() && !found.has_staged(story.root().run))
+        {
             return true;
         }
     }

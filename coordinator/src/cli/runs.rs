@@ -96,7 +96,7 @@ pub(super) fn line(story: &Story) -> Line {
         kind: run.head.plan.word(),
         started: run.head.started,
         status: status.word(),
-        set: run.head.plan.set.to_string(),
+        set: run.head.plan.set.map_or_else(|| "-".to_owned(), |set| set.to_string()),
         by: run.head.by.clone(),
         note: format!("{from}{note}"),
     }

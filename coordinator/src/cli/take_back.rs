@@ -16,7 +16,6 @@ use crate::inventory::{Inventory, Staged};
 use crate::plan::Plan;
 use crate::plan::take_back::{self, Restored};
 use crate::run::claim;
-use crate::run::event::Outcome;
 use crate::run::story::{Story, unfinished};
 
 /// Why such a run goes back, for ever in its journal.
@@ -84,12 +83,7 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
     }
     let turn = Turn { why: WHY, discard_writes: status.passed };
     let done = carry::go_on(args, means, runs, story, command.coordinator_is_gone, Some(turn)).await?;
-    Ok(match done {
-        // What was asked for is done, whatever had failed before.
-        Some(Outcome::Cancelled | Outcome::Failed) => Exit::Done,
-        Some(other) => Exit::of_outcome(other),
-        None => Exit::Halted,
-    })
+    Ok(Exit::of_given_up(done))
 }
 
 fn may_discard(command: &Rollback, epoch: u64) -> Result<()> {
@@ -113,7 +107,8 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
     let kept: BTreeSet<RunId> = loads.map(|(run, _)| *run).collect();
     let silent = means.installation.components.iter().filter_map(|c| match inventory.of(&c.name) {
         Some(Err(failure)) => Some(format!("{} ({})", c.name, failure.text)),
-        Some(Ok(_)) | None => None,
+        Some(Ok(found)) => found.must_answer(&c.name).err().map(|e| e.chain()),
+        None => None,
     });
     let Some(run) = kept.last() else {
         let silent: Vec<_> = silent.collect();
@@ -128,10 +123,6 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
             ),
         ));
     };
-    Ok(Restored {
-        run: *run,
-        epoch: story.root().epoch,
-        set: story.plan().set,
-        components: restore::staged(story.plan()),
-    })
+    let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
+    Ok(Restored { run: *run, epoch: story.root().epoch, set, components: restore::staged(story.plan()) })
 }

@@ -3,6 +3,7 @@
 //! A lost connection is not a failed operation: starting again attaches, watching again goes on. Only an agent that cannot be reached for a
 //! while, or that has forgotten the operation because it was restarted, fails a step.
 
+mod config;
 mod hold;
 mod operation;
 mod paths;
@@ -21,6 +22,7 @@ use keepsake_proto::tls::peer_certificate;
 use keepsake_proto::v1::{self, watch_response::Event};
 
 use self::operation::{Start, Told};
+use super::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use super::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Paths};
 use crate::inventory::{Found, Staged};
 use crate::topology::{InstallationSettings, TlsFiles};
@@ -245,21 +247,40 @@ impl Fleet for GrpcFleet {
         self.told_paths(component, key).await
     }
 
+    async fn compare_config(&self, order: &ConfigOrder<'_>, found: &mut dyn Differences) -> Result<ConfigCompared> {
+        self.compare(order, found).await
+    }
+
+    async fn change_config(&self, order: &ConfigOrder<'_>, durable: bool) -> Result<Box<dyn ConfigChanges>> {
+        self.change(order, durable).await
+    }
+
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {
-        let answer = self.ask(component, v1::DescribeRequest::default()).await?;
-        let mut cancelled = 0;
-        for operation in answer.operations {
-            let Ok((theirs, step)) = convert::key_from_wire(operation.key) else { continue };
-            if &theirs == run {
-                self.cancel(component, &OpKey { run: theirs, step }).await?;
-                cancelled += 1;
-            }
+        let at_work = self.operations(component, run).await?;
+        let cancelled = at_work.len();
+        for (key, _) in at_work {
+            self.cancel(component, &key).await?;
         }
         Ok(cancelled)
+    }
+
+    async fn at_work(&self, component: &Component, run: &RunKey) -> Result<Option<String>> {
+        Ok(self.operations(component, run).await?.into_iter().next().map(|(_, what)| what))
     }
 }
 
 impl GrpcFleet {
+    /// The operations of a run that are running at an agent. Whoever takes a run over asks for what was begun before, so epochs are not compared.
+    async fn operations(&self, component: &Component, run: &RunKey) -> Result<Vec<(OpKey, String)>> {
+        let answer = self.ask(component, v1::DescribeRequest::default()).await?;
+        let ours = |operation: v1::OperationStatus| {
+            let (theirs, step) = convert::key_from_wire(operation.key).ok()?;
+            let ours = theirs.run == run.run && theirs.installation == run.installation;
+            ours.then(|| (OpKey { run: theirs, step }, operation.what))
+        };
+        Ok(answer.operations.into_iter().filter_map(ours).collect())
+    }
+
     fn dump_record(&self, component: &Component, set: SetId, told: Told) -> Result<DumpRecord> {
         let Event::Dumped(done) = told.last else { return Err(unexpected("a dump")) };
         let place = self.place(component, set);

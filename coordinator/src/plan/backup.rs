@@ -53,7 +53,7 @@ pub fn plan(
     let chosen: Vec<_> = installation.components.iter().filter(|c| asked(&c.name)).collect();
     let wanted = Wanted { installation, inventory, chosen: &chosen, consistency: installation.consistency };
     let stages = make_set::stages(&wanted, "", &mut notes)?;
-    Ok(Plan { goal: Goal::Backup { left_out }, installation: installation.name.clone(), set, stages, notes })
+    Ok(Plan { goal: Goal::Backup { left_out }, installation: installation.name.clone(), set: Some(set), stages, notes })
 }
 
 /// Whether writes of components of this engine are held for a cut.

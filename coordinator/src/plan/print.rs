@@ -2,14 +2,19 @@
 
 use std::fmt;
 
-use super::{Action, CheckAt, Goal, Plan, Undo};
+use keepsake_core::config::AlertLevels;
+
+use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.goal {
-            Goal::Backup { .. } => writeln!(f, "backup of {} into set {}", self.installation, self.set)?,
+            Goal::Backup { .. } => writeln!(f, "backup of {} into {}", self.installation, self.set_in_words())?,
             Goal::Restore { epoch, .. } => {
-                writeln!(f, "restore of {} from set {} (epoch {epoch})", self.installation, self.set)?;
+                writeln!(f, "restore of {} from {} (epoch {epoch})", self.installation, self.set_in_words())?;
+            }
+            Goal::Resync => {
+                writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?
             }
             Goal::Finalize { restore, .. } => {
                 writeln!(
@@ -91,6 +96,25 @@ impl fmt::Display for Action {
                 write!(f, "look whether {component} answers with the new data")
             }
             Self::Check { component, at: CheckAt::Live } => write!(f, "look whether {component} answers"),
+            Self::ResyncConfig { pair, live } => {
+                write!(f, "make the Config in {} what {} says{}", pair.backend, pair.system, levels(pair))?;
+                f.write_str(if live.is_some() { " (what two looks see, while the applications run)" } else { "" })
+            }
+            Self::CheckConfig { pair, must: ConfigMust::BeEqual } => {
+                write!(f, "look whether the Config in {} is what {} says{}", pair.backend, pair.system, levels(pair))
+            }
+            Self::CheckConfig { pair, must: ConfigMust::BeComparable } => {
+                write!(
+                    f,
+                    "look how the Config in {} differs from what {} says{}",
+                    pair.backend,
+                    pair.system,
+                    levels(pair)
+                )
+            }
+            Self::RememberConfig { pair } => {
+                write!(f, "remember that the Config in {} follows {}", pair.backend, pair.system)
+            }
             Self::PointOfNoReturn => {
                 f.write_str("before this every failure is undone; from here on nothing goes back, and a failure halts")
             }
@@ -98,6 +122,14 @@ impl fmt::Display for Action {
             Self::Rollback { component } => write!(f, "roll back {component}"),
             Self::Finalize { component } => write!(f, "finalize {component}"),
         }
+    }
+}
+
+/// What is said of alert levels.
+fn levels(pair: &ConfigPair) -> &'static str {
+    match pair.alert_levels {
+        AlertLevels::Expected => "",
+        AlertLevels::LeftAlone => ", but for alert levels",
     }
 }
 

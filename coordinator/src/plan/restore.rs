@@ -3,11 +3,13 @@
 pub(crate) mod preflight;
 mod queues;
 
+use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server};
 use keepsake_core::record::{ComponentRecord, Record, Status};
 
+use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
 use super::{Action, CheckAt, Goal, Plan, Safety, Stage, Step, Undo};
 use crate::inventory::{Found, Inventory};
@@ -31,6 +33,10 @@ pub struct Wishes {
     pub in_place: bool,
     /// The set may be of another release of 3scale.
     pub other_release: bool,
+    /// Who makes the Config equal.
+    pub resync: Resync,
+    /// Whether alert levels are part of that; found from the release of 3scale if it is not said.
+    pub alert_levels: Option<AlertLevels>,
 }
 
 /// What is done with one component.
@@ -94,11 +100,15 @@ pub fn plan(
                 .to_owned(),
         );
     }
+    let config = make_equal(installation, inventory, record, &parts, wishes, &mut notes)?;
+    stages.extend(config.first);
     stages.extend(load(&parts, wishes)?);
+    stages.extend(config.before);
     stages.push(Stage {
         title: "point of no return".to_owned(),
         steps: vec![Action::PointOfNoReturn.step(Undo::Nothing)?],
     });
+    stages.extend(config.behind);
     if let Some(hooks) = &installation.hooks {
         let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
         let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
@@ -120,10 +130,31 @@ pub fn plan(
     Ok(Plan {
         goal: Goal::Restore { epoch: record.epoch, safety, keep_old: wishes.keep_old },
         installation: installation.name.clone(),
-        set: record.set,
+        set: Some(record.set),
         stages,
         notes,
     })
+}
+
+/// What is done about the Config of Backend.
+fn make_equal(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    record: &Record,
+    parts: &[Part<'_>],
+    wishes: &Wishes,
+    notes: &mut Vec<String>,
+) -> Result<config::Stages> {
+    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else {
+        return Ok(config::Stages::default());
+    };
+    let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
+    // The release of the database that will be there then.
+    let live = || inventory.of(&pair.system).and_then(|f| f.as_ref().ok()?.facts.get(preflight::SCHEMA));
+    let of_the_set = record.release.get(preflight::SCHEMA).filter(|_| placed.contains(&&pair.system));
+    let release = of_the_set.or_else(live).map(String::as_str);
+    pair.alert_levels = wishes.alert_levels.unwrap_or_else(|| config::alert_levels(release));
+    config::stages(pair, &placed, inventory, wishes.resync, notes)
 }
 
 /// A stage in which the same is done with all components together.

@@ -1,8 +1,11 @@
 //! The plans for a completed restore that has kept the old data: to drop it, or to put it back.
 
+use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Epoch, RunId, SetId};
 
+use super::config::{self, Resync};
+use super::restore::preflight::SCHEMA;
 use super::{Action, CheckAt, Goal, Plan, Stage, Step, Undo};
 use crate::inventory::{Inventory, Staged};
 use crate::topology::InstallationSettings;
@@ -32,7 +35,7 @@ pub fn finalize(installation: &InstallationSettings, inventory: &Inventory, of: 
     let stages = vec![no_return()?, each("drop the old data", &kept, |component| Action::Finalize { component })?];
     let notes = vec![format!("once it is dropped, restore {} cannot be taken back any more", of.epoch)];
     let goal = Goal::Finalize { restore: of.epoch, run: of.run };
-    Ok(Plan { goal, installation: installation.name.clone(), set: of.set, stages, notes })
+    Ok(Plan { goal, installation: installation.name.clone(), set: Some(of.set), stages, notes })
 }
 
 /// Plans to put the old data back.
@@ -76,12 +79,31 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
     stages.push(no_return()?);
     stages.push(each("put the old data back", &kept, |component| Action::Rollback { component })?);
     stages.push(each("check", &kept, |component| Action::Check { component, at: CheckAt::Live })?);
+    stages.extend(make_equal(installation, inventory, &kept, &mut notes)?);
     if let Some(hooks) = &installation.hooks {
         let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::Nothing)?] });
     }
     let goal = Goal::Rollback { restore: of.epoch, run: of.run };
-    Ok(Plan { goal, installation: installation.name.clone(), set: of.set, stages, notes })
+    Ok(Plan { goal, installation: installation.name.clone(), set: Some(of.set), stages, notes })
+}
+
+/// Where only one of System's database and Backend's storage is put back, the Config of the other is of afterwards.
+fn make_equal(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    kept: &[&Component],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Stage>> {
+    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else { return Ok(Vec::new()) };
+    if kept.contains(&&pair.system) == kept.contains(&&pair.backend) {
+        return Ok(Vec::new());
+    }
+    let release = inventory.of(&pair.system).and_then(|f| f.as_ref().ok()?.facts.get(SCHEMA));
+    pair.alert_levels = config::alert_levels(release.map(String::as_str));
+    // All of it stands behind the point of no return.
+    let stages = config::stages(pair, kept, inventory, Resync::Keepsake, notes)?;
+    Ok(if stages.behind.is_empty() { stages.before } else { stages.behind })
 }
 
 fn no_return() -> Result<Stage> {
@@ -98,7 +120,10 @@ fn kept<'a>(inventory: &Inventory, of: &'a Restored) -> Result<Vec<&'a Component
     let mut kept = Vec::new();
     for component in &of.components {
         let found = match inventory.of(component) {
-            Some(Ok(found)) => found,
+            Some(Ok(found)) => {
+                found.must_answer(component)?;
+                found
+            }
             Some(Err(failure)) => {
                 return Err(Error::from(failure.clone()).context(format!("ask the agent of {component} what it keeps")));
             }

@@ -63,6 +63,9 @@ impl Drop for Group {
     }
 }
 
+/// The output of a command that was killed is waited for so long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 #[expect(clippy::disallowed_methods, reason = "the one place of the coordinator that starts processes")]
 async fn one(argv: &[String], run: &RunKey, deadline: Duration) -> Result<()> {
     let name = argv.join(" ");
@@ -90,7 +93,15 @@ async fn one(argv: &[String], run: &RunKey, deadline: Duration) -> Result<()> {
     }
     // What it left running would hold its output open.
     drop(group);
-    let said = said.await.unwrap_or_else(|e| format!("what it said cannot be told: {e}"));
+    let stop = said.abort_handle();
+    let said = match tokio::time::timeout(LAST_WORDS, said).await {
+        Ok(said) => said.unwrap_or_else(|e| format!("what it said cannot be told: {e}")),
+        // A process that has left the group holds its output open: it is not waited for.
+        Err(_) => {
+            stop.abort();
+            "what it said cannot be told: something that it started holds its output open".to_owned()
+        }
+    };
     let said = if said.is_empty() { "it printed nothing".to_owned() } else { said };
     match ended {
         Ok(Ok(status)) => Err(Error::new(Kind::Internal, format!("{name} ended with {status}: {said}"))),
@@ -186,6 +197,22 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "the grandchild {child} lives on");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_is_not_waited_for_because_of_what_it_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        // A daemon in a group of its own, with the command's output still open.
+        let script = format!(
+            "setsid sh -c 'echo $$ > {0}; exec sleep 1000' & until test -s {0}; do :; done; exit 3",
+            file.display()
+        );
+        let failed = tokio::time::timeout(Duration::from_secs(20), quiesce(vec![sh(&script)], 10)).await;
+        let error = failed.expect("the hook ends").unwrap_err();
+        let child: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+        assert!(error.chain().contains("exit status: 3"), "{}", error.chain());
     }
 
     #[tokio::test]

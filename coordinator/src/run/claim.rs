@@ -39,18 +39,21 @@ pub async fn begin(runs: &Runs, installation: &Installation, plan: &Plan) -> Res
         judge(&other)?;
     }
     let (head, mut log) = runs.begin(installation, &by(), plan).await?;
-    // … and again once the epoch is taken, because another coordinator may have begun in between.
-    if let Some(other) = unfinished(runs, installation, Some(&head)).await? {
-        if let Err(refused) = judge(&other) {
-            return Err(refuse(&mut log, refused).await);
-        }
-        match runs.continue_log(other.tail()).append(&abandoned_by(head.epoch)).await {
-            Ok(()) => {}
-            Err(e) if e.kind() == Kind::Conflict => return Err(refuse(&mut log, busy(&other)).await),
-            Err(e) => return Err(e),
-        }
+    // … and again once the epoch is taken, because another coordinator may have begun in between. Whatever goes wrong here, the epoch is not left open:
+    // it would look like a run that has begun.
+    match has_the_floor(runs, installation, &head).await {
+        Ok(()) => Ok((head, log)),
+        Err(e) => Err(refuse(&mut log, e).await),
     }
-    Ok((head, log))
+}
+
+async fn has_the_floor(runs: &Runs, installation: &Installation, head: &RunHead<Plan>) -> Result<()> {
+    let Some(other) = unfinished(runs, installation, Some(head)).await? else { return Ok(()) };
+    judge(&other)?;
+    match runs.continue_log(other.tail()).append(&abandoned_by(head.epoch)).await {
+        Err(e) if e.kind() == Kind::Conflict => Err(busy(&other)),
+        done => done,
+    }
 }
 
 /// Ends an epoch that was taken in vain, and gives the reason.
@@ -69,7 +72,7 @@ pub fn judge(other: &Story) -> Result<()> {
     if is_fresh(other.tail(), clock::now()) {
         return Err(busy(other));
     }
-    if other.plan().is_backup() {
+    if other.plan().may_be_abandoned() {
         return Ok(());
     }
     let (root, installation) = (other.root(), &other.root().installation);
@@ -102,7 +105,8 @@ fn way_out(other: &Story, passed: bool) -> String {
     }
 }
 
-pub(super) fn busy(other: &Story) -> Error {
+/// What is told whoever meets a run that is going on.
+pub fn busy(other: &Story) -> Error {
     let root = other.root();
     Error::new(
         Kind::Busy,

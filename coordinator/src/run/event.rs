@@ -1,5 +1,6 @@
 //! What happens in a run, one object each in the journal. Words are never given another meaning; new ones may come.
 
+use keepsake_core::config::{Counters, Wrongs};
 use keepsake_core::id::{Epoch, StepId};
 use keepsake_core::record::{Counts, DumpRecord, Failure, Sealing, Status};
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,20 @@ pub enum Output {
     Loaded {
         /// What was counted.
         counts: Counts,
+        /// What an operator should know.
+        warnings: Vec<String>,
+    },
+    /// The Config was looked at, or made equal.
+    Config {
+        /// Expected keys.
+        keys: u64,
+        /// Keys that differed.
+        wrong: Wrongs,
+        /// Changes that were made; none when it was only looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<u64>,
+        /// The counters as they are now.
+        counters: Counters,
         /// What an operator should know.
         warnings: Vec<String>,
     },

@@ -81,7 +81,10 @@ impl Runner<'_> {
             _ => key,
         };
         let order = DumpOrder { component, key, set: self.made_set()?, sealing: &sealing, hold };
-        let dump = self.unless_cancelled(component, self.world.fleet.dump(&order, progress)).await?;
+        let dump = {
+            let dump = self.once_it_is_free(step, || self.world.fleet.dump(&order, progress));
+            self.unless_cancelled(component, dump).await?
+        };
         Ok(Output::Dumped { dump: Box::new(dump) })
     }
 

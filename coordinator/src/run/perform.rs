@@ -37,7 +37,8 @@ impl Runner<'_> {
             Action::Stage { component, queues, in_place } => {
                 let (entry, opening) = self.source(component)?;
                 let (queues, in_place) = (*queues, *in_place);
-                let order = LoadOrder { key, set: self.plan.set, entry, opening, queues, in_place };
+                let set = self.plan.set.ok_or_else(|| Error::new(Kind::Internal, "the plan names no set"))?;
+                let order = LoadOrder { key, set, entry, opening, queues, in_place };
                 let stage = self.once_it_is_free(step, || fleet.stage(&order, &report));
                 self.unless_cancelled(component, stage).await.map(Output::from)
             }
@@ -47,8 +48,11 @@ impl Runner<'_> {
                 self.once_it_is_free(step, commit).await.map(Output::from)
             }
             Action::Check { component, at } => self.check(component, *at).await,
+            Action::PointOfNoReturn => self.is_still_kept().await.map(|()| Output::Nothing),
             // Its own entries in the journal are all of it.
-            Action::PointOfNoReturn => Ok(Output::Nothing),
+            Action::RememberConfig { .. } => Ok(Output::Nothing),
+            Action::ResyncConfig { pair, live } => Box::pin(self.resync_config(step, &key, pair, *live)).await,
+            Action::CheckConfig { pair, must } => Box::pin(self.check_config(step, &key, pair, *must)).await,
             Action::Rollback { component } => {
                 let rollback = || fleet.rollback(component, &key, &report);
                 self.once_it_is_free(step, rollback).await.map(|()| Output::Nothing)
@@ -61,7 +65,8 @@ impl Runner<'_> {
         .with_context(|| step.action.to_string())
     }
 
-    /// Does it; while the agent is busy with what an earlier epoch of the run, or the step that is undone, has begun, waits for that.
+    /// Does it; while the agent is busy with what an earlier epoch of the run, or the step that is undone, has begun, waits for that, however long
+    /// it takes: a load that was given up half way because somebody was impatient would be neither. For anything else it waits a moment.
     pub(super) async fn once_it_is_free<T, F>(&self, step: &Step, work: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -69,7 +74,10 @@ impl Runner<'_> {
         let began = tokio::time::Instant::now();
         loop {
             match work().await {
-                Err(e) if e.kind() == Kind::Busy && began.elapsed() < self.patience => {
+                Err(e)
+                    if e.kind() == Kind::Busy
+                        && (began.elapsed() < self.patience || self.is_at_work_for_us(step).await) =>
+                {
                     let phase = format!("waiting: {}", e.chain());
                     self.reporter.progress(self.plan, step, Progress { phase, ..Progress::default() });
                     tokio::time::sleep(ASK_AGAIN).await;
@@ -79,12 +87,20 @@ impl Runner<'_> {
         }
     }
 
+    async fn is_at_work_for_us(&self, step: &Step) -> bool {
+        let Some(component) = step.action.component() else { return false };
+        match self.world.fleet.at_work(component, &self.key).await {
+            Ok(what) => what.is_some(),
+            Err(e) => {
+                tracing::debug!("ask {component} what it does: {}", e.chain());
+                false
+            }
+        }
+    }
+
     async fn check(&self, component: &Component, at: CheckAt) -> Result<Output> {
         let found = self.world.fleet.describe(component).await?;
-        if found.server.is_empty() {
-            let text = format!("the store does not answer its agent: {}", found.problems.join("; "));
-            return Err(Error::new(Kind::Unavailable, text));
-        }
+        found.must_answer(component)?;
         let can_go_back = self.plan.steps().any(|s| {
             matches!(&s.action, Action::Commit { component: c } if c == component) && matches!(s.undo, Undo::By { .. })
         });
@@ -96,6 +112,20 @@ impl Runner<'_> {
             ));
         }
         Ok(Output::Loaded { counts: keepsake_core::record::Counts::new(), warnings: found.problems })
+    }
+
+    /// What is to be put back must be there: since the plan was made, somebody else may have dropped it.
+    async fn is_still_kept(&self) -> Result<()> {
+        for step in self.plan.steps() {
+            let Action::Rollback { component } = &step.action else { continue };
+            let found = self.world.fleet.describe(component).await?;
+            found.must_answer(component)?;
+            let keeps = |state: &Staged| matches!(state, Staged::Committed | Staged::Committing);
+            if !found.loads.iter().any(|(run, state)| *run == self.key.run && keeps(state)) {
+                return Err(Error::new(Kind::Conflict, format!("the old data of {component} is not kept any more")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn platform(&self) -> Result<&dyn Platform> {

@@ -111,7 +111,8 @@ pub fn taken_over_by(run: &Run) -> Option<Epoch> {
     })
 }
 
-/// The newest unfinished run before `head`'s (before any, without it). Runs that were refused do not hide older ones.
+/// The newest unfinished run before `head`'s (before any, without it); one that is no backup before any backup. Runs that were refused do not hide older
+/// ones, nor do backups that were given up: two coordinators that began at the same moment may have left both.
 ///
 /// # Errors
 /// The runs cannot be read.
@@ -120,6 +121,7 @@ pub async fn unfinished(
     installation: &Installation,
     head: Option<&RunHead<Plan>>,
 ) -> Result<Option<Story>> {
+    let mut backup = None;
     for epoch in runs.epochs(installation).await?.into_iter().rev() {
         if head.is_some_and(|h| epoch >= h.epoch) {
             continue;
@@ -137,17 +139,21 @@ pub async fn unfinished(
             // Whoever goes on from it was looked at already, unless it came after `head`.
             if head.is_some_and(|h| by >= h.epoch) {
                 let story = Story::with(runs, installation, epoch).await?;
-                return Ok(story.status().ended.is_none().then_some(story));
+                return Ok(if story.status().ended.is_none() { Some(story) } else { backup });
             }
             continue;
         }
         match RunStatus::of_run(&run).ended {
+            None if run.head.plan.is_backup() && backup.is_none() => {
+                backup = Some(Story::ending_with(runs, run).await?);
+            }
+            None if run.head.plan.is_backup() => {}
             None => return Story::ending_with(runs, run).await.map(Some),
-            Some((Outcome::Refused, _)) => {}
-            Some(_) => return Ok(None),
+            Some((Outcome::Refused | Outcome::Abandoned, _)) => {}
+            Some(_) => return Ok(backup),
         }
     }
-    Ok(None)
+    Ok(backup)
 }
 
 /// An epoch that names one to go on from is part of that run when that one says so, too. Whoever took it may have been killed in between, or have lost to

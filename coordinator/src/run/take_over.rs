@@ -5,7 +5,8 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::repository::runs::{RunHead, RunLog, Runs};
 
 use super::claim::{busy, by, is_fresh, refuse};
-use super::event::Event;
+use super::event::{Event, Outcome};
+use super::status::{Run, RunStatus};
 use super::story::{Story, taken_over_by};
 use crate::plan::Plan;
 
@@ -40,9 +41,15 @@ pub async fn take_over(runs: &Runs, story: Story, is_gone: bool) -> Result<Taken
             Err(e) => return Err(e),
         };
         // Read again in either case: what is before that entry is the whole truth now.
-        let tail = runs.read(&head.installation, story.tail().head.epoch).await?;
-        let (by, ended) = (taken_over_by(&tail), super::status::RunStatus::of_run(&tail).ended);
-        story = Story::ending_with(runs, tail).await?;
+        let tail: Run = match runs.read(&head.installation, story.tail().head.epoch).await {
+            Ok(tail) => tail,
+            Err(e) => return Err(refuse_or_halt(&mut log, lost.is_none(), e).await),
+        };
+        let (by, ended) = (taken_over_by(&tail), RunStatus::of_run(&tail).ended);
+        story = match Story::ending_with(runs, tail).await {
+            Ok(story) => story,
+            Err(e) => return Err(refuse_or_halt(&mut log, lost.is_none(), e).await),
+        };
         let Some(lost) = lost else { return Ok(TakenOver { head, log, story }) };
         let refused = match (by, ended) {
             (Some(by), _) => Error::new(
@@ -68,4 +75,16 @@ pub async fn take_over(runs: &Runs, story: Story, is_gone: bool) -> Result<Taken
         };
         return Err(refuse(&mut log, refused).await);
     }
+}
+
+/// An epoch is not left open when its coordinator goes away: it would count as at work. `ours` says that the run goes on under it.
+async fn refuse_or_halt(log: &mut RunLog, ours: bool, why: Error) -> Error {
+    if !ours {
+        return refuse(log, why).await;
+    }
+    let halted = Event::Halted { outcome: Outcome::Halted, note: why.chain() };
+    if let Err(e) = log.append(&halted).await {
+        tracing::warn!("say in the journal that the run waits: {}", e.chain());
+    }
+    why
 }

@@ -43,6 +43,14 @@ impl Runner<'_> {
                     .await
                     .with_context(|| action.to_string())?;
             }
+            // System's database is again what it was.
+            Action::ResyncConfig { pair, live } => {
+                if self.is_resynced().await {
+                    let key = OpKey { run: self.key.clone(), step: StepId::new(format!("undo-{}", step.id))? };
+                    let again = Box::pin(self.resync_config(step, &key, pair, *live));
+                    again.await.with_context(|| action.to_string())?;
+                }
+            }
             Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await?,
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await?,
             Action::BeginSet
@@ -52,6 +60,8 @@ impl Runner<'_> {
             | Action::Stage { .. }
             | Action::Commit { .. }
             | Action::Check { .. }
+            | Action::CheckConfig { .. }
+            | Action::RememberConfig { .. }
             | Action::PointOfNoReturn
             | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
         }

@@ -6,6 +6,8 @@
 //! To resume a run is to take a new epoch that names the one it goes on from, under the same run id and with the same plan.
 //! What the plan and the events say is the coordinator's business; here they are JSON.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,9 @@ use crate::clock;
 use crate::error::{Context, Error, Kind, Result, ResultExt};
 use crate::id::{Epoch, Installation, RunId};
 use crate::record::{FORMAT, check_format};
+
+/// Between two tries of a patient journal.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Object 0 of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +113,8 @@ pub struct RunLog {
     next: u32,
     /// An entry that may have been stored or not. It keeps its number: the next entry under the same one would look like somebody else's.
     unsure: Option<Bytes>,
+    /// So long a store that cannot be reached is waited for.
+    patience: Duration,
 }
 
 impl Runs {
@@ -197,6 +204,7 @@ impl Runs {
             epoch: head.epoch,
             next: 1,
             unsure: None,
+            patience: Duration::ZERO,
         };
         Ok((head, log))
     }
@@ -241,6 +249,7 @@ impl Runs {
             epoch: run.head.epoch,
             next: u32::try_from(run.events.len()).unwrap_or(u32::MAX - 1) + 1,
             unsure: None,
+            patience: Duration::ZERO,
         }
     }
 
@@ -260,6 +269,12 @@ impl Runs {
 }
 
 impl RunLog {
+    /// One that waits so long for a store that cannot be reached, beyond the store's own tries.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The run's number.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -286,7 +301,20 @@ impl RunLog {
     async fn settle(&mut self) -> Result<()> {
         let Some(bytes) = &self.unsure else { return Ok(()) };
         let key = layout::run_entry(&self.installation, self.epoch, self.next);
-        self.store.ensure(&key, bytes).await.map_err(|e| match e.kind() {
+        let began = tokio::time::Instant::now();
+        let stored = loop {
+            match self.store.ensure(&key, bytes).await {
+                Err(e) if e.kind().retry() && began.elapsed() < self.patience => {
+                    tracing::warn!(
+                        "the run's journal cannot be written now, so nothing more is begun; trying again: {}",
+                        e.chain()
+                    );
+                    tokio::time::sleep(AGAIN).await;
+                }
+                done => break done,
+            }
+        };
+        stored.map_err(|e| match e.kind() {
             Kind::Conflict => Error::caused(
                 Kind::Conflict,
                 format!(

@@ -104,7 +104,16 @@ impl Repository {
             .context("the record about to be committed is not signed by a signer of this repository")?;
         let (installation, set) = (&record.installation, record.set);
         self.store.ensure(&layout::signature(installation, set), signature).await?;
-        self.store.ensure(&layout::record(installation, set), bytes).await
+        let name = layout::record(installation, set);
+        let stored = self.store.ensure(&name, bytes).await;
+        // It may have been stored by a try whose answer was lost: then it is a backup, and nobody is told that it is not.
+        match (stored, self.store.read(&name)) {
+            (Err(e), read) if e.kind() != Kind::Conflict => match read.await {
+                Ok(found) if found == *bytes => Ok(()),
+                Ok(_) | Err(_) => Err(e),
+            },
+            (stored, _) => stored,
+        }
     }
 
     /// A set's record, believed only with the signature of a trusted signer over its exact bytes.

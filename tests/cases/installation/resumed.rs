@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use keepsake_tests::child::{run, tool_command};
-use keepsake_tests::house::{House, State, programs};
+use keepsake_tests::house::{Hooks, House, State, programs};
 use keepsake_tests::threescale::Size;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,16 +56,7 @@ fn told(output: &Output) -> String {
 #[tokio::test]
 async fn installation_restore_that_is_interrupted_is_resumed_or_cancelled() {
     let mut house = House::new(&["prod"], Size::TINY).await;
-    let hooks = house.scratch.path().join("hooks.log");
-    let hook =
-        |word: &str| format!("[[sh, -c, 'echo {word} $KEEPSAKE_INSTALLATION $KEEPSAKE_RUN >> {}']]", hooks.display());
-    house.consistency = format!("    hooks: {{ quiesce: {}, resume: {} }}\n", hook("quiesce"), hook("resume"));
-    house.write_topology();
-    let said_by_hooks = || {
-        let text = std::fs::read_to_string(&hooks).unwrap_or_default();
-        std::fs::remove_file(&hooks).expect("begin anew");
-        text.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
+    let hooks = Hooks::of(&mut house);
     house.must(&["backup"]);
     let before = State::of(&house.installations[0]).await;
     house.installations[0].wreck().await;
@@ -85,7 +76,7 @@ async fn installation_restore_that_is_interrupted_is_resumed_or_cancelled() {
     assert!(told(&alive).contains("--coordinator-is-gone"), "{}", told(&alive));
     house.must(&["cancel", "--coordinator-is-gone"]);
     State::of(&house.installations[0]).await.assert_is(&wrecked, "after a restore that was cancelled");
-    let hooked = said_by_hooks();
+    let hooked = hooks.said();
     assert_eq!(hooked.iter().filter(|l| l.starts_with("quiesce prod ")).count(), 1, "{hooked:?}");
     assert!(hooked.last().is_some_and(|l| l.starts_with("resume prod ")), "{hooked:?}");
     let runs = house.must(&["runs"]);
@@ -98,7 +89,7 @@ async fn installation_restore_that_is_interrupted_is_resumed_or_cancelled() {
     let resumed = from(&folder, &["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", &other]);
     assert!(resumed.status.success(), "{}", told(&resumed));
     State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was resumed elsewhere");
-    let hooked = said_by_hooks();
+    let hooked = hooks.said();
     let run = |line: &str| line.rsplit_once(' ').map(|(_, run)| run.to_owned());
     assert!(hooked.first().is_some_and(|l| l.starts_with("quiesce")), "{hooked:?}");
     assert!(hooked.last().is_some_and(|l| l.starts_with("resume")), "{hooked:?}");

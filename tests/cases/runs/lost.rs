@@ -201,7 +201,7 @@ async fn what_a_killed_backup_left_is_looked_for_and_not_guessed() {
         let is_there = house.latest().await.is_some();
         recorded += usize::from(is_there);
         assert_eq!(told.contains("left no set"), !is_there, "entry {n}: {told}");
-        assert_eq!(told.contains(&format!("set {} is complete", plan.set)), is_there, "entry {n}: {told}");
+        assert_eq!(told.contains(&format!("{} is complete", plan.set_in_words())), is_there, "entry {n}: {told}");
     }
     assert!(recorded > 0, "no run was struck between its record and its end");
     let house = House::new().await;

@@ -40,7 +40,7 @@ fn safe() -> Wishes {
 }
 
 fn named(plan: &Plan) -> String {
-    let text = plan.to_string().replace(&plan.set.to_string(), "SET");
+    let text = plan.to_string().replace(&plan.set.expect("a set").to_string(), "SET");
     match plan.made_set() {
         Some((made, _, _)) => text.replace(&made.to_string(), "SAFETY"),
         None => text,

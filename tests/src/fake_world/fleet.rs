@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use keepsake_coordinator::fleet::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey};
 use keepsake_coordinator::inventory::{Found, Staged};
 use keepsake_core::error::{Error, Kind, Result};
@@ -16,7 +17,7 @@ use super::{FakeStore, FakeWorld, Flaw, NEW};
 
 impl FakeWorld {
     /// What every call under a key begins with: a lower epoch than the agent has seen is refused.
-    fn admit(&self, component: &Component, run: &RunKey) -> Result<()> {
+    pub(super) fn admit(&self, component: &Component, run: &RunKey) -> Result<()> {
         let mut state = self.lock();
         let fences = state.flaw != Some(Flaw::AgentsDoNotFence);
         let store = state.stores.get_mut(component).expect("a component");
@@ -27,7 +28,7 @@ impl FakeWorld {
         Ok(())
     }
 
-    fn with<T>(&self, component: &Component, change: impl FnOnce(&mut FakeStore) -> T) -> T {
+    pub(super) fn with<T>(&self, component: &Component, change: impl FnOnce(&mut FakeStore) -> T) -> T {
         change(self.lock().stores.get_mut(component).expect("a component"))
     }
 
@@ -47,6 +48,15 @@ impl FakeWorld {
     }
 }
 
+/// The engine of a component.
+fn engine(component: &Component) -> &'static str {
+    match component.as_str() {
+        "system-mysql" => "mysql",
+        "backend-redis" => "redis",
+        _ => "fake",
+    }
+}
+
 fn refuse<T>(kind: Kind, text: &str) -> Result<T> {
     Err(Error::new(kind, text))
 }
@@ -62,7 +72,7 @@ impl Fleet for FakeWorld {
         let mut loads: Vec<_> = store.staged.map(|run| (run, Staged::Staged)).into_iter().collect();
         loads.extend(store.kept.map(|(run, _)| (run, Staged::Committed)));
         Ok(Found {
-            engine: "fake".parse().expect("an engine"),
+            engine: engine(component).parse().expect("an engine"),
             server: "Fake 1.0".to_owned(),
             agent_version: "0.1.0".to_owned(),
             size: 10,
@@ -146,6 +156,7 @@ impl Fleet for FakeWorld {
                 return refuse(Kind::Conflict, "nothing is staged for this run: stage again");
             }
             let old = std::mem::replace(&mut store.live, vec![NEW.to_owned()]);
+            store.kept_config = std::mem::replace(&mut store.config, super::OF_THE_SET.to_owned());
             if store.in_place {
                 store.touched = Some(run);
             } else {
@@ -172,6 +183,7 @@ impl Fleet for FakeWorld {
             if let Some((of, old)) = store.kept.take() {
                 if of == run {
                     store.live = old;
+                    store.config = store.kept_config.clone();
                 } else {
                     store.kept = Some((of, old));
                 }
@@ -190,8 +202,20 @@ impl Fleet for FakeWorld {
         })
     }
 
+    async fn compare_config(&self, order: &ConfigOrder<'_>, found: &mut dyn Differences) -> Result<ConfigCompared> {
+        self.compare(order, found).await
+    }
+
+    async fn change_config(&self, order: &ConfigOrder<'_>, _: bool) -> Result<Box<dyn ConfigChanges>> {
+        self.change(order)
+    }
+
     async fn cancel_run(&self, _: &Component, _: &RunKey) -> Result<usize> {
         Ok(0)
+    }
+
+    async fn at_work(&self, _: &Component, _: &RunKey) -> Result<Option<String>> {
+        Ok(None)
     }
 }
 

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use keepsake_coordinator::fleet::{Opening, Progress};
 use keepsake_coordinator::inventory::Inventory;
-use keepsake_coordinator::plan::restore::Wishes;
-use keepsake_coordinator::plan::take_back::{self, Restored};
-use keepsake_coordinator::plan::{self, Action, Plan, Step, Undo};
+use keepsake_coordinator::plan::{self, Plan, Step};
 use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::story::{Story, unfinished};
 use keepsake_coordinator::run::take_over::{TakenOver, take_over};
@@ -22,6 +20,7 @@ use keepsake_core::repository::{Encryption, Init, Repository, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Mortal, Script, Strike};
+use super::plans::break_plan;
 use super::{FakeWorld, Flaw, Wrong};
 
 const TOPOLOGY: &str = "
@@ -36,6 +35,19 @@ installations:
       - { name: files, engine: fake, agent: 'http://127.0.0.1:3' }
 ";
 
+/// An installation with System's database and Backend's storage.
+const OF_3SCALE: &str = "
+repository: { url: 'file:///unused' }
+installations:
+  - name: prod
+    consistency: preferred
+    hooks: { quiesce: [[stop]], resume: [[start]] }
+    components:
+      - { name: system-mysql, engine: mysql, agent: 'http://127.0.0.1:1' }
+      - { name: backend-redis, engine: redis, agent: 'http://127.0.0.1:2' }
+      - { name: files, engine: fake, agent: 'http://127.0.0.1:3' }
+";
+
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinds {
@@ -45,6 +57,16 @@ pub enum Kinds {
     Restore,
     /// A restore of which the last component's load cannot be undone.
     Mixed,
+    /// A restore of System's database alone.
+    OnlySystem,
+    /// A restore of Backend's storage alone.
+    OnlyBackend,
+    /// A restore of System's database alone that keeps the old data.
+    KeepSystem,
+    /// What that has kept is put back.
+    RollbackSystem,
+    /// The Config is made equal while applications write.
+    Resync,
     /// A restore that keeps the old data.
     KeepOld,
     /// What a restore has kept is dropped.
@@ -77,6 +99,8 @@ pub struct Told {
     pub cause: Option<String>,
     /// Each store: what is live, and what is left of runs.
     pub stores: Vec<(String, String)>,
+    /// Whose Config Backend's storage has.
+    pub config: Option<String>,
     /// Whether the applications run.
     pub running: bool,
     /// Whether the set that the run makes has a record, and of how many dumps.
@@ -96,7 +120,7 @@ pub struct Lab {
     pub(super) repository: Repository,
     signing: SigningKey,
     pub(super) installation: InstallationSettings,
-    record: Record,
+    pub(super) record: Record,
 }
 
 struct Nobody;
@@ -108,17 +132,17 @@ impl Reporter for Nobody {
 }
 
 /// What a coordinator begins with.
-struct Begin {
-    head: RunHead<Plan>,
-    log: RunLog,
+pub(super) struct Begin {
+    pub(super) head: RunHead<Plan>,
+    pub(super) log: RunLog,
     /// What was before, if it goes on.
-    story: Option<Story>,
+    pub(super) story: Option<Story>,
     /// Somebody gave the run up; whether past the point of no return, too.
-    turns: Option<bool>,
+    pub(super) turns: Option<bool>,
 }
 
 /// How one coordinator ended.
-enum Fate {
+pub(super) enum Fate {
     Ended(Result<(Outcome, String)>),
     Dead,
     /// Others came to the end while it slept.
@@ -128,11 +152,20 @@ enum Fate {
 impl Lab {
     /// A repository with the set that is restored.
     pub async fn new() -> Self {
+        Self::of(TOPOLOGY).await
+    }
+
+    /// As [`Lab::new`], of an installation with System's database and Backend's storage.
+    pub async fn of_3scale() -> Self {
+        Self::of(OF_3SCALE).await
+    }
+
+    async fn of(topology: &str) -> Self {
         let (store, _) = faulty_memory();
         let (signing, _) = SigningKey::generate().expect("a key");
         let init = Init { encryption: Encryption::None, signers: vec![signing.public()] };
         let (repository, _) = Repository::init(store.clone(), &init).await.expect("a repository");
-        let topology = Topology::parse(TOPOLOGY, std::path::Path::new("/")).expect("a topology");
+        let topology = Topology::parse(topology, std::path::Path::new("/")).expect("a topology");
         let installation = topology.installations.into_iter().next().expect("an installation");
         let world = FakeWorld::new(store.clone(), installation.name.clone(), &names(&installation), &[]);
         let inventory = Inventory::ask(&installation, &world).await;
@@ -156,6 +189,11 @@ impl Lab {
         let components = names(&self.installation);
         let world = FakeWorld::new(self.store.clone(), self.installation.name.clone(), &components, in_place)
             .with_dumps_of(&self.record);
+        world.restores_one(matches!(
+            case.kind,
+            Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem
+        ));
+        world.is_live(case.kind == Kinds::Resync);
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
         break_plan(&mut plan, case);
@@ -206,7 +244,7 @@ impl Lab {
     }
 
     /// One coordinator, until it ends or is dead.
-    async fn coordinator(
+    pub(super) async fn coordinator(
         &self,
         world: &FakeWorld,
         runs: &Runs,
@@ -288,32 +326,6 @@ impl Lab {
     async fn unfinished(&self, runs: &Runs) -> Option<Story> {
         unfinished(runs, &self.installation.name, None).await.expect("the runs")
     }
-
-    async fn plan(&self, kind: Kinds, world: &FakeWorld, runs: &Runs) -> Plan {
-        let inventory = Inventory::ask(&self.installation, world).await;
-        let (installation, record) = (&self.installation, &self.record);
-        let restore = |inventory: &Inventory, keep_old| {
-            let wishes = Wishes { safety: Some(SetId::generate()), keep_old, ..Wishes::default() };
-            plan::restore::plan(installation, inventory, record, &wishes).expect("a plan")
-        };
-        match kind {
-            Kinds::Backup => plan::backup::plan(installation, &inventory, &[], SetId::generate()).expect("a plan"),
-            Kinds::Restore | Kinds::Mixed => restore(&inventory, false),
-            Kinds::KeepOld => restore(&inventory, true),
-            Kinds::Finalize | Kinds::Rollback => {
-                let plan = restore(&inventory, true);
-                let (head, log) = claim::begin(runs, &installation.name, &plan).await.expect("an epoch");
-                let (run, epoch, set) = (head.run, head.epoch, plan.set);
-                let begin = Begin { head, log, story: None, turns: None };
-                let ended = Box::pin(self.coordinator(world, runs, None, None, begin, &mut Vec::new())).await;
-                assert!(matches!(ended, Fate::Ended(Ok((Outcome::Completed, _)))), "the restore before failed");
-                let inventory = Inventory::ask(installation, world).await;
-                let of = Restored { run, epoch, set, components: names(installation) };
-                let plan = if kind == Kinds::Finalize { take_back::finalize } else { take_back::rollback };
-                plan(installation, &inventory, &of).expect("a plan")
-            }
-        }
-    }
 }
 
 /// Takes the run over for the next coordinator.
@@ -327,32 +339,20 @@ fn is_hook(event: &Event) -> bool {
     ["quiesce", "resume-workloads"].contains(&step.as_str())
 }
 
+/// The Config, if there is one.
+pub(super) fn config_of(world: &FakeWorld) -> Option<String> {
+    world.stores().iter().find(|(name, _)| name.as_str() == "backend-redis").map(|(_, store)| store.config.clone())
+}
+
 pub(super) fn told_of(world: &FakeWorld) -> Vec<(String, String)> {
     world.stores().values().map(|s| (s.base().to_owned(), s.left())).collect()
 }
 
-fn names(installation: &InstallationSettings) -> Vec<Component> {
+pub(super) fn names(installation: &InstallationSettings) -> Vec<Component> {
     installation.components.iter().map(|c| c.name.clone()).collect()
 }
 
 fn runs() -> Runs {
     let (store, _) = faulty_memory();
     Runs::new(store)
-}
-
-/// What a flaw of the plan does to it.
-fn break_plan(plan: &mut Plan, case: &Case) {
-    match case.flaw {
-        Some(Flaw::FailedIsNotUndone) => {
-            for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
-                if case.wrong.iter().any(|(name, _)| name == step.id.as_str()) {
-                    step.undo = Undo::Nothing;
-                }
-            }
-        }
-        Some(Flaw::NothingIsFinal) => {
-            plan.stages.retain(|s| s.steps.iter().all(|step| step.action != Action::PointOfNoReturn));
-        }
-        _ => {}
-    }
 }

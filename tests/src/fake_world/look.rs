@@ -8,7 +8,7 @@ use keepsake_core::record::Purpose;
 use keepsake_core::repository::runs::Runs;
 
 use super::journal::Script;
-use super::lab::{Lab, Told, told_of};
+use super::lab::{Lab, Told, config_of, told_of};
 use super::{FakeWorld, NEW, OLD};
 
 impl Lab {
@@ -43,30 +43,53 @@ impl Lab {
         }
         let set = self.look_at_set(plan, &status, outcome, &mut wrong).await;
         let completed = outcome == Outcome::Completed;
-        let keeps = match plan.goal {
-            Goal::Restore { keep_old, .. } => keep_old && completed,
+        // What the safety set lacks is nowhere else.
+        let lacks = |name: &str| {
+            let is_its_dump = |a: &Action| matches!(a, Action::Dump { component, .. } if component.as_str() == name);
+            plan.steps().any(|s| is_its_dump(&s.action) && matches!(status.results.get(&s.id), Some(Err(_))))
+        };
+        let keeps = |name: &str| match plan.goal {
+            Goal::Restore { keep_old, .. } => completed && (keep_old || lacks(name)),
             Goal::Finalize { .. } | Goal::Rollback { .. } => !completed,
-            Goal::Backup { .. } => false,
+            Goal::Backup { .. } | Goal::Resync => false,
         };
         for (name, store) in world.stores() {
             if ![OLD, NEW].contains(&store.base()) {
                 wrong.push(format!("{name} is neither old nor new: {:?}", store.live));
             }
             let left = store.left();
-            let may_stay = stuck || (keeps && left == "old data");
+            if completed && plan.is_restore() && lacks(&name.to_string()) && left != "old data" {
+                wrong.push(format!("the old data of {name} is dropped, and the safety set lacks it"));
+            }
+            let may_stay = stuck || (keeps(&name.to_string()) && left == "old data");
             if !left.is_empty() && !may_stay {
                 wrong.push(format!("{name} has something left: {left}"));
             }
         }
         let stores = told_of(world);
+        let of_another = world.lock().config_of_another();
+        wrong.extend(of_another.filter(|_| !stuck));
         let bases: std::collections::BTreeSet<_> = stores.iter().map(|(base, _)| base).collect();
-        if bases.len() > 1 && !stuck {
+        // Of one component alone the others are as they were.
+        let alone =
+            plan.steps().filter(|s| matches!(s.action, Action::Stage { .. } | Action::Rollback { .. })).count() == 1;
+        if bases.len() > 1 && !stuck && !alone {
             wrong.push(format!("not all components or none: {stores:?}"));
         }
         let not_undone = status.steps.iter().filter(|(_, s)| matches!(s, StepStatus::UndoFailed(_)));
         let not_undone = not_undone.map(|(id, _)| id.to_string()).collect();
         let cause = status.cause.and_then(|c| c.step).map(|s| s.to_string());
-        Told { outcome, cause, stores, running: world.is_running(), set, not_undone, places: script.places(), wrong }
+        Told {
+            outcome,
+            cause,
+            stores,
+            config: config_of(world),
+            running: world.is_running(),
+            set,
+            not_undone,
+            places: script.places(),
+            wrong,
+        }
     }
 
     /// A set has a record exactly when its step is done, and then every dump that it names is there.

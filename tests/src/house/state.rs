@@ -41,6 +41,13 @@ impl State {
         Self { stores: stores.into(), files: Manifest::of(&installation.storage) }
     }
 
+    /// Without what a load keeps beside the files.
+    #[must_use]
+    pub fn without_what_is_kept(mut self) -> Self {
+        self.files.0.retain(|path, _| !path.starts_with(b".keepsake-"));
+        self
+    }
+
     /// How a store differs from another moment; empty if it does not.
     pub fn differences(&self, expected: &Self, component: &str) -> Vec<String> {
         if component == "system-storage" {

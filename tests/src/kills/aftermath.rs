@@ -1,6 +1,5 @@
 //! What must be true after a blow, whatever it struck.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -98,8 +97,7 @@ impl Arena {
         wait_for("tools and files to go", Duration::from_secs(20), async || {
             tools.extend(all_tools(&self.house));
             let running = still_running(&tools);
-            let mut files = self.leftovers();
-            files.extend(self.staged_beside().await);
+            let mut files = self.house.leftovers(&self.house.installations[0]).await;
             // What a writer that was killed had begun is never listed, and goes with its set's folder when that is pruned.
             if fate.is_some_and(|f| f.blow.1 == Blow::StopForAWhile) {
                 files.extend(self.begun_objects().difference(&self.torn).cloned());
@@ -114,33 +112,6 @@ impl Arena {
     fn begun_objects(&self) -> std::collections::BTreeSet<String> {
         let names = files_below(&self.house.repository()).into_iter().map(|p| p.display().to_string());
         names.filter(|name| name.contains('#')).collect()
-    }
-
-    /// Schemas and databases of ours beside the live ones.
-    async fn staged_beside(&self) -> Vec<String> {
-        let prod = &self.house.installations[0];
-        let sql =
-            "SELECT GROUP_CONCAT(schema_name) FROM information_schema.schemata WHERE schema_name LIKE '\\_keepsake%'";
-        let schemas = prod.mysql.value(sql).await.filter(|names| names != "NULL");
-        let sql = "SELECT datname FROM pg_database WHERE datname LIKE '\\_keepsake%'";
-        let databases = prod.zync.client("postgres").await.query(sql, &[]).await.expect("list the databases");
-        schemas.into_iter().chain(databases.iter().map(|row| row.get(0))).collect()
-    }
-
-    fn leftovers(&self) -> Vec<String> {
-        let prod = &self.house.installations[0];
-        let mut left = own(&prod.storage, ".keepsake");
-        for redis in [&prod.backend, &prod.system_redis] {
-            left.extend(own(redis.data(), "temp-"));
-            left.extend(own(redis.data(), ".keepsake"));
-        }
-        for agent in &prod.agents {
-            let scratch = self.house.scratch.path().join(format!("prod/{}/scratch", agent.component));
-            if scratch.is_dir() {
-                left.extend(files_below(&scratch).into_iter().map(|p| p.display().to_string()));
-            }
-        }
-        left
     }
 }
 
@@ -162,10 +133,4 @@ fn is_told(fate: &Fate, what: &str) {
 
 fn id(set: &Value) -> &str {
     set["set"].as_str().expect("a set's id")
-}
-
-fn own(folder: &Path, prefix: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).expect("list a folder");
-    let names = entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with(prefix)).collect()
 }

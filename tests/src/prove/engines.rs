@@ -177,7 +177,7 @@ async fn conforms_with(oddity: Oddity) {
 }
 
 /// A case that mounts: it runs itself again where it may.
-fn mounting<F: Future<Output = ()> + 'static>(
+pub(super) fn mounting<F: Future<Output = ()> + 'static>(
     claim: &'static str,
     name: &'static str,
     work: impl Fn() -> F + Sync + 'static,

@@ -26,8 +26,17 @@ pub enum Flaw {
     CallsFailureSuccess,
     /// Takes whatever it is given.
     StagesUnchecked,
+    /// A rollback does nothing and calls that a success.
+    RollsNothingBack,
     /// This file is not there for it.
     Overlooks(PathBuf),
+}
+
+impl Flaw {
+    /// An engine with this flaw, around one without.
+    pub fn of(self, inner: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        Arc::new(FlawedEngine { inner, flaw: self, last: Arc::default() })
+    }
 }
 
 /// A datastore whose engine is flawed.
@@ -82,7 +91,7 @@ impl Engine for FlawedEngine {
                 }
                 done
             }
-            Flaw::CommitsNothing | Flaw::CallsFailureSuccess | Flaw::StagesUnchecked => {
+            Flaw::CommitsNothing | Flaw::CallsFailureSuccess | Flaw::StagesUnchecked | Flaw::RollsNothingBack => {
                 self.inner.dump(held, out, cx).await
             }
         };
@@ -110,7 +119,7 @@ impl Engine for FlawedEngine {
     }
 
     async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
-        self.inner.rollback(key, cx).await
+        if self.flaw == Flaw::RollsNothingBack { Ok(()) } else { self.inner.rollback(key, cx).await }
     }
 
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Finding;
+use super::{Finding, suite};
 use crate::child::{is_root, run, tool_command};
 use crate::scratch::Scratch;
 
@@ -42,8 +42,8 @@ pub fn engine(engine: &str) -> Finding {
     for old in findings(&results, engine) {
         std::fs::remove_file(old).expect("remove an old finding");
     }
-    let done = tests(&folder, &format!("{engine}::"));
-    assert!(done.status.success(), "the matrix failed:\n{}", text(&done));
+    let done = matrix(&folder, &format!("{engine}::"));
+    assert!(done.status.success(), "the matrix failed:\n{}", suite::end_of(&done));
     let found: Vec<String> = findings(&results, engine)
         .iter()
         .map(|f| std::fs::read_to_string(f).expect("a finding").trim_end().to_owned())
@@ -70,28 +70,18 @@ pub fn mislabelled() -> Finding {
     for name in ["bullseye-redis", "sid-redis"] {
         std::os::unix::fs::symlink(&old, wrong.join(name)).expect("a root under another's name");
     }
-    let done = tests(&wrong, "redis::pairs::redis_8_to_6");
-    assert!(done.status.success(), "the matrix failed:\n{}", text(&done));
+    let done = matrix(&wrong, "redis::pairs::redis_8_to_6");
+    assert!(done.status.success(), "the matrix failed:\n{}", suite::end_of(&done));
     Finding::Holds("nothing was noticed".to_owned())
 }
 
-fn tests(folder: &Path, names: &str) -> std::process::Output {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = tool_command(cargo);
-    // One process for all: what a test of nextest's would be is enough, where nothing looks for its own children.
-    command.args(["test", "--locked", "-p", "keepsake-tests", "--test", "matrix", "--", "--test-threads", "2", names]);
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("KEEPSAKE_MATRIX_DIR", folder);
-    run(&mut command)
+/// One process for all: what a test of nextest's would be is enough, where nothing looks for its own children.
+fn matrix(folder: &Path, names: &str) -> std::process::Output {
+    suite::of("matrix", &[names], 2, &[("KEEPSAKE_MATRIX_DIR", folder.as_os_str())])
 }
 
 fn findings(results: &Path, engine: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(results) else { return Vec::new() };
     let paths = entries.map(|e| e.expect("an entry").path());
     paths.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(engine))).collect()
-}
-
-fn text(done: &std::process::Output) -> String {
-    let all = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let lines: Vec<&str> = all.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepsake_agent::engine::Engine;
-use keepsake_agent::engine::redis::Settings;
+use keepsake_agent::engine::redis::{LoadMethod, Settings};
 use keepsake_agent::engine::registry::Settings as _;
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +17,18 @@ use crate::threescale::{backend, system_redis};
 pub struct Redis {
     server: RedisServer,
     shared_folder: bool,
+    method: Option<LoadMethod>,
 }
 
 impl Redis {
     /// An empty one.
     pub async fn start(shared_folder: bool) -> Self {
-        Self { server: RedisServer::start(&["--appendonly", "yes"]).await, shared_folder }
+        Self { server: RedisServer::start(&["--appendonly", "yes"]).await, shared_folder, method: None }
+    }
+
+    /// An empty one that is loaded in this way.
+    pub async fn start_by(method: LoadMethod) -> Self {
+        Self { method: Some(method), ..Self::start(true).await }
     }
 
     /// The server's data folder.
@@ -38,6 +44,7 @@ impl Stand for Redis {
             redis_url: self.server.url(),
             redis_password_file: Some(self.server.password_file().to_owned()),
             redis_data_dir: self.shared_folder.then(|| self.server.data().to_owned()),
+            redis_load_method: self.method,
             ..Settings::default()
         };
         settings.open(self.server.scratch().to_owned()).expect("an engine")

@@ -8,6 +8,8 @@ use keepsake_core::secret::Secret;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts, Value};
 
+use crate::engine::system_config::{Columns, Rows};
+
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -175,6 +177,24 @@ impl Server {
         Ok(())
     }
 
+    /// Runs a query for rows of the Config; while these wait, so does the server.
+    pub(super) async fn each_of_config(
+        &mut self,
+        doing: &str,
+        sql: &str,
+        silent: Duration,
+        to: &mut Rows<'_>,
+    ) -> Result<()> {
+        let place = self.place.clone();
+        let failed = |e| wrap(&format!("{doing} on the server at {place}"), e);
+        let late = |_| Error::new(Kind::Timeout, format!("{doing}: the server was silent for {silent:?}"));
+        let mut rows = tokio::time::timeout(silent, self.conn.query_iter(sql)).await.map_err(late)?.map_err(failed)?;
+        while let Some(row) = tokio::time::timeout(silent, rows.next()).await.map_err(late)?.map_err(failed)? {
+            to.take(Columns(bytes(row))).await?;
+        }
+        Ok(())
+    }
+
     /// The first column of every row; no NULL among them.
     pub(super) async fn column(&mut self, doing: &str, sql: &str) -> Result<Vec<String>> {
         Ok(self.rows(doing, sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
@@ -205,12 +225,7 @@ impl Server {
     /// Runs a query for values that may be in any character set.
     pub(super) async fn raw_rows(&mut self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
         let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(|e| self.failed(doing, e))?;
-        let value = |value: Option<Value>| match value {
-            Some(Value::Bytes(bytes)) => Some(bytes),
-            Some(Value::NULL) | None => None,
-            Some(other) => Some(other.as_sql(true).into_bytes()),
-        };
-        Ok(rows.into_iter().map(|row| row.unwrap_raw().into_iter().map(value).collect()).collect())
+        Ok(rows.into_iter().map(bytes).collect())
     }
 
     /// Runs a statement that somebody else wrote, in any character set. What the server has against it is an answer: its number and its words.
@@ -255,6 +270,15 @@ fn wrap(what: &str, error: mysql_async::Error) -> Error {
     let hint =
         if kind == Kind::Denied { " (check --mysql-user, --mysql-password-file and its privileges)" } else { "" };
     Error::caused(kind, format!("{what}{hint}"), error)
+}
+
+fn bytes(row: mysql_async::Row) -> Vec<Option<Vec<u8>>> {
+    let value = |value: Option<Value>| match value {
+        Some(Value::Bytes(bytes)) => Some(bytes),
+        Some(Value::NULL) | None => None,
+        Some(other) => Some(other.as_sql(true).into_bytes()),
+    };
+    row.unwrap_raw().into_iter().map(value).collect()
 }
 
 fn texts(row: mysql_async::Row) -> Vec<Option<String>> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use keepsake_core::clock;
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::record::{Counts, Facts};
@@ -10,11 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(super) use tokio_postgres::Row;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::hold::Snapshot;
 use super::{Settings, surroundings, tls};
+use crate::engine::system_config::{Columns, Rows};
 
 /// Tables that are dumped with their rows: not the system's, not those that an extension brings along.
 const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -124,6 +126,34 @@ impl Session {
     pub(super) async fn row(&self, sql: &str, values: &[&str]) -> Result<Row> {
         let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
         self.client.query_one(sql, &values).await.map_err(|e| failed("ask the server", e))
+    }
+
+    /// Runs a query for rows of the Config; while these wait, so does the server.
+    ///
+    /// # Errors
+    /// The server fails, or counts other rows than came.
+    pub(super) async fn each_of_config(&self, doing: &str, sql: &str, to: &mut Rows<'_>) -> Result<()> {
+        let failed = |e| failed(doing, e);
+        let mut messages = std::pin::pin!(self.client.simple_query_raw(sql).await.map_err(failed)?);
+        let (mut seen, mut told) = (0, None);
+        while let Some(message) = messages.try_next().await.map_err(failed)? {
+            match message {
+                SimpleQueryMessage::Row(row) => {
+                    seen += 1;
+                    let columns = (0..row.len()).map(|n| row.get(n).map(|text| text.as_bytes().to_vec()));
+                    to.take(Columns(columns.collect())).await?;
+                }
+                SimpleQueryMessage::CommandComplete(rows) => told = Some(rows),
+                _ => {}
+            }
+        }
+        if told == Some(seen) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Unavailable,
+            format!("{doing}: {seen} rows came, and the server did not say that these were all"),
+        ))
     }
 
     pub(super) async fn run(&self, sql: &str) -> Result<()> {

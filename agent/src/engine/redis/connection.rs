@@ -1,5 +1,7 @@
 //! Asking a server. The one file that knows the crate `redis`.
 
+mod batch;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use keepsake_core::secret::Secret;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo};
 
+pub(super) use self::batch::{Batch, Reply};
 use super::settings::Settings;
 use super::tls;
 

@@ -51,13 +51,17 @@ impl GrpcFleet {
         let mut last_word = Instant::now();
         let mut tries = 0;
         let mut begun = false;
+        let mut asked = false;
         let mut forgotten: Option<Error> = None;
         loop {
             let heard = || Instant::now();
             let attempt = async {
                 // Begun before, it attaches; at an agent that was started again it begins anew, and goes on from what it finds.
-                self.start(component, key, start).await?;
-                begun = true;
+                let attached = self.start(component, key, start).await?;
+                if asked && !attached && forgotten.is_none() {
+                    forgotten = Some(Error::new(Kind::NotFound, "the agent does not know of what was begun there"));
+                }
+                (asked, begun) = (true, true);
                 last_word = heard();
                 self.watch(component, key, progress, &mut last_word).await
             };
@@ -75,6 +79,8 @@ impl GrpcFleet {
                 }
                 Err(Ended::Lost(e)) => e,
             };
+            // It may have been begun, though no answer came.
+            asked = true;
             let lost = matches!(error.kind(), Kind::Unavailable | Kind::Timeout);
             let anew = error.kind() == Kind::NotFound && tries < 5;
             if !(lost || anew) {
@@ -93,25 +99,35 @@ impl GrpcFleet {
         }
     }
 
-    async fn start(&self, component: &Component, key: &OpKey, start: &Start) -> std::result::Result<(), Ended> {
+    /// Says whether it attached to what had been begun before.
+    async fn start(&self, component: &Component, key: &OpKey, start: &Start) -> std::result::Result<bool, Ended> {
         let mut client = self.dialer(component)?.client()?;
         let key = Some(convert::key_to_wire(&key.run, &key.step));
         let started = async {
             match start {
-                Start::Dump(request) => client.start_dump(limited(request.clone())).await.map(|_| None),
+                Start::Dump(request) => {
+                    client.start_dump(limited(request.clone())).await.map(|a| (a.into_inner().attached, None))
+                }
                 Start::Load(request) => {
                     let answer = client.start_load(limited((**request).clone())).await?.into_inner();
-                    Ok(Some((request.queues, answer.queues)))
+                    Ok((answer.attached, Some((request.queues, answer.queues))))
                 }
-                Start::Commit => client.commit(limited(v1::CommitRequest { key })).await.map(|_| None),
-                Start::Rollback => client.rollback(limited(v1::RollbackRequest { key })).await.map(|_| None),
-                Start::Finalize => client.finalize(limited(v1::FinalizeRequest { key })).await.map(|_| None),
+                Start::Commit => {
+                    client.commit(limited(v1::CommitRequest { key })).await.map(|a| (a.into_inner().attached, None))
+                }
+                Start::Rollback => {
+                    client.rollback(limited(v1::RollbackRequest { key })).await.map(|a| (a.into_inner().attached, None))
+                }
+                Start::Finalize => {
+                    client.finalize(limited(v1::FinalizeRequest { key })).await.map(|a| (a.into_inner().attached, None))
+                }
             }
         };
-        match answered(started).await.map_err(Ended::Lost)? {
-            Some((asked, answer)) => understood(component, asked, answer),
-            None => Ok(()),
+        let (attached, queues) = answered(started).await.map_err(Ended::Lost)?;
+        if let Some((asked, answer)) = queues {
+            understood(component, asked, answer)?;
         }
+        Ok(attached)
     }
 
     async fn watch(

@@ -15,6 +15,12 @@ pub(crate) const SCHEMA: &str = "schema_migrations";
 /// # Errors
 /// `Conflict` with both remedies.
 pub(super) fn nothing_is_kept(installation: &InstallationSettings, inventory: &Inventory) -> Result<()> {
+    for component in &installation.components {
+        // Its loads are told by the datastore: without it nobody knows of any.
+        if let Some(Ok(found)) = inventory.of(&component.name) {
+            found.must_answer(&component.name)?;
+        }
+    }
     let keeps = |component| {
         let found = inventory.of(component).and_then(|f| f.as_ref().ok())?;
         found.loads.iter().find(|(_, s)| matches!(s, Staged::Committed | Staged::Committing)).map(|(run, _)| *run)

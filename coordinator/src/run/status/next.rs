@@ -42,7 +42,10 @@ impl RunStatus {
 
     fn next_do<'p>(&self, plan: &'p Plan) -> Next<'p> {
         for stage in &plan.stages {
-            let open = |s: &&Step| matches!(self.steps.get(&s.id), Some(StepStatus::Waiting | StepStatus::Started));
+            let open = |s: &&Step| {
+                matches!(self.steps.get(&s.id), Some(StepStatus::Waiting | StepStatus::Started))
+                    && !self.is_the_only_copy(plan, &s.action)
+            };
             // What failed is looked at first: of a stage that was half done when its coordinator died, the rest is not begun any more.
             if let Some(failure) = self.failure_of(plan, stage) {
                 if !self.passed {
@@ -62,8 +65,24 @@ impl RunStatus {
         match (failed.is_empty(), plan.is_backup()) {
             (true, _) => Next::End(Outcome::Completed, String::new()),
             (false, true) => Next::End(Outcome::Partial, format!("without {failed}")),
-            (false, false) => Next::End(Outcome::Completed, format!("the safety set is without {failed}")),
+            (false, false) => Next::End(
+                Outcome::Completed,
+                format!(
+                    "the safety set is without {failed}, so the old data there is kept: look at what was restored, then drop it with `keepsake \
+                     finalize --installation {}`",
+                    plan.installation
+                ),
+            ),
         }
+    }
+
+    /// Whether this would drop old data that is not in the safety set either.
+    fn is_the_only_copy(&self, plan: &Plan, action: &Action) -> bool {
+        let Action::Finalize { component } = action else { return false };
+        let failed = |id: &keepsake_core::id::StepId| {
+            plan.step(id).is_some_and(|s| matches!(&s.action, Action::Dump { component: c, .. } if c == component))
+        };
+        plan.is_restore() && self.failed.iter().any(failed)
     }
 
     /// The failure of a stage that lets the run not go on, the first of it.
@@ -74,8 +93,8 @@ impl RunStatus {
         if let Some(fatal) = failed.iter().find(|id| !self.is_tolerated(plan, id)) {
             return text(fatal);
         }
-        // A backup of nothing is none.
-        let all = plan.is_backup() && !failed.is_empty() && failed.len() == stage.steps.len();
+        // A backup of nothing is none, nor is a safety set.
+        let all = !failed.is_empty() && failed.len() == stage.steps.len();
         failed.first().filter(|_| all).and_then(|id| text(id))
     }
 
@@ -96,6 +115,8 @@ impl RunStatus {
                     match &step.action {
                         // No application starts on stores of which some are of before and some are not.
                         Action::Quiesce { .. } if !remains.is_empty() => stopped = true,
+                        // Nor is the Config made equal to a database that is still to go.
+                        Action::RememberConfig { .. } if !remains.is_empty() => {}
                         // The agent has said already that it does not go back.
                         Action::Stage { component, .. }
                             if remains.iter().any(|(s, _)| s.action.component() == Some(component)) => {}

@@ -158,6 +158,17 @@ async fn must(engine: &Arc<dyn Engine>, operation: Operation, key: &RunKey, made
 
 /// Tears the operation at every `stride`th statement that changes something, from the `first` on, and lets another agent go on or back in turns; how often.
 pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, first: u64, stride: u64) -> u64 {
+    every_statement_by(root, (operation, victim), first, stride, |engine| engine).await
+}
+
+/// As [`every_statement`]; something may be put between the agent that goes on and its engine.
+pub async fn every_statement_by(
+    root: &Root,
+    (operation, victim): (Operation, Victim),
+    first: u64,
+    stride: u64,
+    flawed: impl Fn(Arc<dyn Engine>) -> Arc<dyn Engine>,
+) -> u64 {
     use Operation::{Commit, Finalize, Rollback, Stage};
     let mut world = World::build(root).await;
     let (mut at, mut torn) = (first, 0_u64);
@@ -202,7 +213,7 @@ pub async fn every_statement(root: &Root, operation: Operation, victim: Victim, 
             world.server.kill9();
             world.server.restart().await;
         }
-        let next = world.engine(None);
+        let next = flawed(world.engine(None));
         let state = next.staged(&key).await.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
         if matches!(state, Staged::Absent | Staged::Partial | Staged::Staged) && operation != Finalize {
             world.is(&world.old, &format!("{what}: {state:?}")).await;

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::ARTIFACT;
 use super::super::connection::Server;
+use super::super::file::free;
 use super::super::settings::{LoadMethod, Settings};
 use super::super::stages::step;
 use super::{Load, master};
@@ -81,7 +82,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
         server.ask::<()>(&[follow, &host, &port.to_string()]).await?;
         wait_for_link(server, serving).await
     };
-    let loaded = loaded.await;
+    let loaded = loaded.await.map_err(|e| no_room(settings, length, e));
     step(cx, "making it a master again").await;
     // Whatever came of it: a server that stays a replica of this agent refuses all writes.
     let freed = server.follow_nobody().await.context("make the server a master again (REPLICAOF NO ONE)");
@@ -98,6 +99,22 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
     loaded.context("the server took the data as a replica")?;
     freed?;
     settled
+}
+
+/// The server writes what it takes to its disk first, and hangs up when it cannot; why it did stands in its log only.
+fn no_room(settings: &Settings, length: u64, e: Error) -> Error {
+    let Some(folder) = &settings.redis_data_dir else { return e };
+    match free(folder) {
+        Ok(free) if free < length => {
+            let text = format!(
+                "{} has {free} bytes free, and the server needs {length} there while it takes the data: make room, then commit again or roll back",
+                folder.display()
+            );
+            Error::caused(Kind::Busy, text, e)
+        }
+        // Of the two failures the first is the one to tell.
+        Ok(_) | Err(_) => e,
+    }
 }
 
 /// Waits until the server has taken everything.
@@ -133,7 +150,10 @@ async fn wait_for_link(server: &Server, mut serving: AbortOnDropHandle<Result<()
             ended = &mut serving => {
                 // Serving ends by itself only when it failed or the server hung up.
                 ended.or_kind(Kind::Internal, "serve the data")??;
-                return Err(Error::new(Kind::Unavailable, "the server hung up before it had loaded the data: see its log"));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "the server hung up before it had loaded the data: see its log (without room on its disk for them it cannot take them)",
+                ));
             }
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }

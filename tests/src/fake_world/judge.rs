@@ -1,0 +1,69 @@
+//! What a run of the fake world that was struck must have in common with one that was not.
+
+use keepsake_coordinator::run::event::Outcome;
+
+use super::journal::Strike;
+use super::lab::{Case, Kinds, Lab, Told};
+use super::{Flaw, NEW, OLD, Wrong};
+
+impl Case {
+    /// Runs this, with these steps going wrong and these strikes.
+    pub fn new(kind: Kinds, wrong: &[(&str, Wrong)], strikes: &[Strike]) -> Self {
+        let wrong = wrong.iter().map(|(step, how)| ((*step).to_owned(), *how)).collect();
+        Self { kind, wrong, strikes: strikes.to_vec(), discards: false, flaw: None }
+    }
+}
+
+impl Told {
+    /// What differs between a run that was struck and one that was not.
+    pub fn differs_from(&self, smooth: &Self) -> Vec<String> {
+        let mut found = self.wrong.clone();
+        let mut compare = |what: &str, struck: String, smooth: String| {
+            if struck != smooth {
+                found.push(format!("{what}: {struck} instead of {smooth}"));
+            }
+        };
+        compare("outcome", format!("{:?}", self.outcome), format!("{:?}", smooth.outcome));
+        compare("cause", format!("{:?}", self.cause), format!("{:?}", smooth.cause));
+        compare("stores", format!("{:?}", self.stores), format!("{:?}", smooth.stores));
+        compare("Config", format!("{:?}", self.config), format!("{:?}", smooth.config));
+        compare("running", format!("{:?}", self.running), format!("{:?}", smooth.running));
+        compare("set", format!("{:?}", self.set), format!("{:?}", smooth.set));
+        found
+    }
+
+    /// Of a run that was given up: it went back, or it was past the point and came to its end.
+    pub fn gone_back_or_through(&self, smooth: &Self, kind: Kinds) -> Vec<String> {
+        let mut found = self.wrong.clone();
+        match self.outcome {
+            Outcome::Cancelled => {
+                let back = if matches!(kind, Kinds::Finalize | Kinds::Rollback) { NEW } else { OLD };
+                if self.stores.iter().any(|(base, _)| base != back) {
+                    found.push(format!("cancelled, and {:?}", self.stores));
+                }
+            }
+            // One of them is loaded over its live data already, or nobody knows whether it is.
+            Outcome::Stuck if kind == Kinds::Mixed && self.not_undone == ["commit-files"] => {}
+            _ => found.extend(self.differs_from(smooth)),
+        }
+        found
+    }
+}
+
+/// What is wrong with restores whose coordinator is struck at each place of the journal in turn, while this is broken on purpose; what of the first at
+/// which anything is.
+pub async fn seen_of(lab: &Lab, flaw: Flaw, wrong: &[(&str, Wrong)], strike: impl Fn(usize) -> Strike) -> Vec<String> {
+    let kind = Kinds::Restore;
+    let smooth = lab.run(&Case::new(kind, wrong, &[])).await;
+    for at in 0..smooth.places {
+        let struck = lab.run(&Case { flaw: Some(flaw), ..Case::new(kind, wrong, &[strike(at)]) }).await;
+        let found = match strike(at) {
+            Strike::CrashAndCancel(_) => struck.gone_back_or_through(&smooth, kind),
+            _ => struck.differs_from(&smooth),
+        };
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
+}

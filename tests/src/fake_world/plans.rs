@@ -1,0 +1,76 @@
+//! The plans that the crash loop runs.
+
+use keepsake_coordinator::inventory::Inventory;
+use keepsake_coordinator::plan::restore::Wishes;
+use keepsake_coordinator::plan::take_back::{self, Restored};
+use keepsake_coordinator::plan::{self, Action, LiveLook, Plan, Undo};
+use keepsake_coordinator::run::claim;
+use keepsake_coordinator::run::event::Outcome;
+use keepsake_core::config::AlertLevels;
+use keepsake_core::id::{Component, SetId};
+use keepsake_core::repository::runs::Runs;
+
+use super::lab::{Begin, Case, Fate, Kinds, Lab, names};
+use super::{FakeWorld, Flaw};
+
+impl Lab {
+    pub(super) async fn plan(&self, kind: Kinds, world: &FakeWorld, runs: &Runs) -> Plan {
+        let inventory = Inventory::ask(&self.installation, world).await;
+        let (installation, record) = (&self.installation, &self.record);
+        let only: Vec<Component> = match kind {
+            Kinds::OnlySystem | Kinds::KeepSystem | Kinds::RollbackSystem => {
+                vec!["system-mysql".parse().expect("a name")]
+            }
+            Kinds::OnlyBackend => vec!["backend-redis".parse().expect("a name")],
+            _ => Vec::new(),
+        };
+        let restore = |inventory: &Inventory, keep_old| {
+            let only = only.clone();
+            let wishes = Wishes { safety: Some(SetId::generate()), keep_old, only, ..Wishes::default() };
+            plan::restore::plan(installation, inventory, record, &wishes).expect("a plan")
+        };
+        match kind {
+            Kinds::Backup => plan::backup::plan(installation, &inventory, &[], SetId::generate()).expect("a plan"),
+            Kinds::Restore | Kinds::Mixed | Kinds::OnlySystem | Kinds::OnlyBackend => restore(&inventory, false),
+            Kinds::KeepOld | Kinds::KeepSystem => restore(&inventory, true),
+            Kinds::Resync => {
+                let pair = plan::config::must_pair(installation, AlertLevels::default()).expect("a pair");
+                let live = Some(LiveLook { keys_per_second: 0, settle: 1 });
+                plan::resync::plan(installation, &inventory, &pair, live).expect("a plan")
+            }
+            Kinds::Finalize | Kinds::Rollback | Kinds::RollbackSystem => {
+                let plan = restore(&inventory, true);
+                let (head, log) = claim::begin(runs, &installation.name, &plan).await.expect("an epoch");
+                let (run, epoch, set) = (head.run, head.epoch, plan.set.expect("a set"));
+                let begin = Begin { head, log, story: None, turns: None };
+                let ended = Box::pin(self.coordinator(world, runs, None, None, begin, &mut Vec::new())).await;
+                assert!(matches!(ended, Fate::Ended(Ok((Outcome::Completed, _)))), "the restore before failed");
+                let inventory = Inventory::ask(installation, world).await;
+                let components = if only.is_empty() { names(installation) } else { only.clone() };
+                let of = Restored { run, epoch, set, components };
+                let plan = if kind == Kinds::Finalize { take_back::finalize } else { take_back::rollback };
+                plan(installation, &inventory, &of).expect("a plan")
+            }
+        }
+    }
+}
+
+/// What a flaw of the plan does to it.
+pub(super) fn break_plan(plan: &mut Plan, case: &Case) {
+    match case.flaw {
+        Some(Flaw::FailedIsNotUndone) => {
+            for step in plan.stages.iter_mut().flat_map(|s| &mut s.steps) {
+                if case.wrong.iter().any(|(name, _)| name == step.id.as_str()) {
+                    step.undo = Undo::Nothing;
+                }
+            }
+        }
+        Some(Flaw::ConfigIsNotRemembered) => {
+            plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::RememberConfig { .. })));
+        }
+        Some(Flaw::NothingIsFinal) => {
+            plan.stages.retain(|s| s.steps.iter().all(|step| step.action != Action::PointOfNoReturn));
+        }
+        _ => {}
+    }
+}

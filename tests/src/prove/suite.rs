@@ -1,0 +1,68 @@
+//! Tests of a test binary as cases: cargo runs them, one at a time or several, in one process; how many there were is told, and what they skipped.
+
+use std::ffi::OsStr;
+use std::process::Output;
+
+use super::Finding;
+use crate::child::{run, tool_command};
+
+/// Lines of a failure that are shown.
+const SHOWN: usize = 60;
+
+/// Runs the tests of a binary whose names have one of these words in them. What must be said of the environment is said so.
+pub fn of(binary: &str, names: &[&str], threads: usize, environment: &[(&str, &OsStr)]) -> Output {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = tool_command(cargo);
+    command.args(["test", "--locked", "-p", "keepsake-tests", "--test", binary, "--"]);
+    // Not captured: a test that skips something says so.
+    command.args(["--nocapture", "--test-threads", &threads.to_string()]).args(names);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(environment.iter().copied());
+    run(&mut command)
+}
+
+/// Runs tests of the ordinary suite at soak size: at every place where they strike, not at some.
+///
+/// # Panics
+/// When one fails, or there are fewer than `least`.
+pub fn soaked(names: &[&str], least: usize) -> Finding {
+    let done = of("it", names, 1, &[("KEEPSAKE_SOAK", OsStr::new("1"))]);
+    assert!(done.status.success(), "tests failed:\n{}", end_of(&done));
+    let told = said(&done);
+    let passed = passed(&told);
+    assert!(passed >= least, "{passed} tests were run, not {least}: {names:?}");
+    let skipped: Vec<&str> = told.lines().filter(|l| l.starts_with("SKIPPED")).collect();
+    match skipped.as_slice() {
+        [] => Finding::Holds(format!("{passed} tests")),
+        [..] => Finding::Skipped(skipped.join("; ")),
+    }
+}
+
+/// Everything that was said.
+fn said(done: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+}
+
+/// How many tests passed.
+fn passed(told: &str) -> usize {
+    let results = told.lines().filter_map(|l| l.strip_prefix("test result: ok. "));
+    results.filter_map(|l| l.split(' ').next()?.parse::<usize>().ok()).sum()
+}
+
+/// The end of what was said.
+pub fn end_of(done: &Output) -> String {
+    let all = said(done);
+    let lines: Vec<&str> = all.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tests_that_passed_are_counted() {
+        let told = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\nx\ntest result: FAILED. 7 passed; 1 failed";
+        assert_eq!(passed(told), 2);
+        assert_eq!(passed("test result: ok. 0 passed; 0 failed; 300 filtered out"), 0);
+    }
+}
