@@ -168,6 +168,7 @@ impl super::registry::Settings for Settings {
             dump_processes: usize::from(self.mysql_dump_processes).max(1),
             memory: self.mysql_memory_limit.map(|mib| mib << 20).or_else(memory::limit_of_container),
             loads: InPlace::new(&scratch),
+            clients: busy::Clients::default(),
         }))
     }
 }
@@ -183,6 +184,8 @@ struct Mysql {
     /// What the agent and its tools may take together, bytes.
     memory: Option<u64>,
     loads: InPlace,
+    /// The clients of its loads.
+    clients: busy::Clients,
 }
 
 impl Mysql {
