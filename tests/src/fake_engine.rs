@@ -263,7 +263,7 @@ impl Engine for FakeEngine {
         let data = Self::read(source.as_ref(), cx).await?;
         let counts = Self::counts(&data);
         *self.live.lock().expect("data") = data;
-        self.loads.committed(key);
+        self.loads.committed(key)?;
         Ok(CommitReport { counts, warnings: vec!["a warning on purpose".to_owned()] })
     }
 

@@ -266,6 +266,7 @@ impl Engine for Mysql {
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         super::no_queues(from.as_ref())?;
         if from.in_place() {
+            stage::not_committed_beside(self, key).await?;
             self.loads.begin(key, from.clone());
             // Cancelled, nothing is left: the live database is only read.
             let done = cx.unless_cancelled(Box::pin(stage::in_place(self, key, from.as_ref(), cx))).await;
@@ -301,7 +302,7 @@ impl Engine for Mysql {
         // Cancelled by an operator, the client is killed and the database holds what it had read: commit again, or restore another set.
         let done = cx.unless_cancelled(Box::pin(in_place::run(self, key, source.as_ref(), cx))).await;
         let report = unless_gone(done, Server::connect(&self.address)).await?;
-        self.loads.committed(key);
+        self.loads.committed(key)?;
         Ok(report)
     }
 

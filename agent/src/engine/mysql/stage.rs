@@ -25,6 +25,24 @@ pub(super) async fn in_place(engine: &Mysql, key: &RunKey, from: &dyn Source, cx
     Ok(StageReport { bytes: summary.bytes, counts: summary.counts(), warnings })
 }
 
+/// Refuses a load in place of a run whose load beside the live data is live, or was to be: what was there before would be of no use any more.
+///
+/// # Errors
+/// `Conflict`, with what to do.
+pub(super) async fn not_committed_beside(engine: &Mysql, key: &RunKey) -> Result<()> {
+    let mut server = Server::connect(&engine.address).await?;
+    match Shadow::of(&engine.address.database, key.run).phase(&mut server).await? {
+        None | Some(Phase::Staging | Phase::Staged | Phase::RolledBack) => Ok(()),
+        Some(Phase::Committing | Phase::Committed | Phase::RollingBack | Phase::Finalizing) => Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "run {} has begun to commit what it has loaded beside the live data: roll that back or finalize it, then load in place",
+                key.run
+            ),
+        )),
+    }
+}
+
 /// Loads it beside the live data.
 pub(super) async fn run(engine: &Mysql, key: &RunKey, from: &dyn Source, cx: &Context) -> Result<StageReport> {
     let database = &engine.address.database;
