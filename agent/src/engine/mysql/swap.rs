@@ -66,9 +66,11 @@ impl Places {
     pub(super) fn back(&self, staged: &Names, before: &Names) -> Vec<Move> {
         let moves = self.moves(staged, Place::New, before, Place::Old);
         let leaves = |table: &str| moves.iter().any(|m| m.from == Place::Live && m.table == table);
-        let in_the_way = moves.iter().filter(|m| m.to == Place::Live && self.live.contains(&m.table) && !leaves(&m.table));
+        let in_the_way =
+            moves.iter().filter(|m| m.to == Place::Live && self.live.contains(&m.table) && !leaves(&m.table));
         let free = (0..).map(|n| format!("{SINCE}{n}")).filter(|name| !self.new.contains(name));
-        let since = in_the_way.zip(free).map(|(m, named)| Move { named, ..Move::new(&m.table, Place::Live, Place::New) });
+        let since =
+            in_the_way.zip(free).map(|(m, named)| Move { named, ..Move::new(&m.table, Place::Live, Place::New) });
         since.chain(moves.iter().cloned()).collect()
     }
 
