@@ -112,30 +112,51 @@ const SHAPES: &[&str] = &[
     "cannot drop * because other objects depend on it",
     "server closed the connection unexpectedly",
 ];
-/// What the tools themselves say, who read no rows but in the archive.
+/// How messages of the tools themselves begin, who read no rows but in the archive: those are told whole.
 const OWN: &[&str] = &[
-    "connection to server *",
-    "could not connect to *",
-    "could not read from input file*",
-    "could not read *",
-    "could not write *",
-    "input file *",
-    "unexpected end of file*",
+    "connection to server ",
+    "could not connect to ",
+    "could not read from input file",
+    "could not open ",
+    "could not read ",
+    "could not write ",
+    "input file ",
+    "unexpected end of file",
     "did not find magic string in file header",
-    "unsupported version *",
+    "unsupported version ",
     "aborting because of server version mismatch",
-    "server version: *",
-    "compression is not supported *",
-    "could not uncompress data*",
-    "query failed",
+    "server version: ",
+    "could not uncompress data",
+];
+/// What a tool says first of what it says itself.
+const TOOLS: &[&str] = &["pg_dump: ", "pg_restore: ", "psql: "];
+/// What else the server says goes with rows, or is of no use.
+const ELSE: &[&str] = &[
+    "NOTICE:",
+    "WARNING:",
+    "INFO:",
+    "LOG:",
+    "DEBUG:",
+    "DETAIL:",
+    "HINT:",
+    "CONTEXT:",
+    "STATEMENT:",
+    "QUERY:",
+    "LOCATION:",
 ];
 
 /// Only the message, and of that what is known to hold no row.
 pub(super) fn told(line: &str) -> Option<String> {
     let (mut head, mut body) = after_head(line, HEADS)?;
-    let mut own = !SERVERS.contains(&head);
+    let before = line.get(..line.len() - body.len())?;
+    if ELSE.iter().any(|other| before.contains(other)) {
+        return None;
+    }
+    let mut own = !SERVERS.contains(&head) && TOOLS.iter().any(|tool| line.starts_with(tool));
     // A tool that repeats the server says so first.
-    if own && let Some((servers, words)) = after_head(body, SERVERS) {
+    if !SERVERS.contains(&head)
+        && let Some((servers, words)) = after_head(body, SERVERS)
+    {
         (head, body, own) = (servers, words, false);
     }
     let shown = shape_of(body, own)
@@ -153,8 +174,10 @@ fn after_head<'a>(line: &'a str, heads: &[&'static str]) -> Option<(&'static str
 fn shape_of(body: &str, own: bool) -> Option<usize> {
     let named = KINDS.iter().flat_map(|kind| SAID.iter().map(move |said| format!("{kind} \"*\" {said}")));
     let functions = ["function", "procedure", "operator"].map(|kind| format!("{kind} * does not exist"));
-    let tools = OWN.iter().filter(|_| own).map(|shape| (*shape).to_owned());
-    let all = SHAPES.iter().map(|shape| (*shape).to_owned()).chain(named).chain(functions).chain(tools);
+    if own && OWN.iter().any(|beginning| body.starts_with(beginning)) {
+        return Some(body.len());
+    }
+    let all = SHAPES.iter().map(|shape| (*shape).to_owned()).chain(named).chain(functions);
     all.filter_map(|shape| matches(body, &shape)).max()
 }
 
@@ -196,7 +219,14 @@ mod tests {
                 "ERROR:  duplicate key value violates unique constraint \"models_pkey\"",
                 "ERROR: duplicate key value violates unique constraint \"models_pkey\"",
             ),
-            ("psql: error: connection to server at", "error: connection to server at"),
+            (
+                "psql: error: connection to server at \"here\", port 1 failed: Connection refused",
+                "error: connection to server at \"here\", port 1 failed: Connection refused",
+            ),
+            (
+                "pg_dump: error: connection to server at \"here\" failed: FATAL:  password authentication failed for user \"a\"",
+                "FATAL: password authentication failed for user \"a\"",
+            ),
             ("ERROR:  function f(integer) does not exist", "ERROR: function f(integer) does not exist"),
         ] {
             assert_eq!(told(line).as_deref(), Some(expected), "{line}");
@@ -207,6 +237,7 @@ mod tests {
     #[test]
     fn no_row_is_told() {
         assert_eq!(told("DETAIL:  Key (id)=(canary) already exists."), None);
+        assert_eq!(told("psql:<stdin>:7: NOTICE:  error: could not read canary"), None);
         assert_eq!(told("CONTEXT:  COPY models, line 1: \"canary\""), None);
         for line in [
             "ERROR:  invalid input syntax for type integer: \"canary\"",
@@ -218,11 +249,13 @@ mod tests {
             "ERROR:  customer canary may not be stored",
             "ERROR:  canary \"x\" does not exist",
             "error: canary",
+            "error: could not read canary",
+            "pg_dump: error: canary",
             "ERROR:  error: could not read canary",
             "ERROR:  error: canary",
         ] {
             let said = told(line).unwrap();
-            assert!(!said.contains("canary") && (said.starts_with("ERROR: ") || said.starts_with("error: ")), "{said}");
+            assert!(!said.contains("canary") && said.to_lowercase().starts_with("error: "), "{said}");
         }
         assert!(told("ERROR:  value \"canary\" is out of range").unwrap().contains("see the server's log"));
     }
