@@ -68,7 +68,7 @@ pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
     tracker.spawn(readiness.keep(config.engine.clone(), stop.clone()));
 
     let table = Table::new(tracker.clone(), stop.clone(), limits);
-    let service = Service(Arc::new(Inner {
+    let inner = Arc::new(Inner {
         installation: config.installation.clone(),
         component: config.component.clone(),
         engine_name: config.engine_name,
@@ -81,7 +81,9 @@ pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
         scratch: config.scratch,
         tracker: tracker.clone(),
         stop: stop.clone(),
-    }));
+    });
+    tracker.spawn(inner.clone().end_leftover_load());
+    let service = Service(inner);
     let agent =
         AgentServer::new(service).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();

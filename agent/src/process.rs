@@ -28,6 +28,8 @@ pub struct Tool {
     name: String,
     command: Command,
     filter: StderrFilter,
+    /// Neither it nor what it started is ended with its handle.
+    outlives: bool,
 }
 
 impl Tool {
@@ -40,7 +42,7 @@ impl Tool {
             command.env("PATH", path);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { name: program.to_owned(), command, filter: |line| Some(line.to_owned()) }
+        Self { name: program.to_owned(), command, filter: |line| Some(line.to_owned()), outlives: false }
     }
 
     /// One argument. Never a secret: every user of the machine can read it.
@@ -92,6 +94,18 @@ impl Tool {
         self
     }
 
+    /// For a command of the administrator's that starts a server: neither it nor the server is ended with its handle, what they say stands with the agent's
+    /// own words, for as long as they live, and files that they make are not the agent's secrets, so they get the usual modes.
+    #[must_use]
+    pub fn starting_a_server(program: &str) -> Self {
+        // The mode is the whole process's: only a shell between can have another.
+        let mut tool = Self::new("sh").args(["-c", "umask 022 && exec \"$0\"", program]);
+        tool.command.kill_on_drop(false).stderr(Stdio::inherit());
+        program.clone_into(&mut tool.name);
+        tool.outlives = true;
+        tool
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -109,7 +123,8 @@ impl Tool {
             }
             Error::io(format!("start {}", self.name), e)
         })?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let own = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = own.filter(|_| !self.outlives);
         let stderr = child.stderr.take().map(|pipe| tokio::spawn(tail(pipe, self.filter)));
         Ok(Running {
             name: self.name,
@@ -118,6 +133,7 @@ impl Tool {
             child,
             group: Group(group),
             stderr,
+            outlives: self.outlives,
         })
     }
 
@@ -157,6 +173,7 @@ pub struct Running {
     child: Child,
     group: Group,
     stderr: Option<JoinHandle<Vec<String>>>,
+    outlives: bool,
 }
 
 /// Kills the whole process group when dropped.
@@ -193,7 +210,13 @@ impl Running {
             }
             return Ok(());
         }
-        let said = if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("; ") };
+        let said = if self.outlives {
+            "what it said is in the agent's log".to_owned()
+        } else if lines.is_empty() {
+            "it printed nothing".to_owned()
+        } else {
+            lines.join("; ")
+        };
         Err(Error::new(Kind::Internal, format!("{} ended with {status}: {said}", self.name)))
     }
 }
@@ -274,6 +297,26 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "the grandchild {child} lives on");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_started_outlives_the_command_and_makes_files_with_the_usual_modes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        let script = scratch.path().join("start");
+        let pid = scratch.path().join("pid");
+        // Written under another name: a script that is still being written cannot be run.
+        let text = format!("#!/bin/sh\nsleep 1000 &\necho $! > {0}.new; mv {0}.new {0}; umask\n", pid.display());
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = script.to_str().unwrap();
+        Tool::starting_a_server(path).start().unwrap().finish().await.unwrap();
+        let server: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();
+        let _ended = rustix::process::kill_process(Pid::from_raw(server).unwrap(), Signal::KILL);
+        assert!(status.contains("Umask:\t0022"), "{status}");
+        let error = Tool::starting_a_server("false").start().unwrap().finish().await.unwrap_err();
+        assert!(error.chain().contains("false ended with exit status: 1"), "{}", error.chain());
     }
 
     #[tokio::test]

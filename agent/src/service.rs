@@ -5,6 +5,7 @@ mod config;
 mod expected;
 mod hold;
 mod paths;
+mod streamed;
 mod watch;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 mod faults;
 mod fixture;
 mod in_place;
+mod others;
 mod parallel;
 mod round_trip;
 mod server;
@@ -91,4 +92,11 @@ impl Source for InPlace {
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|w| w == needle)
+}
+
+/// A client that answers as the real one, and does what `script` says when it is to load.
+fn client_program(server: &keepsake_tests::servers::mysql::MysqlServer, name: &str, script: &str) -> String {
+    let real = r#"real=$(command -v mariadb || command -v mysql)
+case " $* " in *" --version "*|*" --help "*|*" --execute="*) exec "$real" "$@";; esac"#;
+    faults::program(server, name, &format!("{real}\n{script}"))
 }

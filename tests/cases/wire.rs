@@ -2,6 +2,7 @@
 
 mod admin;
 mod coordinator;
+mod cut_loads;
 mod keys;
 mod load;
 mod operations;

@@ -32,6 +32,8 @@ pub enum Step {
     Commit,
     /// A rollback.
     Rollback,
+    /// The end of what a rollback would need.
+    Finalize,
 }
 
 /// What happens at a step.
@@ -261,17 +263,21 @@ impl Engine for FakeEngine {
         let data = Self::read(source.as_ref(), cx).await?;
         let counts = Self::counts(&data);
         *self.live.lock().expect("data") = data;
-        self.loads.committed(key);
+        self.loads.committed(key)?;
         Ok(CommitReport { counts, warnings: vec!["a warning on purpose".to_owned()] })
     }
 
-    async fn rollback(&self, key: &RunKey, _: &Context) -> Result<()> {
+    async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
         let _busy = self.enter(Step::Rollback);
+        cx.check()?;
         self.act(Step::Rollback).await?;
         self.loads.rollback(key)
     }
 
-    async fn finalize(&self, key: &RunKey, _: &Context) -> Result<()> {
+    async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        let _busy = self.enter(Step::Finalize);
+        cx.check()?;
+        self.act(Step::Finalize).await?;
         self.loads.finalize(key)
     }
 }

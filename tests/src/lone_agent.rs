@@ -72,7 +72,16 @@ impl LoneAgent {
 
     /// As [`LoneAgent::start_with`], on an engine that was prepared.
     pub async fn start_on(engine: Arc<FakeEngine>, limits: Limits, tls: Option<(TlsFiles, &[&str])>) -> Self {
-        let scratch = Scratch::new();
+        Self::start_in(Scratch::new(), engine, limits, tls).await
+    }
+
+    /// Where another one was before, and on its engine.
+    pub async fn start_in(
+        scratch: Scratch,
+        engine: Arc<FakeEngine>,
+        limits: Limits,
+        tls: Option<(TlsFiles, &[&str])>,
+    ) -> Self {
         let repository = scratch.folder("repository", 0o700);
         let store = Store::open(&format!("file://{}", repository.display())).expect("a repository");
         let local = "127.0.0.1:0".parse().expect("an address");

@@ -68,6 +68,7 @@ impl InPlace {
         }
         self.write_down(|runs| {
             runs.remove(&line(key));
+            runs.remove(&whole(&line(key)));
         })
     }
 
@@ -106,6 +107,8 @@ impl InPlace {
     /// It cannot be written down: then nothing may be changed.
     pub fn touching(&self, key: &RunKey) -> Result<()> {
         self.write_down(|runs| {
+            // Perhaps once more: then it is not whole any longer.
+            runs.remove(&whole(&line(key)));
             runs.insert(line(key));
         })?;
         if let Some(entry) = self.lock().get_mut(&key.run) {
@@ -115,10 +118,18 @@ impl InPlace {
     }
 
     /// The live data is now that of the source.
-    pub fn committed(&self, key: &RunKey) {
+    ///
+    /// # Errors
+    /// That cannot be written down. A commit that is asked for again answers that it was made.
+    pub fn committed(&self, key: &RunKey) -> Result<()> {
         if let Some(entry) = self.lock().get_mut(&key.run) {
             entry.state = Staged::Committed;
         }
+        self.write_down(|runs| {
+            if runs.contains(&line(key)) {
+                runs.insert(whole(&line(key)));
+            }
+        })
     }
 
     /// Refuses while the live data may be that of no dump: a load has touched it, and it is not known to have come to its end.
@@ -127,9 +138,12 @@ impl InPlace {
     /// `Conflict`, naming the run.
     pub fn none_half_made(&self) -> Result<()> {
         let runs = self.lock();
-        let is_whole =
-            |line: &String| runs.iter().any(|(run, e)| run.to_string() == *line && e.state == Staged::Committed);
-        match self.written_down()?.iter().find(|line| !is_whole(line)) {
+        let written = self.written_down()?;
+        let is_whole = |run: &String| {
+            written.contains(&whole(run))
+                || runs.iter().any(|(known, e)| known.to_string() == *run && e.state == Staged::Committed)
+        };
+        match written.iter().find(|line| !line.ends_with(WHOLE) && !is_whole(line)) {
             None => Ok(()),
             Some(run) => Err(Error::new(
                 Kind::Conflict,
@@ -154,13 +168,18 @@ impl InPlace {
         Ok(())
     }
 
-    /// Forgets the run, and with it what runs before it have touched: its data is in the place of theirs. There is nothing to drop.
+    /// Forgets the run. If it has committed, then with it what runs before it have touched: its data is in the place of theirs. There is nothing to drop.
     ///
     /// # Errors
     /// That cannot be written down.
     pub fn finalize(&self, key: &RunKey) -> Result<()> {
         self.lock().remove(&key.run);
-        self.write_down(BTreeSet::clear)
+        self.write_down(|runs| {
+            if runs.contains(&whole(&line(key))) {
+                runs.clear();
+            }
+            runs.remove(&line(key));
+        })
     }
 
     /// Forgets a source that nobody will ask for again, whatever became of it.
@@ -205,6 +224,13 @@ impl InPlace {
     }
 }
 
+/// What is written behind a run whose load has come to its end.
+const WHOLE: &str = " whole";
+
+fn whole(run: &str) -> String {
+    format!("{run}{WHOLE}")
+}
+
 /// A run as it is written down: a load belongs to its run, whichever of its epochs asks.
 fn line(key: &RunKey) -> String {
     key.run.to_string()
@@ -231,8 +257,30 @@ mod tests {
         next.rollback(&other).unwrap();
         // A later restore puts its own data in the place of what was torn.
         next.touching(&other).unwrap();
-        next.finalize(&other).unwrap();
+        next.committed(&other).unwrap();
+        // Also when an agent after that one ends it.
+        InPlace::new(scratch.path()).finalize(&other).unwrap();
         InPlace::new(scratch.path()).rollback(&torn).unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "something is left");
+    }
+
+    #[test]
+    fn a_run_that_has_not_committed_ends_nothing_but_itself() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (torn, other, third) = (run(1), run(2), run(3));
+        let state = InPlace::new(scratch.path());
+        state.touching(&torn).unwrap();
+        state.finalize(&other).unwrap();
+        state.touching(&third).unwrap();
+        state.finalize(&third).unwrap();
+        state.rollback(&third).unwrap();
+        assert_eq!(state.rollback(&torn).unwrap_err().kind(), Kind::Unsupported, "another run has ended it");
+        assert_eq!(state.none_half_made().unwrap_err().kind(), Kind::Conflict);
+        state.touching(&other).unwrap();
+        state.committed(&other).unwrap();
+        assert_eq!(InPlace::new(scratch.path()).none_half_made().unwrap_err().kind(), Kind::Conflict);
+        state.finalize(&other).unwrap();
+        state.none_half_made().unwrap();
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "something is left");
     }
 

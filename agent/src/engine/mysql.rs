@@ -168,6 +168,7 @@ impl super::registry::Settings for Settings {
             dump_processes: usize::from(self.mysql_dump_processes).max(1),
             memory: self.mysql_memory_limit.map(|mib| mib << 20).or_else(memory::limit_of_container),
             loads: InPlace::new(&scratch),
+            clients: busy::Clients::default(),
         }))
     }
 }
@@ -183,6 +184,8 @@ struct Mysql {
     /// What the agent and its tools may take together, bytes.
     memory: Option<u64>,
     loads: InPlace,
+    /// The clients of its loads.
+    clients: busy::Clients,
 }
 
 impl Mysql {
@@ -263,6 +266,7 @@ impl Engine for Mysql {
     async fn stage(&self, key: &RunKey, from: Arc<dyn Source>, cx: &Context) -> Result<StageReport> {
         super::no_queues(from.as_ref())?;
         if from.in_place() {
+            stage::not_committed_beside(self, key).await?;
             self.loads.begin(key, from.clone());
             // Cancelled, nothing is left: the live database is only read.
             let done = cx.unless_cancelled(Box::pin(stage::in_place(self, key, from.as_ref(), cx))).await;
@@ -298,7 +302,7 @@ impl Engine for Mysql {
         // Cancelled by an operator, the client is killed and the database holds what it had read: commit again, or restore another set.
         let done = cx.unless_cancelled(Box::pin(in_place::run(self, key, source.as_ref(), cx))).await;
         let report = unless_gone(done, Server::connect(&self.address)).await?;
-        self.loads.committed(key);
+        self.loads.committed(key)?;
         Ok(report)
     }
 

@@ -18,6 +18,7 @@ mod swap;
 mod tls;
 mod tools;
 mod versions;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,6 +122,15 @@ impl super::registry::Settings for Settings {
                 ),
             ));
         }
+        if self.postgres_maintenance_database == self.postgres_database {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!(
+                    "--postgres-maintenance-database {}: that is the one which is loaded, and nobody may be connected to it then; name another",
+                    self.postgres_database
+                ),
+            ));
+        }
         Ok(Arc::new(Postgres { settings: self, in_place: InPlace::new(&scratch) }))
     }
 }
@@ -188,9 +198,10 @@ impl Engine for Postgres {
             return Ok(CommitReport { counts, warnings: Vec::new() });
         };
         let touching = || self.in_place.touching(key);
-        let done = load::commit(&self.settings, source.as_ref(), cx, touching).await;
+        let taken_back = || self.in_place.taken_back(key);
+        let done = load::commit(&self.settings, source.as_ref(), cx, touching, taken_back).await;
         let report = unless_gone(done, reach()).await?;
-        self.in_place.committed(key);
+        self.in_place.committed(key)?;
         Ok(report)
     }
 

@@ -173,7 +173,7 @@ impl Engine for Redis {
             untouched: &|| Ok(()),
         };
         let report = load::commit(&server, load).await?;
-        self.in_place.committed(key);
+        self.in_place.committed(key)?;
         Ok(report)
     }
 

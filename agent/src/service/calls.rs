@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use keepsake_core::clock;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
-use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey, SetId};
+use keepsake_core::id::{ArtifactName, RunId, SetId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Failure;
 use keepsake_core::repository::probe_put;
@@ -139,8 +139,10 @@ impl Inner {
             RepositorySource::new(self.stores()?.read, self.budget.clone(), unsealer, place, report, artifacts)
                 .with_queues(queues)
                 .in_place(request.in_place);
-        let (engine, run) = (self.engine.clone(), key.0.clone());
+        let (engine, run, streamed) = (self.engine.clone(), key.0.clone(), self.streamed());
         let work = move |cx: Context| async move {
+            // Nobody else can, and it would be in the way.
+            streamed.settle(engine.as_ref()).await?;
             let stage = engine.stage(&run, Arc::new(source), &cx);
             cx.unless_cancelled(stage).await.map(Done::Staged)
         };
@@ -224,32 +226,11 @@ impl Inner {
     pub(super) async fn load(&self, stream: Streaming<v1::LoadRequest>) -> Result<v1::LoadResponse> {
         let turn = self.table.turn(None).await?;
         let spool = receive(stream, &self.scratch).await?;
-        let run = RunKey { run: RunId::generate(), installation: self.installation.clone(), epoch: Epoch(0) };
-        let (cx, _progress) = Context::new(self.stop.child_token());
-        let engine = self.engine.clone();
+        let (streamed, engine, stop) = (self.streamed(), self.engine.clone(), self.stop.child_token());
         // On a task of its own: a caller that hangs up must not cut a load over live data in half.
         let task = self.tracker.spawn(async move {
             let _turn = turn;
-            if let Err(e) = engine.stage(&run, Arc::new(spool), &cx).await {
-                // Nobody else knows this run: what it staged beside the live data, and the spool, would stay.
-                if let Err(left) = engine.rollback(&run, &cx).await {
-                    tracing::warn!("drop what a refused load has staged: {}", left.chain());
-                }
-                return Err(e.context("check what came; nothing was touched"));
-            }
-            let report = match engine.commit(&run, &cx).await {
-                Ok(report) => report,
-                Err(e) => {
-                    // Forgets the spool, whether or not what was done can be undone: nobody else knows this run.
-                    let left = engine.rollback(&run, &cx).await.and(engine.finalize(&run, &cx).await);
-                    if let Err(left) = left {
-                        tracing::warn!("a load that failed: {}", left.chain());
-                    }
-                    return Err(e);
-                }
-            };
-            engine.finalize(&run, &cx).await?;
-            Ok::<_, Error>(report)
+            streamed.load(engine.as_ref(), Arc::new(spool), stop).await
         });
         let report = task.await.map_err(|e| Error::caused(Kind::Internal, "the load ended early", e))??;
         Ok(v1::LoadResponse { report: Some(super::watch::commit_report(&report)) })

@@ -29,7 +29,7 @@ pub(super) async fn filled(extra: &[&str]) -> MysqlServer {
 }
 
 /// A program of the test's own in place of a tool; `$@` is what the engine gave.
-fn program(server: &MysqlServer, name: &str, script: &str) -> String {
+pub(super) fn program(server: &MysqlServer, name: &str, script: &str) -> String {
     let path = server.scratch().join(name);
     std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,10 +47,8 @@ case " $* " in *" --version "*|*" --help "*) exec "$real" "$@";; esac"#;
 
 /// The same for the client.
 pub(super) fn client(server: &MysqlServer, name: &str, script: &str) -> Arc<dyn Engine> {
-    let real = r#"real=$(command -v mariadb || command -v mysql)
-case " $* " in *" --version "*|*" --help "*|*" --execute="*) exec "$real" "$@";; esac"#;
     let mut settings = server.settings();
-    settings.mysql_program = Some(program(server, name, &format!("{real}\n{script}")));
+    settings.mysql_program = Some(client_program(server, name, script));
     settings.open(server.scratch().to_owned()).unwrap()
 }
 

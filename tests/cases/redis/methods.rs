@@ -144,6 +144,32 @@ async fn redis_as_in_3scale_2_15_is_loaded_by_a_restart_without_being_told_the_w
     assert_eq!(done.counts, report.counts);
 }
 
+#[tokio::test]
+async fn redis_restart_command_that_is_the_server_itself_is_neither_waited_for_nor_ended() {
+    let from = RedisServer::start(&[]).await;
+    fill(&from).await;
+    let (report, rdb) = dump(&from).await;
+    let to = RedisServer::start(&["--appendonly", "yes"]).await;
+    let program = to.scratch().join("restart.sh");
+    // It dies with the test's thread, which starts it.
+    std::fs::write(&program, format!("#!/bin/sh\nexec {}\n", to.command_line())).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let engine = Settings {
+        redis_load_method: Some(LoadMethod::Restart),
+        redis_restarted_by: Some(RestartedBy::Command),
+        redis_restart_command: Some(program),
+        ..settings(&to)
+    }
+    .open(to.scratch().to_owned())
+    .unwrap();
+    let key = run();
+    engine.stage(&key, source(Some(report), rdb), &context()).await.unwrap();
+    engine.commit(&key, &context()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    engine.finalize(&key, &context()).await.unwrap();
+    drop(engine);
+    assert_eq!(to.digest().await, from.digest().await);
+}
+
 /// Polls a future so often at most; then it is dropped where it stands, as by a kill of the agent.
 async fn cut_after<T>(polls: usize, work: impl Future<Output = T>) -> Option<T> {
     let mut work = Box::pin(work);

@@ -38,13 +38,13 @@ fn back(part: dump_response::Part) -> Part {
     }
 }
 
-async fn load(client: &mut Client, parts: Vec<Part>) -> Result<v1::LoadResponse, tonic::Status> {
+pub(super) async fn load(client: &mut Client, parts: Vec<Part>) -> Result<v1::LoadResponse, tonic::Status> {
     let messages = parts.into_iter().map(|part| v1::LoadRequest { part: Some(part) });
     client.load(futures_util::stream::iter(messages)).await.map(tonic::Response::into_inner)
 }
 
 /// One artifact as it should come.
-fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
+pub(super) fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
     let sha256 = Bytes::copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     let mut parts = vec![Part::Header(v1::StreamHeader { artifact: name.to_owned() })];
     parts.extend(bytes.chunks(100_000).map(|c| Part::Chunk(Bytes::copy_from_slice(c))));
@@ -52,7 +52,7 @@ fn artifact(name: &str, bytes: &[u8]) -> Vec<Part> {
     parts
 }
 
-fn other() -> Data {
+pub(super) fn other() -> Data {
     [("dump.sql".parse().unwrap(), b"other".to_vec())].into()
 }
 

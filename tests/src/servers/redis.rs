@@ -90,6 +90,15 @@ impl RedisServer {
 
     async fn start_on(&mut self, port: u16) -> bool {
         self.port = port;
+        let mut process = Process::start("redis-server", self.command());
+        let answers = self.answers(&mut process).await;
+        if answers {
+            self.process = Some(process);
+        }
+        answers
+    }
+
+    fn command(&self) -> std::process::Command {
         let mut command = self.root.server_command(&self.program);
         command
             .arg(self.scratch.path().join("redis.conf"))
@@ -98,12 +107,14 @@ impl RedisServer {
             .arg(&self.data)
             .args(["--repl-diskless-sync-delay", "0", "--save", ""])
             .args(&self.options);
-        let mut process = Process::start("redis-server", command);
-        let answers = self.answers(&mut process).await;
-        if answers {
-            self.process = Some(process);
-        }
-        answers
+        command
+    }
+
+    /// The command that starts it at this address, for a shell.
+    pub fn command_line(&self) -> String {
+        let command = self.command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|w| format!("'{}'", w.to_str().expect("a word"))).collect::<Vec<_>>().join(" ")
     }
 
     async fn answers(&self, process: &mut Process) -> bool {

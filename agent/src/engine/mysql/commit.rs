@@ -57,25 +57,35 @@ async fn begin(engine: &Mysql, server: &mut Server, shadow: &Shadow) -> Result<(
     let before = Before {
         defaults: facts::defaults(server, database).await?,
         tables: facts::movable(server, database).await?,
-        objects: facts::objects(server, database).await?,
+        objects: saved::counted(&live),
     };
     let doing = "write down what is live";
     server.run(doing, "START TRANSACTION").await?;
-    saved::write(server, shadow, &live).await?;
-    shadow.set_committing(server, &before).await?;
-    server.run(doing, "COMMIT").await?;
-    nothing_new(server, database, &live).await
+    let written = async {
+        saved::write(server, shadow, &live).await?;
+        shadow.set_committing(server, &before).await?;
+        // As late as can be: from the next statement on what is not written down is dropped for good.
+        nothing_new(server, database, &live, &before).await
+    };
+    if let Err(e) = written.await {
+        server.run("take back what was written down", "ROLLBACK").await?;
+        return Err(e);
+    }
+    server.run(doing, "COMMIT").await
 }
 
 /// What is there must be what was written down; else it would be dropped and nobody could bring it back.
-async fn nothing_new(server: &mut Server, database: &str, live: &[Saved]) -> Result<()> {
+async fn nothing_new(server: &mut Server, database: &str, live: &[Saved], before: &Before) -> Result<()> {
     let known = |kind: Object, object: &str| live.iter().any(|saved| saved.kind == kind && saved.name == object);
     let now = saved::list(server, database).await?;
-    match now.into_iter().find(|(kind, object)| !known(*kind, object)) {
+    let object = now.into_iter().find(|(kind, object)| !known(*kind, object));
+    let table = facts::movable(server, database).await?.into_iter().find(|table| !before.tables.contains(table));
+    let made = object.map(|(kind, object)| format!("{} {object}", kind.word()));
+    match made.or_else(|| table.map(|table| format!("TABLE {table}"))) {
         None => Ok(()),
-        Some((kind, object)) => Err(Error::new(
+        Some(made) => Err(Error::new(
             Kind::Busy,
-            format!("somebody has just made the {} {object}: stop the applications and migrations", kind.word()),
+            format!("somebody has just made the {made}: stop the applications and migrations; nothing was changed"),
         )),
     }
 }

@@ -10,7 +10,7 @@ use super::parts::{Part, Role};
 use super::saved::hex;
 use super::server::{Address, Server, name};
 use super::shadow::Shadow;
-use super::{Mysql, busy, tools};
+use super::{Mysql, busy, stage, tools};
 use crate::engine::{Context, Source};
 
 /// How much of a script is in one row of the notes, bytes; in hex it still fits into the smallest packet that servers have.
@@ -51,7 +51,7 @@ impl Filling<'_> {
         let at_once: Vec<BoxFuture<'_, Result<Summary>>> =
             tables.into_iter().map(|(n, part)| -> BoxFuture<'_, _> { Box::pin(self.one(n, part)) }).collect();
         let mut whole = Summary::default();
-        let most = self.engine.dump_processes.max(1);
+        let most = stage::clients_at_once(self.engine, self.from);
         let mut done = futures_util::stream::iter(at_once).buffer_unordered(most);
         while let Some(summary) = done.try_next().await? {
             whole.absorb(summary)?;
@@ -75,8 +75,10 @@ impl Filling<'_> {
         let mut artifact = self.from.open(&part.name).await?;
         let password = address.password()?;
         let has_tables = matches!(part.role, Role::Whole | Role::Data);
+        let slot = self.engine.clients.take();
         let mut client = if has_tables {
-            Some(Client::start(tools::load(self.client, address, password.as_ref(), &self.shadow.new))?)
+            let lock = busy::client_lock(&address.database, &slot);
+            Some(Client::start(tools::load(self.client, address, password.as_ref(), &self.shadow.new, &lock))?)
         } else {
             None
         };
@@ -179,7 +181,8 @@ pub(super) async fn run_scripts(
     let sql = format!("SELECT part, n FROM {table} WHERE side = '{word}' ORDER BY part, n");
     let rows = server.rows("list the scripts", &sql).await?;
     let password = address.password()?;
-    let mut open: Option<(String, Client)> = None;
+    let (slot, mut open): (_, Option<(String, Client)>) = (engine.clients.take(), None);
+    let lock = busy::client_lock(&address.database, &slot);
     for row in rows {
         let [part, n] = <[Option<String>; 2]>::try_from(row).unwrap_or_default().map(Option::unwrap_or_default);
         let sql = format!("SELECT body FROM {table} WHERE side = '{word}' AND part = {part} AND n = {n}");
@@ -190,7 +193,7 @@ pub(super) async fn run_scripts(
                 if let Some((_, before)) = before {
                     finish(server, address, before).await?;
                 }
-                Client::start(tools::load(client, address, password.as_ref(), &address.database))?
+                Client::start(tools::load(client, address, password.as_ref(), &address.database, &lock))?
             }
         };
         open = Some((part, running.write(&body.unwrap_or_default()).await?));

@@ -9,7 +9,7 @@ use keepsake_core::id::RunKey;
 
 use super::parts::{self, Part, Role};
 use super::server::{Server, name};
-use super::{Mysql, busy, check, facts, feed, preflight, tools};
+use super::{Mysql, busy, check, facts, feed, preflight, stage, tools};
 use crate::engine::{ArtifactSource, CommitReport, Context, Source};
 use keepsake_core::format::sql::Summary;
 
@@ -33,7 +33,7 @@ pub(super) async fn run(engine: &Mysql, key: &RunKey, source: &dyn Source, cx: &
     made.with_context(|| format!("replace the database {database}"))?;
 
     cx.phase("loading", artifacts.iter().map(|(part, _)| part.length).sum());
-    let loading = Loading { engine, client: &client, cx };
+    let loading = Loading { engine, client: &client, most: stage::clients_at_once(engine, source), cx };
     let summary = loading.all(artifacts).await.with_context(|| {
         format!("load the database {database}, which is incomplete now: commit again, or restore another set")
     })?;
@@ -75,6 +75,8 @@ async fn make_anew(server: &mut Server, database: &str, charset: &str, collation
 struct Loading<'a> {
     engine: &'a Mysql,
     client: &'a tools::Found,
+    /// So many clients at once.
+    most: usize,
     cx: &'a Context,
 }
 
@@ -88,7 +90,7 @@ impl Loading<'_> {
             at_once.push(Box::pin(self.one(part, artifact)));
         }
         let mut whole = Summary::default();
-        let most = self.engine.dump_processes.max(1);
+        let most = self.most;
         let mut done = futures_util::stream::iter(at_once).buffer_unordered(most);
         while let Some(summary) = done.try_next().await? {
             whole.absorb(summary)?;
@@ -104,7 +106,9 @@ impl Loading<'_> {
     async fn one(&self, part: Part, mut artifact: Box<dyn ArtifactSource>) -> Result<Summary> {
         let address = &self.engine.address;
         let password = address.password()?;
-        let tool = tools::load(self.client, address, password.as_ref(), &address.database);
+        let slot = self.engine.clients.take();
+        let lock = busy::client_lock(&address.database, &slot);
+        let tool = tools::load(self.client, address, password.as_ref(), &address.database, &lock);
         feed::whole(tool, artifact.as_mut(), self.cx).await.with_context(|| format!("load {}", part.name))
     }
 }

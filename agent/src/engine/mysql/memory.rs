@@ -72,8 +72,7 @@ pub(super) async fn largest_row(server: &mut Server, database: &str) -> Result<O
 /// `Unsupported` when there is no room for one, with the figures.
 pub(super) fn tools_that_fit(limit: u64, largest: Option<u64>, wanted: usize) -> Result<usize> {
     let Some(largest) = largest else { return Ok(1) };
-    let each = TOOL.saturating_add(largest.saturating_mul(TIMES));
-    let fit = usize::try_from(limit.saturating_sub(AGENT) / each).unwrap_or(usize::MAX);
+    let (fit, each) = room_for(limit, largest);
     if fit == 0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(Error::new(
@@ -92,6 +91,19 @@ pub(super) fn tools_that_fit(limit: u64, largest: Option<u64>, wanted: usize) ->
     Ok(fit.min(wanted))
 }
 
+/// How many fit, and what each takes, bytes.
+fn room_for(limit: u64, largest: u64) -> (usize, u64) {
+    let each = TOOL.saturating_add(largest.saturating_mul(TIMES));
+    (usize::try_from(limit.saturating_sub(AGENT) / each).unwrap_or(usize::MAX), each)
+}
+
+/// How many clients of a load fit, of those that are wanted. A client holds the longest statement as a dump tool holds a row. One is always tried: what
+/// could be dropped is not refused for an estimate.
+pub(super) fn clients_that_fit(limit: Option<u64>, longest_statement: Option<u64>, wanted: usize) -> usize {
+    let Some(limit) = limit else { return wanted.max(1) };
+    longest_statement.map_or(1, |longest| room_for(limit, longest).0.clamp(1, wanted.max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +120,15 @@ mod tests {
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.chain().contains("give it at least 88 MiB"), "{}", error.chain());
         assert!(fit(1, Some(0)).is_err());
+    }
+
+    #[test]
+    fn a_load_runs_as_many_clients_as_there_is_room_for_and_at_least_one() {
+        let fit = |limit: Option<u64>, longest| clients_that_fit(limit.map(|mib| mib << 20), longest, 4);
+        assert_eq!(fit(None, None), 4);
+        assert_eq!(fit(Some(64), Some(1 << 20)), 2);
+        assert_eq!(fit(Some(64), Some(15 << 20)), 1);
+        assert_eq!(fit(Some(64), None), 1, "nothing is known");
+        assert_eq!(fit(Some(1024), Some(1 << 20)), 4, "no more than wanted");
     }
 }

@@ -1,6 +1,7 @@
 //! What is made of the live tables: triggers, routines, views and events, written down byte for byte before they are dropped, and made again.
 
 use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::record::Counts;
 
 use super::broken;
 use super::facts;
@@ -288,6 +289,23 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         text.push(digit(byte & 15));
     }
     text
+}
+
+/// How many there are of each, under the names of [`facts::objects`].
+pub(super) fn counted(all: &[Saved]) -> Counts {
+    let mut counts: Counts = ["views", "triggers", "routines", "events"].map(|key| (key.to_owned(), 0)).into();
+    for saved in all {
+        let key = match saved.kind {
+            Object::View => "views",
+            Object::Trigger => "triggers",
+            Object::Event => "events",
+            Object::Package | Object::PackageBody | Object::Function | Object::Procedure => "routines",
+        };
+        if let Some(count) = counts.get_mut(key) {
+            *count += 1;
+        }
+    }
+    counts
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::fill::Filling;
 use super::in_place::new_defaults;
 use super::server::{Server, name, text};
 use super::shadow::{self, PREFIX, Phase, Plan, Shadow};
-use super::{Mysql, busy, check, facts, parts, preflight, privileges, tools};
+use super::{Mysql, busy, check, facts, memory, parts, preflight, privileges, tools};
 use crate::engine::{Context, Source, StageReport};
 
 /// Reads and checks all of it, and changes nothing: for a load over the live data.
@@ -23,6 +23,24 @@ pub(super) async fn in_place(engine: &Mysql, key: &RunKey, from: &dyn Source, cx
     let mut server = Server::connect(&engine.address).await?;
     warnings.extend(preflight::dump(engine, &mut server, &summary).await?);
     Ok(StageReport { bytes: summary.bytes, counts: summary.counts(), warnings })
+}
+
+/// Refuses a load in place of a run whose load beside the live data is live, or was to be: what was there before would be of no use any more.
+///
+/// # Errors
+/// `Conflict`, with what to do.
+pub(super) async fn not_committed_beside(engine: &Mysql, key: &RunKey) -> Result<()> {
+    let mut server = Server::connect(&engine.address).await?;
+    match Shadow::of(&engine.address.database, key.run).phase(&mut server).await? {
+        None | Some(Phase::Staging | Phase::Staged | Phase::RolledBack) => Ok(()),
+        Some(Phase::Committing | Phase::Committed | Phase::RollingBack | Phase::Finalizing) => Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "run {} has begun to commit what it has loaded beside the live data: roll that back or finalize it, then load in place",
+                key.run
+            ),
+        )),
+    }
 }
 
 /// Loads it beside the live data.
@@ -53,7 +71,7 @@ pub(super) async fn run(engine: &Mysql, key: &RunKey, from: &dyn Source, cx: &Co
     if let Err(reason) = possible(&mut server, database).await? {
         return Err(Error::new(Kind::Denied, reason));
     }
-    preflight::longest(&mut server, recorded_longest(from)).await?;
+    preflight::longest(&mut server, recorded_longest(from).unwrap_or_default()).await?;
     preflight::restorable(engine, &mut server).await?;
 
     match load(engine, &mut server, &shadow, from, warnings, cx).await {
@@ -171,9 +189,15 @@ async fn nothing_points_elsewhere(server: &mut Server, database: &str, shadow: &
     Ok(())
 }
 
-fn recorded_longest(from: &dyn Source) -> u64 {
+/// The longest statement of the dump as it was recorded, bytes.
+fn recorded_longest(from: &dyn Source) -> Option<u64> {
     let recorded = from.recorded().and_then(|record| record.facts.get("longest_statement"));
-    recorded.and_then(|bytes| bytes.parse().ok()).unwrap_or_default()
+    recorded.and_then(|bytes| bytes.parse().ok())
+}
+
+/// How many clients load at once.
+pub(super) fn clients_at_once(engine: &Mysql, from: &dyn Source) -> usize {
+    memory::clients_that_fit(engine.memory, recorded_longest(from), engine.dump_processes)
 }
 
 async fn dropped(engine: &Mysql, shadow: &Shadow) -> Result<()> {

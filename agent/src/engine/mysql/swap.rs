@@ -34,7 +34,18 @@ pub(super) struct Move {
     table: String,
     from: Place,
     to: Place,
+    /// What it is called there.
+    named: String,
 }
+
+impl Move {
+    fn new(table: &str, from: Place, to: Place) -> Self {
+        Self { table: table.to_owned(), from, to, named: table.to_owned() }
+    }
+}
+
+/// What a table is called in the staged schema that was made live since, where one waits that was live before.
+const SINCE: &str = "made_since_";
 
 /// Asks for the places.
 pub(super) async fn places(server: &mut Server, database: &str, shadow: &Shadow) -> Result<Places> {
@@ -51,9 +62,16 @@ impl Places {
         self.moves(before, Place::Old, staged, Place::New)
     }
 
-    /// The mirror.
+    /// The mirror. A table that somebody has made anew in the place of one that waits goes first: it is dropped with all that was written since.
     pub(super) fn back(&self, staged: &Names, before: &Names) -> Vec<Move> {
-        self.moves(staged, Place::New, before, Place::Old)
+        let moves = self.moves(staged, Place::New, before, Place::Old);
+        let leaves = |table: &str| moves.iter().any(|m| m.from == Place::Live && m.table == table);
+        let in_the_way =
+            moves.iter().filter(|m| m.to == Place::Live && self.live.contains(&m.table) && !leaves(&m.table));
+        let free = (0..).map(|n| format!("{SINCE}{n}")).filter(|name| !self.new.contains(name));
+        let since =
+            in_the_way.zip(free).map(|(m, named)| Move { named, ..Move::new(&m.table, Place::Live, Place::New) });
+        since.chain(moves.iter().cloned()).collect()
     }
 
     /// Leaving tables go from live to `aside`, coming ones from `beside` to live. A live table of both lists is the leaving one as long as the
@@ -65,9 +83,9 @@ impl Places {
                 && !gone.contains(*table)
                 && (waiting.contains(*table) || !coming.contains(*table))
         };
-        let out = leaving.iter().filter(leaves).map(|t| Move { table: t.clone(), from: Place::Live, to: aside });
+        let out = leaving.iter().filter(leaves).map(|t| Move::new(t, Place::Live, aside));
         let come = coming.iter().filter(|table| waiting.contains(*table));
-        let come = come.map(|t| Move { table: t.clone(), from: beside, to: Place::Live });
+        let come = come.map(|t| Move::new(t, beside, Place::Live));
         out.chain(come).collect()
     }
 
@@ -93,7 +111,12 @@ pub(super) async fn make(server: &mut Server, database: &str, shadow: &Shadow, m
         Place::New => name(&shadow.new),
         Place::Old => name(&shadow.old),
     };
-    let one = |m: &Move| format!("{}.{table} TO {}.{table}", schema(m.from), schema(m.to), table = name(&m.table));
+    let one = |m: &Move| {
+        if m.named != m.table {
+            tracing::warn!(table = %m.table, "was made anew since the load; it goes with all that was written since");
+        }
+        format!("{}.{} TO {}.{}", schema(m.from), name(&m.table), schema(m.to), name(&m.named))
+    };
     let sql = format!("RENAME TABLE {}", moves.iter().map(one).collect::<Vec<_>>().join(", "));
     let done = server.run("swap the tables", &sql).await;
     busy::named(server, database, done).await
@@ -111,7 +134,7 @@ mod tests {
         let mut after = places.clone();
         for m in moves {
             assert!(after.set(m.from).remove(&m.table), "{m:?} of {places:?}");
-            assert!(after.set(m.to).insert(m.table.clone()), "{m:?} of {places:?}");
+            assert!(after.set(m.to).insert(m.named.clone()), "{m:?} of {places:?}");
         }
         after
     }
@@ -152,6 +175,20 @@ mod tests {
                     assert_eq!(apply(&again, &again.back(&staged, &before)), old, "{places:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_was_made_anew_since_does_not_keep_back_what_was_there() {
+        // `b` is not in the set, and `c` is: both were made by somebody in the place of what waits.
+        let (before, staged) = (names("abc"), names("acd"));
+        for new in ["", "c", "acd"] {
+            let places = Places { live: names("bc"), new: names(new), old: names("abc") };
+            let back = apply(&places, &places.back(&staged, &before));
+            assert_eq!((&back.live, &back.old), (&before, &Names::new()), "{new}");
+            // And once more, when an earlier attempt has done so already.
+            let again = Places { live: names("b"), new: back.new, old: names("b") };
+            assert_eq!(apply(&again, &again.back(&staged, &before)).live, names("b"), "{new}");
         }
     }
 }

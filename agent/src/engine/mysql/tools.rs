@@ -3,7 +3,7 @@
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::secret::Secret;
 
-use super::server::{Address, Family};
+use super::server::{Address, Family, text};
 use super::stderr;
 use crate::process::Tool;
 
@@ -126,9 +126,11 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>, 
     .read_stdout()
 }
 
-/// The client in a database, reading statements and stopping at the first that fails.
-pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>, database: &str) -> Tool {
-    client_with_options(found, address, password).arg(format!("--database={database}")).feed_stdin()
+/// The client in a database, reading statements and stopping at the first that fails. As long as the server has anything to do for it, it holds the lock.
+pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>, database: &str, lock: &str) -> Tool {
+    // The one that had it last has ended, which the server may not have noticed yet.
+    let takes = format!(", @keepsake_client = GET_LOCK({}, 10)", text(lock));
+    client_with_options(found, address, password, &takes).arg(format!("--database={database}")).feed_stdin()
 }
 
 /// Proves that the client gets into the server, with all that a load gives it. The agent's own connection proves it for the agent only: a client
@@ -138,7 +140,7 @@ pub(super) fn load(found: &Found, address: &Address, password: Option<&Secret>, 
 /// In the client's words.
 pub(super) async fn gets_in(found: &Found, address: &Address, password: Option<&Secret>) -> Result<()> {
     const ANSWER: &str = "keepsake";
-    let asks = client_with_options(found, address, password)
+    let asks = client_with_options(found, address, password, "")
         .arg("--skip-column-names")
         .arg(format!("--execute=SELECT '{ANSWER}'"));
     let why = match asks.output().await {
@@ -155,7 +157,7 @@ pub(super) async fn gets_in(found: &Found, address: &Address, password: Option<&
     )))
 }
 
-fn client_with_options(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
+fn client_with_options(found: &Found, address: &Address, password: Option<&Secret>, also: &str) -> Tool {
     let mut tool = connected(found, address, password).args([
         "--batch",
         // No command of the client but DELIMITER works, and line ends and NUL are taken as they are.
@@ -164,9 +166,11 @@ fn client_with_options(found: &Found, address: &Address, password: Option<&Secre
         "--comments",
         "--default-character-set=utf8mb4",
         MAX_PACKET,
-        // A slow repository must not look like a dead client, nor a lock of somebody else's like a slow load.
-        "--init-command=SET SESSION wait_timeout = 86400, SESSION net_read_timeout = 3600, SESSION lock_wait_timeout = 60",
     ]);
+    // A slow repository must not look like a dead client, nor a lock of somebody else's like a slow load.
+    tool = tool.arg(format!(
+        "--init-command=SET SESSION wait_timeout = 86400, SESSION net_read_timeout = 3600, SESSION lock_wait_timeout = 60{also}"
+    ));
     if found.has("--sandbox") {
         tool = tool.arg("--sandbox");
     }

@@ -281,6 +281,8 @@ pub(super) async fn drop(
     run: RunId,
     cx: &Context,
 ) -> Result<()> {
+    // From the mark on it can only be dropped: whoever was told to stop has not begun.
+    cx.check()?;
     let name = ident(&database.name);
     if !database.half_gone {
         if database.phase() != Some(Phase::Dropping) {

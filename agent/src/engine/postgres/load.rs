@@ -119,8 +119,9 @@ pub(super) async fn commit(
     source: &dyn Source,
     cx: &Context,
     touching: impl Fn() -> Result<()>,
+    taken_back: impl Fn() -> Result<()>,
 ) -> Result<CommitReport> {
-    cx.unless_cancelled(replace(settings, source, cx, touching)).await?;
+    cx.unless_cancelled(replace(settings, source, cx, touching, taken_back)).await?;
     let session = Session::connect(settings).await?;
     session.run("ANALYZE").await?;
     let counts = session.counts().await?;
@@ -137,6 +138,7 @@ async fn replace(
     source: &dyn Source,
     cx: &Context,
     touching: impl Fn() -> Result<()>,
+    taken_back: impl Fn() -> Result<()>,
 ) -> Result<()> {
     let (name, length) = only_artifact(source, ARTIFACT)?;
     cx.phase("loading", length);
@@ -165,14 +167,23 @@ async fn replace(
     if let Err(e) = psql.write(b"\nCOMMIT;\n").await {
         return Err(psql.said(e, |said| loading(said, ROLLED_BACK)).await);
     }
-    psql.finish().await.map_err(|e| committing(&e))
+    match psql.finish().await {
+        Ok(()) => Ok(()),
+        Err(said) if is_refused(&said) => {
+            taken_back()?;
+            Err(loading(&said, ROLLED_BACK))
+        }
+        Err(said) => Err(unknown(&said)),
+    }
 }
 
-/// What psql said after it was told to commit. Only the server's own refusal says that it did not.
-fn committing(said: &Error) -> Error {
-    if said.chain().contains("ERROR:") {
-        return loading(said, ROLLED_BACK);
-    }
+/// Whether it was the server that refused to commit: then it has not.
+fn is_refused(said: &Error) -> bool {
+    said.chain().contains("ERROR:")
+}
+
+/// What psql said when it was told to commit and ended otherwise.
+fn unknown(said: &Error) -> Error {
     let text =
         "the load was sent to be committed, and it is not known whether it was: look at the database, or restore again";
     Error::new(Kind::Unavailable, format!("{text}: {}", said.chain()))

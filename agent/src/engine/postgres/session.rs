@@ -18,6 +18,11 @@ use super::hold::Snapshot;
 use super::{Settings, surroundings, tls};
 use crate::engine::system_config::{Columns, Rows};
 
+/// A question is answered within so long, also one that counts a large table.
+const ANSWER: Duration = Duration::from_mins(15);
+/// Whatever else the server is told is done within so long.
+const DONE: Duration = Duration::from_hours(2);
+
 /// Tables that are dumped with their rows: not the system's, not those that an extension brings along.
 const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp%' \
@@ -89,7 +94,10 @@ impl Session {
             .user(&settings.postgres_user)
             .dbname(database)
             .application_name("keepsake-agent")
-            .connect_timeout(Duration::from_secs(10));
+            .connect_timeout(Duration::from_secs(10))
+            // A machine that is gone says nothing.
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(Duration::from_mins(2));
         if let Some(path) = &settings.postgres_password_file {
             config.password(Secret::from_file(path)?.expose());
         }
@@ -120,12 +128,12 @@ impl Session {
 
     pub(super) async fn rows(&self, sql: &str, values: &[&str]) -> Result<Vec<Row>> {
         let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-        self.client.query(sql, &values).await.map_err(|e| failed("ask the server", e))
+        within(ANSWER, sql, self.client.query(sql, &values)).await?.map_err(|e| failed("ask the server", e))
     }
 
     pub(super) async fn row(&self, sql: &str, values: &[&str]) -> Result<Row> {
         let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-        self.client.query_one(sql, &values).await.map_err(|e| failed("ask the server", e))
+        within(ANSWER, sql, self.client.query_one(sql, &values)).await?.map_err(|e| failed("ask the server", e))
     }
 
     /// Runs a query for rows of the Config; while these wait, so does the server.
@@ -157,7 +165,7 @@ impl Session {
     }
 
     pub(super) async fn run(&self, sql: &str) -> Result<()> {
-        self.client.batch_execute(sql).await.map_err(|e| failed("tell the server", e))
+        within(DONE, sql, self.client.batch_execute(sql)).await?.map_err(|e| failed("tell the server", e))
     }
 
     /// The major version.
@@ -326,6 +334,17 @@ where
 }
 
 /// The kind follows from the SQLSTATE; details, which may hold a row, are left out.
+/// What came within this time.
+///
+/// # Errors
+/// `Timeout`, with the beginning of what the server was told; it may still be at it.
+async fn within<T>(patience: Duration, sql: &str, work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(patience, work).await.map_err(|_| {
+        let head: String = sql.chars().take(80).collect();
+        Error::new(Kind::Timeout, format!("the server has not answered for {patience:?}; it was told: {head}"))
+    })
+}
+
 fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     let Some(db) = error.as_db_error() else {
         let kind = if error.is_closed()

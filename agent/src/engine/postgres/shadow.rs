@@ -209,7 +209,9 @@ fn as_told(session: &Session, facts: &Facts) -> Result<String> {
 async fn may_give_to(session: &Session, role: &str) -> Result<bool> {
     // Since 16 being a member is not enough.
     let how = if session.major() >= 16 { "SET" } else { "MEMBER" };
-    let sql = format!("SELECT pg_has_role(oid, '{how}') FROM pg_roles WHERE rolname = $1");
+    // Who does not use its rights by itself may make the database, but neither fill it nor give it another name.
+    let sql =
+        format!("SELECT pg_has_role(oid, '{how}') AND pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1");
     Ok(session.rows(&sql, &[role]).await?.first().is_some_and(|row| row.get(0)))
 }
 

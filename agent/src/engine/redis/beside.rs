@@ -172,7 +172,7 @@ pub(super) async fn commit(redis: &Redis, run: &Run, cx: &Context) -> Result<Com
                 Ok(going) => going,
                 Err(e) => {
                     // Half a copy takes room that the next attempt needs.
-                    if let Err(left) = drop_parts(run.folder()) {
+                    if let Err(left) = drop_parts(run.folder()).and_then(|()| run.free_reserve()) {
                         tracing::warn!("a commit that failed before it touched anything: {}", left.chain());
                     }
                     return Err(e);
@@ -198,6 +198,7 @@ async fn secure(redis: &Redis, server: &Server, run: &Run, state: &State, cx: &C
     let joined = if keeps { state.staged.length } else { 0 };
     Room::of(server, &redis.settings, state.staged.length, joined).await?.for_commit(run.folder())?;
 
+    run.reserve()?;
     let part = Part::create(run.folder(), SAFETY)?;
     step(cx, "saving what is live").await;
     let dumped = Box::pin(dump::dump(server, &redis.settings, None, &FileSink(&part), cx)).await;
@@ -259,6 +260,7 @@ pub(super) async fn rollback(redis: &Redis, run: Run, cx: &Context) -> Result<()
     if let Some(state) = run.state()?
         && let Some(going) = &state.going
     {
+        run.free_reserve()?;
         let server = reach(redis, &state).await?;
         let back = put(redis, &server, &run, &state, going, Whither::Back, cx).await;
         back.with_context(|| format!("bring back what was live before, which is in {}", run.folder().display()))?;

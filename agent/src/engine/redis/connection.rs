@@ -35,6 +35,16 @@ impl Server {
         Self::client(settings).map(|_| ())
     }
 
+    /// Where it is; its own machine when it is reached by a socket.
+    pub(super) fn host_and_port(settings: &Settings) -> Result<(String, u16)> {
+        Ok(match Self::client(settings)?.get_connection_info().addr() {
+            redis::ConnectionAddr::Tcp(host, port) | redis::ConnectionAddr::TcpTls { host, port, .. } => {
+                (host.clone(), *port)
+            }
+            _ => ("localhost".to_owned(), 0),
+        })
+    }
+
     fn client(settings: &Settings) -> Result<Client> {
         let url = &settings.redis_url;
         // A password in the URL would be in the argument list, where everybody on the machine can read it; it is not repeated here.

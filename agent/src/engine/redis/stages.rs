@@ -27,6 +27,10 @@ const STATE: &str = "state.json";
 pub(super) const STAGED: &str = "staged.rdb";
 /// What was live before.
 pub(super) const SAFETY: &str = "safety.rdb";
+/// Room that is kept for going back, on a disk that is full by then: for what is written down meanwhile.
+const RESERVE: &str = "reserve";
+/// Its length, bytes: a few files of some blocks each.
+const RESERVED: usize = 1 << 20;
 /// With the policy `keep`: what was staged and the live queues.
 pub(super) const JOINED: &str = "joined.rdb";
 
@@ -215,6 +219,27 @@ impl Run {
             Ok(bytes) => State::read(&bytes, &path).map(Some),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
+        }
+    }
+
+    /// Keeps room for a rollback, which must not fail for want of a few blocks.
+    pub(super) fn reserve(&self) -> Result<()> {
+        let path = self.folder.join(RESERVE);
+        let what = || format!("write {}", path.display());
+        let mut file = std::fs::File::create(&path).map_err(|e| Error::io(what(), e))?;
+        // Written: a hole takes no room.
+        std::io::Write::write_all(&mut file, &vec![0x2e; RESERVED]).map_err(|e| Error::io(what(), e))?;
+        file.sync_all().map_err(|e| Error::io(what(), e))
+    }
+
+    /// Gives that room free.
+    pub(super) fn free_reserve(&self) -> Result<()> {
+        let path = self.folder.join(RESERVE);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), e))
+            }
+            _ => Ok(()),
         }
     }
 

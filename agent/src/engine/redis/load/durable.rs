@@ -11,15 +11,32 @@ use super::super::connection::Server;
 /// later an hour, after three rewrites that failed.
 const PUT_OFF: Duration = Duration::from_secs(3);
 
+/// No save takes so long; one that stands still must not be waited for without end.
+const LONGEST: Duration = Duration::from_hours(1);
+/// What is told when it did.
+const STATUS: [&str; 5] = [
+    "rdb_bgsave_in_progress",
+    "rdb_current_bgsave_time_sec",
+    "aof_rewrite_in_progress",
+    "aof_current_rewrite_time_sec",
+    "aof_rewrite_scheduled",
+];
+
 /// Waits until what the server holds would survive a kill right now.
 ///
 /// # Errors
 /// `Unavailable` when the server cannot write it.
 pub(in super::super) async fn ensure(server: &Server) -> Result<()> {
-    let mut asked = None;
+    let (mut asked, begin) = (None, Instant::now());
     loop {
         let info = server.info().await?;
         let runs = |name: &str| info.is(name, "1");
+        if begin.elapsed() >= LONGEST {
+            let status: Vec<String> =
+                STATUS.iter().map(|name| format!("{name} {}", info.get(name).unwrap_or("not told"))).collect();
+            let why = format!("not done after {LONGEST:?}: {}", status.join(", "));
+            return Err(Error::new(Kind::Timeout, would_be_lost("BGSAVE or BGREWRITEAOF", &why)));
+        }
         if runs("aof_rewrite_in_progress") || runs("rdb_bgsave_in_progress") {
             if let Some(Asked { begun, .. }) = &mut asked {
                 *begun |= runs("aof_rewrite_in_progress");

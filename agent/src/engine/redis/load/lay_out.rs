@@ -1,6 +1,6 @@
 //! Files in the server's data folder: the RDB brought there, and laid out as the server reads it when it starts.
 
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use keepsake_core::error::{Error, Kind, Result};
@@ -93,14 +93,61 @@ pub(super) async fn bring(load: &Load<'_>, length: u64) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes a file the server's: its owner is the data folder's. Only root can, and only root needs to.
+/// Makes a file or folder the server's. For root its owner becomes the data folder's. Anybody else is its owner, or shares a group with it: then that group
+/// may read the file, and write into the folder. The mode is set afterwards, because this process makes everything for its user alone.
 fn give(data: &Path, path: &Path) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+    let what = || format!("make {} the server's", path.display());
+    let look = |path: &Path| std::fs::metadata(path).map_err(|e| Error::io(format!("look at {}", path.display()), e));
+    let (to, own) = (look(data)?, look(path)?);
+    let us = rustix::process::geteuid();
+    let shared = !us.is_root() && us.as_raw() != to.uid();
+    if us.is_root() {
+        std::os::unix::fs::chown(path, Some(to.uid()), Some(to.gid())).map_err(|e| Error::io(what(), e))?;
+    } else if own.gid() != to.gid()
+        && let Err(e) = std::os::unix::fs::chown(path, None, Some(to.gid()))
+        && shared
+    {
+        return Err(Error::io(what(), e));
     }
-    let owner = std::fs::metadata(data).map_err(|e| Error::io(format!("look at {}", data.display()), e))?;
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
-        .map_err(|e| Error::io(format!("make {} the server's", path.display()), e))
+    let mode = match (own.is_dir(), shared) {
+        (true, true) => 0o770,
+        (true, false) => 0o750,
+        // Before version 7 the server goes on writing an AOF in its place.
+        (false, true) => 0o660,
+        (false, false) => 0o640,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| Error::io(what(), e))
+}
+
+/// Why the server could not read what this agent lays into its folder, in words; `None` when it can, as far as the folder tells.
+pub(super) fn cannot_hand_over(settings: &Settings) -> Option<String> {
+    let data = settings.redis_data_dir.as_deref()?;
+    let us = rustix::process::geteuid().as_raw();
+    let mut groups = match rustix::process::getgroups() {
+        Ok(groups) => groups,
+        Err(e) => return Some(format!("this process's groups cannot be told: {e}")),
+    };
+    groups.push(rustix::process::getegid());
+    let groups: Vec<u32> = groups.into_iter().map(rustix::fs::Gid::as_raw).collect();
+    match std::fs::metadata(data) {
+        Ok(folder) if us == 0 || us == folder.uid() || groups.contains(&folder.gid()) || has_written(data, us) => None,
+        Ok(folder) => Some(format!(
+            "{} belongs to user {} and group {}, and this agent runs as user {us} in the groups {groups:?}: the server could not read what it lays there. Run \
+             it as the server's user, or in that group",
+            data.display(),
+            folder.uid(),
+            folder.gid()
+        )),
+        Err(e) => Some(format!("{} cannot be looked at ({e})", data.display())),
+    }
+}
+
+/// Whether the server's own files are this user's: then the server is, too, whoever made its folder.
+fn has_written(data: &Path, us: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(data) else { return false };
+    let servers = entries.flatten().filter(|e| !e.file_name().as_encoded_bytes().starts_with(b".keepsake"));
+    let owners: Vec<u32> = servers.filter_map(|e| e.metadata().ok()).map(|m| m.uid()).collect();
+    !owners.is_empty() && owners.iter().all(|owner| *owner == us)
 }
 
 /// Where the server keeps what it reads when it starts.
@@ -199,4 +246,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Makes a rename into the folder of this path survive a crash of the machine.
 fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As they come out of a process whose umask leaves nothing to others.
+    #[test]
+    fn what_is_handed_over_can_be_read_by_the_servers_group() {
+        let data = tempfile::tempdir().unwrap();
+        let (folder, file) = (data.path().join("aof"), data.path().join("rdb"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for path in [&folder, &file] {
+            give(data.path(), path).unwrap();
+        }
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&folder), mode(&file)), (0o750, 0o640));
+    }
 }

@@ -27,7 +27,7 @@ pub(super) async fn refusal(server: &Server, settings: &Settings, info: &Info) -
     } else if let Err(e) = server.ask::<redis::Value>(&["DEBUG", "HELP"]).await {
         format!("the server does not allow DEBUG to this agent (enable-debug-command, ACL): {}", e.chain())
     } else {
-        return Ok(None);
+        return Ok(lay_out::cannot_hand_over(settings));
     };
     Ok(Some(why))
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
+use keepsake_core::secret::Secret;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,11 +18,18 @@ use super::super::connection::Server;
 use super::super::file::free;
 use super::super::settings::{LoadMethod, Settings};
 use super::super::stages::step;
+use super::master::{Proof, Replica};
 use super::{Load, master};
 use crate::engine::only_artifact;
 
 /// The server must begin to fetch within so long.
 const FETCH: Duration = Duration::from_secs(30);
+/// Who connects must ask for the data within so long.
+const GREETING: Duration = Duration::from_secs(10);
+/// So many may be about to ask.
+const GREETED: usize = 64;
+/// The setting with what a replica tells its master.
+const WORD: &str = "masterauth";
 /// Without any progress for so long the load has failed.
 const STALLED: Duration = Duration::from_mins(2);
 
@@ -54,21 +63,23 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
     };
     // Written down even when nothing is changed: an agent that finds it makes durable what the server took.
     let over_tls = is_over_tls(server).await?;
-    load.put_back.note(server, if over_tls { &["tls-replication"] } else { &[] }).await?;
+    let word = word(server).await?;
+    let changed = [over_tls.then_some("tls-replication"), matches!(word, Word::New(_)).then_some(WORD)];
+    load.put_back.note(server, &changed.into_iter().flatten().collect::<Vec<_>>()).await?;
     step(cx, "changing settings").await;
     if over_tls {
         server.set_config("tls-replication", "no").await?;
     }
+    let proof = prove(server, settings, word).await?;
     cx.check()?;
     cx.phase("loading", length);
     let asked_for = Arc::new(AtomicBool::new(false));
     let serving = {
         let (cx, asked_for) = (cx.clone(), asked_for.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let accepted = tokio::time::timeout(FETCH, listener.accept()).await;
-            let (stream, _) = accepted
-                .or_kind(Kind::Timeout, format!("the server did not come to fetch the data within {FETCH:?}"))?
-                .map_err(|e| Error::io("accept the server's connection", e))?;
+            let came = tokio::time::timeout(FETCH, the_server(&listener, &proof)).await;
+            let stream =
+                came.or_kind(Kind::Timeout, format!("the server did not come to fetch the data within {FETCH:?}"))??;
             master::serve(stream, reader, length, &asked_for, &cx).await
         }))
     };
@@ -99,6 +110,71 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
     loaded.context("the server took the data as a replica")?;
     freed?;
     settled
+}
+
+/// What the server says who it is with.
+enum Word {
+    /// It has one.
+    Known(Secret),
+    /// It gets one for this load: what it had, nothing, is put back afterwards.
+    New(Secret),
+    /// It has no such setting, or does not show it.
+    None,
+}
+
+async fn word(server: &Server) -> Result<Word> {
+    match server.config(WORD).await {
+        Ok(Some(word)) if !word.is_empty() => Ok(Word::Known(Secret::new(word))),
+        Ok(Some(_)) => {
+            let mut random = [0; 32];
+            aws_lc_rs::rand::fill(&mut random).or_kind(Kind::Internal, "make a word for this load")?;
+            Ok(Word::New(Secret::new(random.iter().map(|b| format!("{b:02x}")).collect::<String>())))
+        }
+        Ok(None) => Ok(Word::None),
+        Err(e) if e.kind() == Kind::Denied => Ok(Word::None),
+        Err(e) => Err(e),
+    }
+}
+
+/// How the server is known when it comes. Where it can be given no word it is known by its address, which a service's name may hide.
+async fn prove(server: &Server, settings: &Settings, word: Word) -> Result<Proof> {
+    match word {
+        Word::Known(word) => return Ok(Proof::Word(word)),
+        Word::New(word) => match server.set_config(WORD, word.expose()).await {
+            Ok(()) => return Ok(Proof::Word(word)),
+            Err(e) if e.kind().retry() => return Err(e),
+            Err(e) => tracing::info!("the server is known by its address: {}", e.chain()),
+        },
+        Word::None => {}
+    }
+    let mut addresses = vec![settings.redis_replication_host.to_canonical()];
+    let (host, port) = Server::host_and_port(settings)?;
+    let what = || format!("find the addresses of {host} (--redis-url)");
+    let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|e| Error::io(what(), e))?;
+    addresses.extend(found.map(|address| address.ip().to_canonical()));
+    Ok(Proof::From(addresses))
+}
+
+/// Waits for the server among all who connect. Others are told, and get nothing.
+async fn the_server(listener: &TcpListener, proof: &Proof) -> Result<Replica> {
+    let mut greeted = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, peer) = accepted.map_err(|e| Error::io("accept the server's connection", e))?;
+                if greeted.len() < GREETED {
+                    greeted.push(tokio::time::timeout(GREETING, master::greet(stream, proof)));
+                } else {
+                    tracing::warn!(%peer, "too many connect to what is served to the server; this one was dropped");
+                }
+            }
+            Some(done) = greeted.next() => match done {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(e)) => tracing::warn!("{}", e.chain()),
+                Err(_) => tracing::warn!("somebody connected to what is served to the server, and did not ask for it"),
+            },
+        }
+    }
 }
 
 /// The server writes what it takes to its disk first, and hangs up when it cannot; why it did stands in its log only.
@@ -156,6 +232,66 @@ async fn wait_for_link(server: &Server, mut serving: AbortOnDropHandle<Result<()
                 ));
             }
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    /// Says this and gives what came until the line was closed, or until so many bytes.
+    async fn says(listener: &TcpListener, words: &[&str], bytes: usize) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        stream.write_all((words.join("\r\n") + "\r\n").as_bytes()).await.unwrap();
+        let mut said = vec![0; bytes];
+        let mut at = 0;
+        while at < bytes {
+            match stream.read(&mut said[at..]).await.unwrap() {
+                0 => break,
+                n => at += n,
+            }
+        }
+        said.truncate(at);
+        (stream, String::from_utf8(said).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_data_is_for_the_server_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proof = Proof::Word(Secret::new("right"));
+        let others = async {
+            // One that says nothing is in nobody's way.
+            let silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            for words in [
+                &["PSYNC ? -1"][..],
+                &["PING", "AUTH wrong", "PSYNC ? -1"],
+                &["AUTH right", "AUTH wrong", "PSYNC ? -1"],
+            ] {
+                let (_, said) = says(&listener, words, 1000).await;
+                assert!(said.contains("-NOAUTH") && !said.contains("FULLRESYNC"), "{words:?}: {said}");
+            }
+            let (server, said) =
+                says(&listener, &["PING", "AUTH user right", "REPLCONF capa eof", "PSYNC ? -1"], 17).await;
+            assert_eq!(said, "+PONG\r\n+OK\r\n+OK\r\n");
+            (silent, server)
+        };
+        let (found, (_silent, server)) = tokio::join!(the_server(&listener, &proof), others);
+        assert_eq!(found.unwrap().get_ref().peer_addr().unwrap(), server.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn without_a_word_the_address_decides() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (address, is_it) in [([127, 0, 0, 1], true), ([192, 0, 2, 1], false)] {
+            let proof = Proof::From(vec![address.into()]);
+            let (accepted, (_stream, said)) = tokio::join!(
+                async { master::greet(listener.accept().await.unwrap().0, &proof).await },
+                says(&listener, &["PING", "PSYNC ? -1"], 7)
+            );
+            assert_eq!((accepted.is_ok(), said.as_str()), (is_it, "+PONG\r\n"));
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn refusal(settings: &Settings, info: &Info) -> Option<String> {
     } else if info.speaks_as().0 < 4 {
         Some(format!("{} does not read an RDB at the beginning of its AOF", info.name()))
     } else {
-        None
+        lay_out::cannot_hand_over(settings)
     }
 }
 
@@ -73,13 +73,29 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     load.put_back.settle(&server).await
 }
 
-/// Starts the server, if that is the agent's part, and waits until another run of it than `before` has loaded its data.
+/// Starts the server, if that is the agent's part, and waits until another run of it than `before` has loaded its data. The command may take its time, or
+/// be the server itself: it has failed when it says so, or when the server is not back.
 pub(super) async fn bring_back(settings: &Settings, before: &str) -> Result<Server> {
-    if let (Some(RestartedBy::Command), Some(program)) = (settings.redis_restarted_by, &settings.redis_restart_command)
-    {
-        Tool::new(&program.display().to_string()).output().await.context("start the server")?;
+    let command = match (settings.redis_restarted_by, &settings.redis_restart_command) {
+        (Some(RestartedBy::Command), Some(program)) => {
+            Some(Tool::starting_a_server(&program.display().to_string()).start().context("start the server")?)
+        }
+        _ => None,
+    };
+    let failed = async {
+        match command {
+            Some(command) => match command.finish().await {
+                Ok(()) => std::future::pending().await,
+                Err(e) => e.context("start the server (--redis-restart-command)"),
+            },
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        e = failed => Err(e),
+        back = wait_until_back(settings, before) => back,
     }
-    wait_until_back(settings, before).await
 }
 
 async fn still_there(settings: &Settings, run_id: &str) -> bool {
