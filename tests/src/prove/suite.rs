@@ -32,9 +32,9 @@ fn built(binary: &str) -> PathBuf {
     assert!(done.status.success(), "the tests cannot be built:\n{}", end_of(&done));
     let text = String::from_utf8_lossy(&done.stdout);
     let messages = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let paths =
+    let mut paths =
         messages.filter(|m| m["target"]["name"] == binary).filter_map(|m| m["executable"].as_str().map(PathBuf::from));
-    paths.last().unwrap_or_else(|| panic!("cargo does not tell where {binary} is"))
+    paths.next_back().unwrap_or_else(|| panic!("cargo does not tell where {binary} is"))
 }
 
 /// Runs tests of the ordinary suite, striking at every place where they strike, or with a `stride` at every so many.
