@@ -1,6 +1,7 @@
-//! Tests of a test binary as cases: cargo runs them, one at a time or several, in one process; how many there were is told, and what they skipped.
+//! Tests of a test binary as cases, one at a time or several, in one process; how many there were is told, and what they skipped.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Output;
 
 use super::Finding;
@@ -10,22 +11,38 @@ use crate::child::{run, tool_command};
 const SHOWN: usize = 60;
 
 /// Runs the tests of a binary whose names have one of these words in them. What must be said of the environment is said so.
+///
+/// # Panics
+/// When it cannot be built.
 pub fn of(binary: &str, names: &[&str], threads: usize, environment: &[(&str, &OsStr)]) -> Output {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = tool_command(cargo);
-    command.args(["test", "--locked", "-p", "keepsake-tests", "--test", binary, "--"]);
+    // Not by cargo, which does not take its child with it when it is killed.
+    let mut command = tool_command(built(binary));
     // Not captured: a test that skips something says so.
     command.args(["--nocapture", "--test-threads", &threads.to_string()]).args(names);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(environment.iter().copied());
     run(&mut command)
 }
 
-/// Runs tests of the ordinary suite at soak size: at every place where they strike, not at some.
+/// The path of a test binary, which cargo builds if it is not there.
+fn built(binary: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = tool_command(cargo);
+    command.args(["test", "--locked", "-p", "keepsake-tests", "--no-run", "--message-format=json", "--test", binary]);
+    let done = run(command.current_dir(env!("CARGO_MANIFEST_DIR")));
+    assert!(done.status.success(), "the tests cannot be built:\n{}", end_of(&done));
+    let text = String::from_utf8_lossy(&done.stdout);
+    let messages = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let mut paths =
+        messages.filter(|m| m["target"]["name"] == binary).filter_map(|m| m["executable"].as_str().map(PathBuf::from));
+    paths.next_back().unwrap_or_else(|| panic!("cargo does not tell where {binary} is"))
+}
+
+/// Runs tests of the ordinary suite, striking at every place where they strike, or with a `stride` at every so many.
 ///
 /// # Panics
 /// When one fails, or there are fewer than `least`.
-pub fn soaked(names: &[&str], least: usize) -> Finding {
-    let done = of("it", names, 1, &[("KEEPSAKE_SOAK", OsStr::new("1"))]);
+pub fn soaked(names: &[&str], least: usize, stride: &str) -> Finding {
+    let done = of("it", names, 1, &[("KEEPSAKE_SOAK", OsStr::new(stride))]);
     assert!(done.status.success(), "tests failed:\n{}", end_of(&done));
     let told = said(&done);
     let passed = passed(&told);
