@@ -127,7 +127,8 @@ impl InPlace {
     /// `Conflict`, naming the run.
     pub fn none_half_made(&self) -> Result<()> {
         let runs = self.lock();
-        let is_whole = |line: &String| runs.iter().any(|(run, e)| run.to_string() == *line && e.state == Staged::Committed);
+        let is_whole =
+            |line: &String| runs.iter().any(|(run, e)| run.to_string() == *line && e.state == Staged::Committed);
         match self.written_down()?.iter().find(|line| !is_whole(line)) {
             None => Ok(()),
             Some(run) => Err(Error::new(

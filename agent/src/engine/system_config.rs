@@ -44,7 +44,10 @@ pub(super) async fn expected(
         if made == 0 && question.must_answer {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("System's database knows no {}: nothing is expected by it, and nothing is called surplus for it", question.about),
+                format!(
+                    "System's database knows no {}: nothing is expected by it, and nothing is called surplus for it",
+                    question.about
+                ),
             ));
         }
     }
@@ -61,7 +64,9 @@ async fn ensure_is_of_system(snapshot: &mut dyn Snapshot) -> Result<()> {
         if snapshot.number(&format!("its {whom}s"), sql).await? == 0 {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("this is not the database of a System, or an empty one: there is no {whom} in it. Look at the database's name"),
+                format!(
+                    "this is not the database of a System, or an empty one: there is no {whom} in it. Look at the database's name"
+                ),
             ));
         }
     }

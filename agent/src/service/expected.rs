@@ -33,7 +33,10 @@ impl Inner {
         self.source()?;
         // What is half loaded would be half of everything, and the rest would be called surplus.
         if let Some(loads) = self.table.running().iter().find(|o| o.changes_live_data()) {
-            return Err(Error::new(Kind::Busy, format!("{} of run {} is going on: ask after it", loads.what, loads.run)));
+            return Err(Error::new(
+                Kind::Busy,
+                format!("{} of run {} is going on: ask after it", loads.what, loads.run),
+            ));
         }
         tracing::info!(target: "audit", call = "ConfigExpected", run = %run, step = %step, "tells what the Config must be");
         let (answers, receiver) = mpsc::channel(4);
@@ -64,7 +67,10 @@ impl Inner {
 
     fn source(&self) -> Result<&dyn ConfigSource> {
         let none = || {
-            let text = format!("{} is no database of System that could be asked: it is of engine {}", self.component, self.engine_name);
+            let text = format!(
+                "{} is no database of System that could be asked: it is of engine {}",
+                self.component, self.engine_name
+            );
             Error::new(Kind::Unsupported, text)
         };
         self.engine.config_source().ok_or_else(none)
@@ -80,7 +86,9 @@ struct WireEntries<'a> {
 impl WireEntries<'_> {
     async fn send(&self, told: Told) -> Result<()> {
         let sent = self.answers.send(Ok(v1::ConfigExpectedResponse { told: Some(told) }));
-        let sent = tokio::time::timeout(IDLE, sent).await.or_kind(Kind::Timeout, format!("the caller took nothing for {IDLE:?}"))?;
+        let sent = tokio::time::timeout(IDLE, sent)
+            .await
+            .or_kind(Kind::Timeout, format!("the caller took nothing for {IDLE:?}"))?;
         sent.map_err(|_| Error::new(Kind::Cancelled, "the caller hung up"))
     }
 }

@@ -35,7 +35,9 @@ impl Digest {
             Must::Text { any_of, or_absent } => {
                 self.part(if *or_absent { b"text or absent" } else { b"text" });
                 self.context.update(&(any_of.len() as u64).to_be_bytes());
-                any_of.iter().for_each(|text| self.part(text));
+                for text in any_of {
+                    self.part(text);
+                }
             }
             Must::Member(member) => {
                 self.part(b"member");

@@ -67,8 +67,14 @@ mod tests {
     #[test]
     fn every_list_counts() {
         let all = |text: &str| alert_levels(text).unwrap().into_iter().collect::<Vec<_>>();
-        assert_eq!(all("---\n:web_buyer:\n- 50\n- 100\n:email_provider:\n- 100\n- 300\n:email_buyer: []\n"), [50, 100, 300]);
-        assert_eq!(all("--- !ruby/hash:ActiveSupport::HashWithIndifferentAccess\nweb_buyer:\n  - '80'\n  - 0\n"), [0, 80]);
+        assert_eq!(
+            all("---\n:web_buyer:\n- 50\n- 100\n:email_provider:\n- 100\n- 300\n:email_buyer: []\n"),
+            [50, 100, 300]
+        );
+        assert_eq!(
+            all("--- !ruby/hash:ActiveSupport::HashWithIndifferentAccess\nweb_buyer:\n  - '80'\n  - 0\n"),
+            [0, 80]
+        );
         assert_eq!(all("---\n:web_buyer: [50, 90]\n"), [50, 90]);
         assert_eq!(all("---\n:web_buyer:\n- 50\n- 70\n"), [50], "a level that Backend does not know");
         assert_eq!(all("--- {}\n"), [0; 0]);
@@ -77,7 +83,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_no_empty_list() {
-        for text in ["50", "---\n- x\n", "--- 50\n", "---\n:web_buyer: &1\n- 50\n", "---\n:web_buyer: 50\n", "---\n- 5.5\n", "---\n- ''\n", "---\n? a\n: b\n"] {
+        for text in [
+            "50",
+            "---\n- x\n",
+            "--- 50\n",
+            "---\n:web_buyer: &1\n- 50\n",
+            "---\n:web_buyer: 50\n",
+            "---\n- 5.5\n",
+            "---\n- ''\n",
+            "---\n? a\n: b\n",
+        ] {
             assert_eq!(alert_levels(text).unwrap_err().kind(), Kind::Unsupported, "{text:?}");
         }
     }

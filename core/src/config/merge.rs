@@ -27,7 +27,9 @@ impl Merging {
     pub fn take(&mut self, entry: ConfigEntry, to: &mut Vec<ConfigEntry>) -> Result<()> {
         if !classify(&entry.key).is_some_and(|(kind, service)| kind == entry.kind && service == entry.service) {
             let ConfigEntry { kind, service, .. } = &entry;
-            let text = format!("a key that is expected (kind {kind}, service {service:?}) would not be found again as what it is");
+            let text = format!(
+                "a key that is expected (kind {kind}, service {service:?}) would not be found again as what it is"
+            );
             return Err(Error::new(Kind::Internal, text));
         }
         let Must::Text { any_of, or_absent } = &entry.must else {
@@ -39,7 +41,9 @@ impl Merging {
             return Ok(());
         };
         for other in &mut self.texts {
-            let ConfigEntry { key, must: Must::Text { any_of: others, or_absent: others_absent }, .. } = other else { continue };
+            let ConfigEntry { key, must: Must::Text { any_of: others, or_absent: others_absent }, .. } = other else {
+                continue;
+            };
             if *key == entry.key {
                 others.extend(any_of.iter().filter(|text| !others.contains(text)).cloned().collect::<Vec<_>>());
                 *others_absent |= or_absent;
@@ -68,29 +72,46 @@ mod tests {
 
     fn text(key: &str, value: &str) -> ConfigEntry {
         let must = Must::Text { any_of: vec![Bytes::copy_from_slice(value.as_bytes())], or_absent: false };
-        ConfigEntry { kind: ConfigKind::Service, service: "7".to_owned(), key: Bytes::copy_from_slice(key.as_bytes()), must }
+        ConfigEntry {
+            kind: ConfigKind::Service,
+            service: "7".to_owned(),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            must,
+        }
     }
 
     fn merged(entries: Vec<ConfigEntry>) -> Vec<ConfigEntry> {
         let (mut merging, mut to) = (Merging::default(), Vec::new());
-        entries.into_iter().for_each(|entry| merging.take(entry, &mut to).unwrap());
+        for entry in entries {
+            merging.take(entry, &mut to).unwrap();
+        }
         merging.finish(&mut to);
         to
     }
 
     #[test]
     fn two_rows_of_one_key_are_one_expectation() {
-        let got = merged(vec![text("service/id:7/state", "a"), text("service/id:7/backend_version", "1"), text("service/id:7/state", "b")]);
+        let got = merged(vec![
+            text("service/id:7/state", "a"),
+            text("service/id:7/backend_version", "1"),
+            text("service/id:7/state", "b"),
+        ]);
         assert_eq!(got.len(), 2);
         let Must::Text { any_of, or_absent } = &got[0].must else { panic!("no text") };
-        assert_eq!((any_of.as_slice(), *or_absent), ([Bytes::from_static(b"a"), Bytes::from_static(b"b")].as_slice(), false));
+        assert_eq!(
+            (any_of.as_slice(), *or_absent),
+            ([Bytes::from_static(b"a"), Bytes::from_static(b"b")].as_slice(), false)
+        );
         // The same twice is the same.
         assert_eq!(merged(vec![text("service/id:7/state", "a"); 3]), [text("service/id:7/state", "a")]);
     }
 
     #[test]
     fn the_same_member_twice_is_one() {
-        let member = |m: &'static str| ConfigEntry { must: Must::Member(Bytes::from_static(m.as_bytes())), ..text("service_id:7/applications", "") };
+        let member = |m: &'static str| ConfigEntry {
+            must: Must::Member(Bytes::from_static(m.as_bytes())),
+            ..text("service_id:7/applications", "")
+        };
         let of_application = |m| ConfigEntry { kind: ConfigKind::Application, ..member(m) };
         let all = ["a", "a", "b", "a"].map(of_application).to_vec();
         assert_eq!(merged(all), ["a", "b", "a"].map(of_application));
@@ -103,7 +124,10 @@ mod tests {
         assert_eq!(any_of.len(), 40);
         let mut other = text("service/id:8/state", "a");
         other.service = "8".to_owned();
-        assert_eq!(merged(vec![text("service/id:7/state", "a"), other.clone()]), [text("service/id:7/state", "a"), other]);
+        assert_eq!(
+            merged(vec![text("service/id:7/state", "a"), other.clone()]),
+            [text("service/id:7/state", "a"), other]
+        );
     }
 
     #[test]

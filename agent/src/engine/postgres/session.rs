@@ -148,7 +148,10 @@ impl Session {
         if told == Some(seen) {
             return Ok(());
         }
-        Err(Error::new(Kind::Unavailable, format!("{doing}: {seen} rows came, and the server did not say that these were all")))
+        Err(Error::new(
+            Kind::Unavailable,
+            format!("{doing}: {seen} rows came, and the server did not say that these were all"),
+        ))
     }
 
     pub(super) async fn run(&self, sql: &str) -> Result<()> {

@@ -12,7 +12,9 @@ impl Columns {
     /// # Errors
     /// `Corrupt` when it is NULL or not UTF-8.
     pub(super) fn text(&self, n: usize) -> Result<&str> {
-        self.opt(n)?.ok_or_else(|| Error::new(Kind::Corrupt, format!("column {n} of a row is NULL, which System does not write")))
+        self.opt(n)?.ok_or_else(|| {
+            Error::new(Kind::Corrupt, format!("column {n} of a row is NULL, which System does not write"))
+        })
     }
 
     /// A text or NULL.

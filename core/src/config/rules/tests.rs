@@ -20,8 +20,13 @@ fn shown(made: &Made) -> Vec<String> {
     made.iter().map(one).collect()
 }
 
-const SERVICE: Service<'_> =
-    Service { id: "7", account_state: "approved", provider_key: "pk", backend_version: "oauth", referrer_filters_required: false };
+const SERVICE: Service<'_> = Service {
+    id: "7",
+    account_state: "approved",
+    provider_key: "pk",
+    backend_version: "oauth",
+    referrer_filters_required: false,
+};
 
 #[test]
 fn services() {
@@ -54,9 +59,19 @@ fn services() {
 
 #[test]
 fn applications() {
-    let row = Application { service: "7", id: "a/b:{c}", state: "live", plan: "3", plan_name: Some("Gold plan"), redirect_url: None };
+    let row = Application {
+        service: "7",
+        id: "a/b:{c}",
+        state: "live",
+        plan: "3",
+        plan_name: Some("Gold plan"),
+        redirect_url: None,
+    };
     let key = "application/service_id:7/id:a/b:{c}";
-    assert_eq!(shown(&application(&row)), [format!("{key}/state=active"), format!("{key}/plan_id=3"), format!("{key}/plan_name=Gold plan")]);
+    assert_eq!(
+        shown(&application(&row)),
+        [format!("{key}/state=active"), format!("{key}/plan_id=3"), format!("{key}/plan_name=Gold plan")]
+    );
     for state in ["suspended", "pending", "deprecated"] {
         assert_eq!(shown(&application(&Application { state, ..row }))[0], format!("{key}/state={state}"));
     }
@@ -99,7 +114,10 @@ fn metrics() {
 fn limits_tokens_levels() {
     for period in ["eternity", "year", "month", "week", "day", "hour", "minute"] {
         let made = usage_limit("7", "3", "5", period, "9223372036854775807");
-        assert_eq!(shown(&made), [format!("usage_limit/service_id:7/plan_id:3/metric_id:5/{period}=9223372036854775807")]);
+        assert_eq!(
+            shown(&made),
+            [format!("usage_limit/service_id:7/plan_id:3/metric_id:5/{period}=9223372036854775807")]
+        );
     }
     assert_eq!(usage_limit("7", "3", "5", "decade", "1"), []);
     assert_eq!(shown(&service_token("t/o:k", "7")), ["service_token/token:t/o:k/service_id:7{permissions=}"]);
