@@ -27,7 +27,7 @@ impl Inner {
         self: &Arc<Self>,
         request: v1::ConfigExpectedRequest,
     ) -> Result<ReceiverStream<Answer>> {
-        let (run, step) = self.key(request.key.clone())?;
+        let (run, step) = self.key(request.key)?;
         self.own(&request.component)?;
         let levels = convert::alert_levels_from_wire(request.alert_levels)?;
         self.source()?;
@@ -96,7 +96,9 @@ impl WireEntries<'_> {
 #[async_trait]
 impl Entries for WireEntries<'_> {
     async fn tell(&mut self, entries: Vec<ConfigEntry>) -> Result<()> {
-        entries.iter().for_each(|entry| self.digest.take(entry));
+        for entry in &entries {
+            self.digest.take(entry);
+        }
         let entries = entries.into_iter().map(convert::config_entry_to_wire).collect();
         self.send(Told::Batch(v1::ConfigBatch { entries })).await
     }
