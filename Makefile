@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 MATRIX_DIR := $(abspath $(if $(KEEPSAKE_MATRIX_DIR),$(KEEPSAKE_MATRIX_DIR),$(TARGET_DIR)/matrix))
 
-.PHONY: demo test test-matrix prove-engines prove-cut check lint setup-demo setup-test setup-matrix bench bench-cut
+.PHONY: demo test test-matrix prove-engines prove-cut prove-config check lint setup-demo setup-test setup-matrix bench bench-cut
 
 # Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
 # optimised build takes longer than the demo saves.
@@ -51,6 +51,12 @@ prove-cut: setup-test
 	@tests/install-packages matrix && tests/matrix/unpack "$(MATRIX_DIR)" bullseye-redis bullseye-mariadb sid-mariadb sid-mysql || echo "servers of other releases will be skipped" >&2
 	$(CARGO) build --locked --workspace --bins
 	KEEPSAKE_MATRIX_DIR="$(MATRIX_DIR)" KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-cut"
+
+# Backend's Config is what System's database says: exactly, of whole streams only, gently, of 200,000 applications (KEEPSAKE_SOAK=1: of a million, too, which
+# takes some GB); and for each claim a deliberate break that must be seen. At most 20 minutes.
+prove-config: setup-test
+	$(CARGO) build --locked --workspace --bins
+	KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-config"
 
 # Formatting and lints, as CI runs them.
 lint:

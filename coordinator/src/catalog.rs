@@ -92,7 +92,9 @@ fn line(installation: &Installation, entry: &SetEntry, latest: bool) -> SetLine 
 /// What a backup left whose coordinator is gone, in words. It may have been killed between its record and the end of its journal, so the
 /// record is looked for.
 pub async fn left_by(repository: Result<&Repository, &Error>, plan: &Plan) -> String {
-    let Some(set) = plan.set else { return "What it has changed is whole, and making the Config equal again is harmless".to_owned() };
+    let Some(set) = plan.set else {
+        return "What it has changed is whole, and making the Config equal again is harmless".to_owned();
+    };
     let record = match repository {
         Ok(repository) => repository.record(&plan.installation, set).await,
         Err(e) => return cannot_tell(e),

@@ -14,8 +14,8 @@ use keepsake_core::config::Difference;
 use keepsake_core::error::{Context as _, Error, Kind, Result};
 
 pub use self::report::Report;
-use crate::fleet::config::{ConfigChanged, ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use crate::fleet::Fleet;
+use crate::fleet::config::{ConfigChanged, ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 
 /// Whether the applications write meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,8 @@ pub async fn resync(
         let (changes, report) = through.end().await?;
         let changed = changes.finish(compared.at_least).await.context("change the Config")?;
         let nothing = report.is_equal();
-        let (_, all) = first.get_or_insert((report, ConfigChanged { before: changed.before, ..ConfigChanged::default() }));
+        let (_, all) =
+            first.get_or_insert((report, ConfigChanged { before: changed.before, ..ConfigChanged::default() }));
         all.made += changed.made;
         all.overtaken += changed.overtaken;
         all.after = changed.after;
@@ -91,7 +92,9 @@ trait Takes: Send {
 #[async_trait]
 impl Takes for Report {
     async fn take(&mut self, some: Vec<Difference>) -> Result<()> {
-        some.iter().for_each(|difference| self.count(difference));
+        for difference in &some {
+            self.count(difference);
+        }
         Ok(())
     }
 
@@ -129,7 +132,9 @@ impl Through<'_> {
 #[async_trait]
 impl Takes for Through<'_> {
     async fn take(&mut self, some: Vec<Difference>) -> Result<()> {
-        some.iter().for_each(|difference| self.report.count(difference));
+        for difference in &some {
+            self.report.count(difference);
+        }
         self.changes().await?.make(some).await.context("change the Config")
     }
 

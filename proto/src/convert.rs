@@ -5,7 +5,10 @@ mod config_kind;
 mod report;
 
 pub use config::{counters_from_wire, counters_to_wire, difference_from_wire, difference_to_wire};
-pub use config_kind::{alert_levels_from_wire, alert_levels_to_wire, config_end_from_wire, config_end_to_wire, config_entries_from_wire, config_entry_to_wire};
+pub use config_kind::{
+    alert_levels_from_wire, alert_levels_to_wire, config_end_from_wire, config_end_to_wire, config_entries_from_wire,
+    config_entry_to_wire,
+};
 
 pub use report::{
     artifact_from_parts, artifact_to_wire, batches, dump_report_from_wire, dump_report_to_wire, timestamp_from_wire,

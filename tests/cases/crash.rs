@@ -38,7 +38,9 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
         Kinds::KeepOld => vec!["commit-redis", "resume"],
         Kinds::Finalize => vec!["finalize-sql", "finalize-redis", "finalize-files"],
         // Those are in `config`.
-        Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => Vec::new(),
+        Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => {
+            Vec::new()
+        }
         Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
     }
 }

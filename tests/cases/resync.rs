@@ -55,7 +55,23 @@ async fn applied(server: &RedisServer, changes: Vec<Difference>, at_least: Count
 
 /// Ids that a careless scan, split or pattern stumbles over.
 fn odd_ids() -> Vec<String> {
-    let odd = ["a/b", "a:b", "{a}", "*", "a*", "?", "[a]", "state", "x/keys", "/", "\"'\\%", "id:a/state", "key:u/id", "a/plan_id", "0"];
+    let odd = [
+        "a/b",
+        "a:b",
+        "{a}",
+        "*",
+        "a*",
+        "?",
+        "[a]",
+        "state",
+        "x/keys",
+        "/",
+        "\"'\\%",
+        "id:a/state",
+        "key:u/id",
+        "a/plan_id",
+        "0",
+    ];
     odd.iter().map(ToString::to_string).chain((0..40).map(|n| format!("{n:08x}"))).chain(["x".repeat(255)]).collect()
 }
 
@@ -150,7 +166,9 @@ const MUTATIONS: &[Mutation] = &[
     ),
     (
         &["SET", "application/service_id:7/key:userkey0000000000000000000000002/id", "a/b"],
-        &["user-key Different application/service_id:7/key:userkey0000000000000000000000002/id: set {a} (was Some(\"a/b\"))"],
+        &[
+            "user-key Different application/service_id:7/key:userkey0000000000000000000000002/id: set {a} (was Some(\"a/b\"))",
+        ],
     ),
     (
         &["SADD", "application/service_id:7/id:a/b/keys", "revoked"],
@@ -164,15 +182,23 @@ const MUTATIONS: &[Mutation] = &[
         &["SADD", "application/service_id:7/id:*/referrer_filters", "*"],
         &["referrer-filters Surplus application/service_id:7/id:*/referrer_filters: delete"],
     ),
-    (&["SET", "metric/service_id:7/id:1/parent_id", "2"], &["metric Surplus metric/service_id:7/id:1/parent_id: delete"]),
+    (
+        &["SET", "metric/service_id:7/id:1/parent_id", "2"],
+        &["metric Surplus metric/service_id:7/id:1/parent_id: delete"],
+    ),
     (
         &["SET", "metric/service_id:7/name:other metric/id", "2"],
         &["metric Surplus metric/service_id:7/name:other metric/id: delete"],
     ),
-    (&["SREM", "metrics/service_id:7/ids", "1", "2"], &["metric Missing metrics/service_id:7/ids: add 1", "metric Missing metrics/service_id:7/ids: add 2"]),
+    (
+        &["SREM", "metrics/service_id:7/ids", "1", "2"],
+        &["metric Missing metrics/service_id:7/ids: add 1", "metric Missing metrics/service_id:7/ids: add 2"],
+    ),
     (
         &["SET", "usage_limit/service_id:7/plan_id:1/metric_id:1/day", "9223372036854775806"],
-        &["usage-limit Different usage_limit/service_id:7/plan_id:1/metric_id:1/day: set 9223372036854775807 (was Some(\"9223372036854775806\"))"],
+        &[
+            "usage-limit Different usage_limit/service_id:7/plan_id:1/metric_id:1/day: set 9223372036854775807 (was Some(\"9223372036854775806\"))",
+        ],
     ),
     (
         &["SET", "usage_limit/service_id:7/plan_id:1/metric_id:1/minute", "1"],
@@ -189,7 +215,10 @@ const MUTATIONS: &[Mutation] = &[
             "service-token Different service_token/token:token000000000000000000000000007/service_id:7: without field more",
         ],
     ),
-    (&["SADD", "alerts/service_id:7/allowed_set", "80"], &["alert-levels Different alerts/service_id:7/allowed_set: remove 80"]),
+    (
+        &["SADD", "alerts/service_id:7/allowed_set", "80"],
+        &["alert-levels Different alerts/service_id:7/allowed_set: remove 80"],
+    ),
     (
         &["PEXPIRE", "application/service_id:7/id:a/b/plan_id", "10000000"],
         &["application Different application/service_id:7/id:a/b/plan_id: persist"],
@@ -218,7 +247,11 @@ async fn config_that_is_changed_is_told_exactly_and_put_right_while_all_else_sta
         assert_eq!(told, *expected, "{mutation:?}");
         let done = applied(&server, found, Counters::default()).await.unwrap();
         assert_eq!(done.overtaken, 0);
-        assert_eq!(differences(&server, &entries).await.iter().map(short).collect::<Vec<_>>(), Vec::<String>::new(), "{mutation:?}");
+        assert_eq!(
+            differences(&server, &entries).await.iter().map(short).collect::<Vec<_>>(),
+            Vec::<String>::new(),
+            "{mutation:?}"
+        );
         assert_eq!(server.digests(0, &[]).await, whole, "after {mutation:?} was put right");
     }
 }

@@ -87,7 +87,12 @@ pub fn text(kind: ConfigKind, service: &str, key: &str, value: &str) -> ConfigEn
 
 /// An entry of a member.
 pub fn member(kind: ConfigKind, service: &str, key: &str, member: &str) -> ConfigEntry {
-    ConfigEntry { kind, service: service.to_owned(), key: bytes(&key.replace(' ', "+")), must: Must::Member(bytes(member)) }
+    ConfigEntry {
+        kind,
+        service: service.to_owned(),
+        key: bytes(&key.replace(' ', "+")),
+        must: Must::Member(bytes(member)),
+    }
 }
 
 /// The Config of one service with applications of these ids: something of every kind.
@@ -96,11 +101,18 @@ pub fn service(id: u32, applications: &[String]) -> Vec<ConfigEntry> {
     let sid = id.to_string();
     let mut all = Vec::new();
     let provider = format!("provider{id:024}");
-    for (attribute, value) in [("provider_key", provider.as_str()), ("backend_version", "1"), ("referrer_filters_required", "0")] {
+    for (attribute, value) in
+        [("provider_key", provider.as_str()), ("backend_version", "1"), ("referrer_filters_required", "0")]
+    {
         all.push(text(K::Service, &sid, &format!("service/id:{id}/{attribute}"), value));
     }
     let state = Must::Text { any_of: vec![bytes("active")], or_absent: true };
-    all.push(ConfigEntry { kind: K::Service, service: sid.clone(), key: bytes(&format!("service/id:{id}/state")), must: state });
+    all.push(ConfigEntry {
+        kind: K::Service,
+        service: sid.clone(),
+        key: bytes(&format!("service/id:{id}/state")),
+        must: state,
+    });
     all.push(text(K::ProviderKey, "", &format!("service/provider_key:{provider}/id"), &sid));
     all.push(member(K::ProviderKey, "", &format!("service/provider_key:{provider}/ids"), &sid));
     let (name, value) = (bytes("permissions"), Bytes::new());
@@ -115,7 +127,12 @@ pub fn service(id: u32, applications: &[String]) -> Vec<ConfigEntry> {
     }
     all.push(text(K::Metric, &sid, &format!("metric/service_id:{id}/id:2/parent_id"), "1"));
     all.extend(["1", "2"].map(|m| member(K::Metric, &sid, &format!("metrics/service_id:{id}/ids"), m)));
-    all.push(text(K::UsageLimit, &sid, &format!("usage_limit/service_id:{id}/plan_id:1/metric_id:1/day"), "9223372036854775807"));
+    all.push(text(
+        K::UsageLimit,
+        &sid,
+        &format!("usage_limit/service_id:{id}/plan_id:1/metric_id:1/day"),
+        "9223372036854775807",
+    ));
     all.extend(applications.iter().map(|a| member(K::Application, &sid, &format!("service_id:{id}/applications"), a)));
     for (n, application) in applications.iter().enumerate() {
         let base = format!("application/service_id:{id}/id:{application}");

@@ -8,12 +8,15 @@ use std::process::Output;
 
 pub use self::agents::Agent;
 pub use self::state::State;
+use keepsake_core::config::{AlertLevels, classify};
+
 use crate::child::{run, tool_command};
 use crate::scratch::Scratch;
 use crate::servers::mysql::MysqlServer;
 use crate::servers::postgres::PostgresServer;
 use crate::servers::redis::RedisServer;
 use crate::threescale::{Size, backend, storage, system, system_redis, zync};
+use crate::{config_source, config_target};
 
 /// The name in the coordinator's certificate.
 pub const COORDINATOR: &str = "coordinator.keepsake";
@@ -209,10 +212,23 @@ impl Installation {
         self.mysql.run(&["CREATE DATABASE `system` CHARACTER SET utf8mb3 COLLATE utf8mb3_bin"]).await;
         self.mysql_statements(&system::statements(seed, size)).await;
         backend::fill(&self.backend.client(), seed, size).await.expect("fill backend-redis");
+        self.make_config_equal().await;
         system_redis::fill(&self.system_redis.client(), seed, size).await.expect("fill system-redis");
         self.zync.create_owner_and_database("zync", "zync_production").await;
         self.zync.run_as("zync", "zync_production", &zync::statements(seed, size)).await;
         storage::fill(&self.storage, seed, size);
+    }
+
+    /// Backend's Config is what System's database says, as in every 3scale that is well.
+    async fn make_config_equal(&self) {
+        let (entries, _) =
+            config_source::expected(&self.mysql.engine(), AlertLevels::Expected).await.expect("the Config");
+        let mut connection = self.backend.client().get_multiplexed_async_connection().await.expect("connect");
+        let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("KEYS");
+        for key in keys.iter().filter(|key| classify(key).is_some()) {
+            redis::cmd("DEL").arg(&key[..]).query_async::<()>(&mut connection).await.expect("DEL");
+        }
+        config_target::write(&self.backend, &entries).await;
     }
 
     async fn mysql_statements(&self, statements: &[String]) {

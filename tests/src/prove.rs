@@ -3,6 +3,7 @@
 //! Every case is a process of its own, this program started again, so that one that hangs or panics is alone in it. The program's last line tells
 //! the verdict: `PASS`, `PARTIAL` when something was skipped (status 4), `FAIL` (status 1).
 
+pub mod config;
 pub mod cut;
 pub mod engines;
 mod flaws;

@@ -11,7 +11,9 @@ use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt as _};
 use keepsake_core::id::RunKey;
 use keepsake_proto::convert;
 use keepsake_proto::status::{from_status, to_status};
-use keepsake_proto::v1::{self, config_apply_request, config_apply_response, config_compare_request, config_compare_response};
+use keepsake_proto::v1::{
+    self, config_apply_request, config_apply_response, config_compare_request, config_compare_response,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -38,11 +40,13 @@ impl Inner {
         let (answers, receiver) = mpsc::channel(4);
         let inner = self.clone();
         self.tracker.spawn(async move {
-            let told = |progress| v1::ConfigCompareResponse { told: Some(config_compare_response::Told::Progress(progress)) };
+            let told =
+                |progress| v1::ConfigCompareResponse { told: Some(config_compare_response::Told::Progress(progress)) };
             let (cx, progress) = Context::new(inner.stop.child_token());
             let work = inner.compare(requests, answers.clone(), &cx);
             let last = drive(work, progress, &answers, told).await;
-            let last = last.map(|c| v1::ConfigCompareResponse { told: Some(config_compare_response::Told::Compared(c)) });
+            let last =
+                last.map(|c| v1::ConfigCompareResponse { told: Some(config_compare_response::Told::Compared(c)) });
             end("ConfigCompare", &answers, last).await;
         });
         ReceiverStream::new(receiver)
@@ -55,7 +59,8 @@ impl Inner {
         let (answers, receiver) = mpsc::channel(4);
         let inner = self.clone();
         self.tracker.spawn(async move {
-            let told = |progress| v1::ConfigApplyResponse { told: Some(config_apply_response::Told::Progress(progress)) };
+            let told =
+                |progress| v1::ConfigApplyResponse { told: Some(config_apply_response::Told::Progress(progress)) };
             let (cx, progress) = Context::new(inner.stop.child_token());
             let last = drive(inner.apply(requests, &cx), progress, &answers, told).await;
             let last = last.map(|a| v1::ConfigApplyResponse { told: Some(config_apply_response::Told::Applied(a)) });
@@ -78,7 +83,10 @@ impl Inner {
         let target = self.target()?;
         // What is half loaded would be half of everything.
         if let Some(loads) = self.table.running().iter().find(|o| o.changes_live_data()) {
-            return Err(Error::new(Kind::Busy, format!("{} of run {} is going on: compare after it", loads.what, loads.run)));
+            return Err(Error::new(
+                Kind::Busy,
+                format!("{} of run {} is going on: compare after it", loads.what, loads.run),
+            ));
         }
         if begin.of_a_run {
             self.table.is_not_fenced(&run)?;
@@ -110,7 +118,12 @@ impl Inner {
     }
 
     fn target(&self) -> Result<&dyn ConfigTarget> {
-        let none = || Error::new(Kind::Unsupported, format!("{} keeps no Config of Backend: it is of engine {}", self.component, self.engine_name));
+        let none = || {
+            Error::new(
+                Kind::Unsupported,
+                format!("{} keeps no Config of Backend: it is of engine {}", self.component, self.engine_name),
+            )
+        };
         self.engine.config_target().ok_or_else(none)
     }
 }
@@ -167,7 +180,9 @@ impl Expected for WireExpected {
         match next(&mut self.requests).await?.map(|r| r.part) {
             Some(Some(config_compare_request::Part::Batch(batch))) => {
                 let entries = convert::config_entries_from_wire(batch)?;
-                entries.iter().for_each(|entry| self.digest.take(entry));
+                for entry in &entries {
+            self.digest.take(entry);
+        }
                 Ok(Some(entries))
             }
             Some(Some(config_compare_request::Part::End(end))) => {
@@ -205,7 +220,9 @@ impl WireDifferences {
         }
         let told = config_compare_response::Told::Differences(v1::ConfigDifferences { differences });
         let sent = self.answers.send(Ok(v1::ConfigCompareResponse { told: Some(told) }));
-        let sent = tokio::time::timeout(IDLE, sent).await.or_kind(Kind::Timeout, format!("the caller took nothing for {IDLE:?}"))?;
+        let sent = tokio::time::timeout(IDLE, sent)
+            .await
+            .or_kind(Kind::Timeout, format!("the caller took nothing for {IDLE:?}"))?;
         sent.map_err(|_| Error::new(Kind::Cancelled, "the caller hung up"))
     }
 }

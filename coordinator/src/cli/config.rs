@@ -13,9 +13,9 @@ use super::output;
 use crate::app::App;
 use crate::config::{self, Applications, Report};
 use crate::exit::Exit;
+use crate::fleet::config::ConfigOrder;
 use crate::fleet::grpc::GrpcFleet;
 use crate::fleet::{Fleet, OpKey};
-use crate::fleet::config::ConfigOrder;
 use crate::inventory::Inventory;
 use crate::plan::config::{alert_levels, must_pair};
 use crate::plan::restore::preflight::SCHEMA;
@@ -91,7 +91,12 @@ async fn pair(installation: &InstallationSettings, fleet: &GrpcFleet, look: &Loo
     Ok(pair)
 }
 
-async fn look(installation: &InstallationSettings, fleet: &GrpcFleet, pair: &ConfigPair, look: &Look) -> Result<Report> {
+async fn look(
+    installation: &InstallationSettings,
+    fleet: &GrpcFleet,
+    pair: &ConfigPair,
+    look: &Look,
+) -> Result<Report> {
     // It changes nothing, so it is no run; agents want to know who asks.
     let run = RunKey { run: RunId::generate(), installation: installation.name.clone(), epoch: Epoch(1) };
     let key = OpKey { run, step: StepId::new("check")? };

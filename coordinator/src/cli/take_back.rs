@@ -129,10 +129,5 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
         ));
     };
     let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
-    Ok(Restored {
-        run: *run,
-        epoch: story.root().epoch,
-        set,
-        components: restore::staged(story.plan()),
-    })
+    Ok(Restored { run: *run, epoch: story.root().epoch, set, components: restore::staged(story.plan()) })
 }

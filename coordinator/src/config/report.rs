@@ -53,7 +53,11 @@ struct Row<'a> {
 }
 
 fn rows<S: Serializer>(tally: &Tally, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(tally.wrongs.iter().map(|((kind, service), wrongs)| Row { kind: *kind, service, wrongs: *wrongs }))
+    serializer.collect_seq(tally.wrongs.iter().map(|((kind, service), wrongs)| Row {
+        kind: *kind,
+        service,
+        wrongs: *wrongs,
+    }))
 }
 
 impl Report {
@@ -104,9 +108,10 @@ impl Report {
         let Wrongs { missing, different, surplus } = self.total;
         let mut told = format!("{missing} keys are missing, {different} different, {surplus} surplus");
         let Counters { events, alerts } = self.counters;
-        for (name, there, wanted) in
-            [("events/id", events, self.counters_at_least.events), ("alerts/current_id", alerts, self.counters_at_least.alerts)]
-        {
+        for (name, there, wanted) in [
+            ("events/id", events, self.counters_at_least.events),
+            ("alerts/current_id", alerts, self.counters_at_least.alerts),
+        ] {
             if there < wanted {
                 told.push_str(&format!("; {name} is {there}, below {wanted}"));
             }

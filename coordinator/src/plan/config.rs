@@ -60,7 +60,9 @@ pub fn alert_levels(release: Option<&str>) -> AlertLevels {
 
 /// The pair of an installation; `None` when it has not both.
 pub fn pair(installation: &InstallationSettings, alert_levels: AlertLevels) -> Option<ConfigPair> {
-    let find = |is: &dyn Fn(&ComponentSettings) -> bool| installation.components.iter().find(|c| is(c)).map(|c| c.name.clone());
+    let find = |is: &dyn Fn(&ComponentSettings) -> bool| {
+        installation.components.iter().find(|c| is(c)).map(|c| c.name.clone())
+    };
     let system = find(&|c| SYSTEM.contains(&c.name.as_str()) && SYSTEM_ENGINES.contains(&c.engine.as_str()))?;
     let backend = find(&|c| c.name.as_str() == BACKEND && c.engine.as_str() == "redis")?;
     Some(ConfigPair { system, backend, alert_levels })
@@ -99,7 +101,7 @@ pub(super) struct Stages {
 /// # Errors
 /// The other component of the pair could not be asked.
 pub(super) fn stages(
-    pair: ConfigPair,
+    pair: &ConfigPair,
     placed: &[&Component],
     inventory: &Inventory,
     resync: Resync,

@@ -13,7 +13,9 @@ impl fmt::Display for Plan {
             Goal::Restore { epoch, .. } => {
                 writeln!(f, "restore of {} from {} (epoch {epoch})", self.installation, self.set_in_words())?;
             }
-            Goal::Resync => writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?,
+            Goal::Resync => {
+                writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?;
+            }
             Goal::Finalize { restore, .. } => {
                 writeln!(
                     f,
@@ -102,9 +104,17 @@ impl fmt::Display for Action {
                 write!(f, "look whether the Config in {} is what {} says{}", pair.backend, pair.system, levels(pair))
             }
             Self::CheckConfig { pair, must: ConfigMust::BeComparable } => {
-                write!(f, "look how the Config in {} differs from what {} says{}", pair.backend, pair.system, levels(pair))
+                write!(
+                    f,
+                    "look how the Config in {} differs from what {} says{}",
+                    pair.backend,
+                    pair.system,
+                    levels(pair)
+                )
             }
-            Self::RememberConfig { pair } => write!(f, "remember that the Config in {} follows {}", pair.backend, pair.system),
+            Self::RememberConfig { pair } => {
+                write!(f, "remember that the Config in {} follows {}", pair.backend, pair.system)
+            }
             Self::PointOfNoReturn => {
                 f.write_str("before this every failure is undone; from here on nothing goes back, and a failure halts")
             }

@@ -145,14 +145,16 @@ fn make_equal(
     wishes: &Wishes,
     notes: &mut Vec<String>,
 ) -> Result<config::Stages> {
-    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else { return Ok(config::Stages::default()) };
+    let Some(mut pair) = config::pair(installation, AlertLevels::default()) else {
+        return Ok(config::Stages::default());
+    };
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
     // The release of the database that will be there then.
     let live = || inventory.of(&pair.system).and_then(|f| f.as_ref().ok()?.facts.get(preflight::SCHEMA));
     let of_the_set = record.release.get(preflight::SCHEMA).filter(|_| placed.contains(&&pair.system));
     let release = of_the_set.or_else(live).map(String::as_str);
     pair.alert_levels = wishes.alert_levels.unwrap_or_else(|| config::alert_levels(release));
-    config::stages(pair, &placed, inventory, wishes.resync, notes)
+    config::stages(&pair, &placed, inventory, wishes.resync, notes)
 }
 
 /// A stage in which the same is done with all components together.

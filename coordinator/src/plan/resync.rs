@@ -11,15 +11,24 @@ use crate::topology::InstallationSettings;
 ///
 /// # Errors
 /// An agent cannot be asked; `Conflict` when a load of either component is half made.
-pub fn plan(installation: &InstallationSettings, inventory: &Inventory, pair: &ConfigPair, live: Option<LiveLook>) -> Result<Plan> {
+pub fn plan(
+    installation: &InstallationSettings,
+    inventory: &Inventory,
+    pair: &ConfigPair,
+    live: Option<LiveLook>,
+) -> Result<Plan> {
     for component in [&pair.system, &pair.backend] {
         let found = match inventory.of(component) {
             Some(Ok(found)) => found,
-            Some(Err(failure)) => return Err(Error::from(failure.clone()).context(format!("ask the agent of {component}"))),
+            Some(Err(failure)) => {
+                return Err(Error::from(failure.clone()).context(format!("ask the agent of {component}")));
+            }
             None => return Err(Error::new(Kind::Internal, format!("component {component} was not asked"))),
         };
         if let Some((run, _)) = found.loads.iter().find(|(_, state)| *state == Staged::Committing) {
-            let text = format!("the load of run {run} is half made in {component}: bring it to its end first, by `keepsake resume`");
+            let text = format!(
+                "the load of run {run} is half made in {component}: bring it to its end first, by `keepsake resume`"
+            );
             return Err(Error::new(Kind::Conflict, text));
         }
     }
@@ -34,11 +43,16 @@ pub fn plan(installation: &InstallationSettings, inventory: &Inventory, pair: &C
     )];
     if live.is_some() {
         // A strict look would find what System is about to write; the resync itself looks until nothing differs.
-        notes.push("the applications may run: only what differs twice, the second time a while later, is changed".to_owned());
+        notes.push(
+            "the applications may run: only what differs twice, the second time a while later, is changed".to_owned(),
+        );
     } else {
         let must = ConfigMust::BeEqual;
         stages.push(one("check the Config", Action::CheckConfig { pair: pair.clone(), must })?);
-        notes.push("the applications are stopped, as was said: what they write meanwhile may be taken for a difference".to_owned());
+        notes.push(
+            "the applications are stopped, as was said: what they write meanwhile may be taken for a difference"
+                .to_owned(),
+        );
     }
     Ok(Plan { goal: Goal::Resync, installation: installation.name.clone(), set: None, stages, notes })
 }

@@ -102,7 +102,7 @@ fn make_equal(
     let release = inventory.of(&pair.system).and_then(|f| f.as_ref().ok()?.facts.get(SCHEMA));
     pair.alert_levels = config::alert_levels(release.map(String::as_str));
     // All of it stands behind the point of no return.
-    let stages = config::stages(pair, kept, inventory, Resync::Keepsake, notes)?;
+    let stages = config::stages(&pair, kept, inventory, Resync::Keepsake, notes)?;
     Ok(if stages.behind.is_empty() { stages.before } else { stages.behind })
 }
 

@@ -20,7 +20,13 @@ pub const SETTLE: Duration = Duration::from_secs(10);
 const RETRY: Retry = Retry { tries: 4, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(5) };
 
 impl Runner<'_> {
-    pub(super) async fn resync_config(&self, step: &Step, key: &OpKey, pair: &ConfigPair, live: Option<LiveLook>) -> Result<Output> {
+    pub(super) async fn resync_config(
+        &self,
+        step: &Step,
+        key: &OpKey,
+        pair: &ConfigPair,
+        live: Option<LiveLook>,
+    ) -> Result<Output> {
         let order = order(pair, key, live.map_or(0, |look| look.keys_per_second));
         let running = |look: LiveLook| Applications::Running { settle: Duration::from_secs(look.settle) };
         let applications = live.map_or(Applications::Stopped, running);
@@ -32,7 +38,13 @@ impl Runner<'_> {
         Ok(output(&report, Some(changed)))
     }
 
-    pub(super) async fn check_config(&self, step: &Step, key: &OpKey, pair: &ConfigPair, must: ConfigMust) -> Result<Output> {
+    pub(super) async fn check_config(
+        &self,
+        step: &Step,
+        key: &OpKey,
+        pair: &ConfigPair,
+        must: ConfigMust,
+    ) -> Result<Output> {
         let order = order(pair, key, 0);
         let once = || config::check(self.world.fleet, &order, Applications::Stopped);
         let work = self.once_it_is_free(step, || RETRY.run(once));
@@ -41,8 +53,13 @@ impl Runner<'_> {
             ConfigMust::BeComparable => {}
             ConfigMust::BeEqual if report.is_equal() && report.counters_are_right() => {}
             ConfigMust::BeEqual => {
-                let example = report.examples.first().map(|e| format!("; for example {} is {}", e.key, e.wrong)).unwrap_or_default();
-                let text = format!("the Config differs still: {}{example}. Does an application write?", report.in_words());
+                let example = report
+                    .examples
+                    .first()
+                    .map(|e| format!("; for example {} is {}", e.key, e.wrong))
+                    .unwrap_or_default();
+                let text =
+                    format!("the Config differs still: {}{example}. Does an application write?", report.in_words());
                 return Err(Error::new(Kind::Conflict, text));
             }
         }

@@ -151,10 +151,7 @@ impl Tally {
     pub fn take(&mut self, difference: &Difference) -> bool {
         let first = self.seen.insert(self.hasher.hash_one(&difference.key[..]));
         if first {
-            self.wrongs
-                .entry((difference.kind, difference.service.clone()))
-                .or_default()
-                .count(difference.wrong);
+            self.wrongs.entry((difference.kind, difference.service.clone())).or_default().count(difference.wrong);
         }
         first
     }

@@ -74,7 +74,10 @@ impl Digest {
         }
         Err(Error::new(
             Kind::Corrupt,
-            format!("{entries} expected entries came and {} were sent, or they were changed on the way: nothing is called surplus for it", end.entries),
+            format!(
+                "{entries} expected entries came and {} were sent, or they were changed on the way: nothing is called surplus for it",
+                end.entries
+            ),
         ))
     }
 }

@@ -223,14 +223,39 @@ mod tests {
     #[test]
     fn nothing_else_is_config() {
         for key in [
-            "", "service/id:7/", "service/id:7/user_registration_required", "service/id:/state", "service/id:7x/state", "service/provider_key:/id",
-            "service_id:7/applications/x", "application/service_id:7/id:/state", "application/service_id:7/id:x", "application/service_id:7/id:x/other",
-            "application/service_id:/id:x/state", "metric/service_id:7/id:x/name", "metrics/service_id:7/idsx", "usage_limit/service_id:7/plan_id:1/metric_id:2/decade",
-            "usage_limit/service_id:7/plan_id:1/metric_id:2/day/x", "service_token/token:x/service_id:", "service_token/token:/service_id:7",
-            "alerts/service_id:7/app_id:x/50/already_notified", "alerts/current_id", "events/id", "events/queue", "errors/service_id:7",
-            "stats/{service:7}/cinstances", "stats/{service:7}/cinstance:application/service_id:7/id:x/state/metric:1/eternity", "liveness-probe",
-            "set_with_services_marked_for_deletion", "notify/aggregator/batch", "daily_traffic/service:7/cinstance:x/20260101", "resque:queue:main",
-            "oauth_access_tokens/service:7/abc", "transactions/service_id:7", "Service/id:7/state", "services_set ",
+            "",
+            "service/id:7/",
+            "service/id:7/user_registration_required",
+            "service/id:/state",
+            "service/id:7x/state",
+            "service/provider_key:/id",
+            "service_id:7/applications/x",
+            "application/service_id:7/id:/state",
+            "application/service_id:7/id:x",
+            "application/service_id:7/id:x/other",
+            "application/service_id:/id:x/state",
+            "metric/service_id:7/id:x/name",
+            "metrics/service_id:7/idsx",
+            "usage_limit/service_id:7/plan_id:1/metric_id:2/decade",
+            "usage_limit/service_id:7/plan_id:1/metric_id:2/day/x",
+            "service_token/token:x/service_id:",
+            "service_token/token:/service_id:7",
+            "alerts/service_id:7/app_id:x/50/already_notified",
+            "alerts/current_id",
+            "events/id",
+            "events/queue",
+            "errors/service_id:7",
+            "stats/{service:7}/cinstances",
+            "stats/{service:7}/cinstance:application/service_id:7/id:x/state/metric:1/eternity",
+            "liveness-probe",
+            "set_with_services_marked_for_deletion",
+            "notify/aggregator/batch",
+            "daily_traffic/service:7/cinstance:x/20260101",
+            "resque:queue:main",
+            "oauth_access_tokens/service:7/abc",
+            "transactions/service_id:7",
+            "Service/id:7/state",
+            "services_set ",
         ] {
             assert_eq!(classify(key.as_bytes()), None, "{key}");
         }
@@ -247,7 +272,13 @@ mod tests {
             let shown = masked(kind, key.as_bytes());
             assert!(shown.contains("0123...") && !shown.contains("01234"), "{shown}");
         }
-        assert_eq!(masked(ConfigKind::UserKey, b"application/service_id:7/key:short/id"), "application/service_id:7/key:.../id");
-        assert_eq!(masked(ConfigKind::Application, b"application/service_id:7/id:a\nb/state"), "application/service_id:7/id:a\\nb/state");
+        assert_eq!(
+            masked(ConfigKind::UserKey, b"application/service_id:7/key:short/id"),
+            "application/service_id:7/key:.../id"
+        );
+        assert_eq!(
+            masked(ConfigKind::Application, b"application/service_id:7/id:a\nb/state"),
+            "application/service_id:7/id:a\\nb/state"
+        );
     }
 }

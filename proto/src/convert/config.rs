@@ -4,8 +4,8 @@ use bytes::Bytes;
 use keepsake_core::config::{Change, Counters, Difference, Wrong};
 use keepsake_core::error::{Error, Kind, Result};
 
-use super::required;
 use super::config_kind::{kind_from_wire, kind_to_wire};
+use super::required;
 use crate::v1::{self, config_difference};
 
 /// A difference.
@@ -43,7 +43,10 @@ pub fn difference_from_wire(difference: v1::ConfigDifference) -> Result<Differen
         v1::ConfigWrong::Different => Wrong::Different,
         v1::ConfigWrong::Surplus => Wrong::Surplus,
         v1::ConfigWrong::Unspecified => {
-            return Err(Error::new(Kind::Unsupported, "the field `wrong` has no value that is known here: update Keepsake"));
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the field `wrong` has no value that is known here: update Keepsake",
+            ));
         }
     };
     let change = match required(difference.change, "change")? {

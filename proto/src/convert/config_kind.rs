@@ -104,6 +104,9 @@ pub fn alert_levels_from_wire(levels: i32) -> Result<AlertLevels> {
     match v1::AlertLevels::try_from(levels) {
         Ok(v1::AlertLevels::Unspecified | v1::AlertLevels::LeftAlone) => Ok(AlertLevels::LeftAlone),
         Ok(v1::AlertLevels::Expected) => Ok(AlertLevels::Expected),
-        Err(_) => Err(Error::new(Kind::Unsupported, format!("the field `alert_levels` has the value {levels}, which is not known here"))),
+        Err(_) => Err(Error::new(
+            Kind::Unsupported,
+            format!("the field `alert_levels` has the value {levels}, which is not known here"),
+        )),
     }
 }

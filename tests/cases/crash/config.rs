@@ -10,7 +10,9 @@ const KINDS: [Kinds; 6] =
 fn steps(kind: Kinds) -> Vec<&'static str> {
     let config = ["resync-config-backend-redis", "check-config-backend-redis"];
     let more: &[&str] = match kind {
-        Kinds::OnlySystem => &["commit-system-mysql", "look-at-config-backend-redis", "resume", "finalize-system-mysql"],
+        Kinds::OnlySystem => {
+            &["commit-system-mysql", "look-at-config-backend-redis", "resume", "finalize-system-mysql"]
+        }
         Kinds::KeepSystem => &["look-at-config-backend-redis"],
         Kinds::RollbackSystem => &["rollback-system-mysql", "resume"],
         Kinds::OnlyBackend => &["commit-backend-redis", "resume"],
@@ -48,8 +50,11 @@ async fn crash_loop_of_the_config_begins_with_what_happens_when_nobody_is_struck
                 let what = format!("{kind:?}, {step} goes wrong: {how:?}");
                 let told = lab.run(&case(kind, &[(step, how)], &[])).await;
                 must_be_empty(&what, &told.wrong);
-                let is_behind = step.starts_with("finalize") || step == "resume" || kind == Kinds::RollbackSystem
-                    || (matches!(kind, Kinds::OnlySystem | Kinds::KeepSystem) && ["resync", "check-"].iter().any(|w| step.starts_with(w)));
+                let is_behind = step.starts_with("finalize")
+                    || step == "resume"
+                    || kind == Kinds::RollbackSystem
+                    || (matches!(kind, Kinds::OnlySystem | Kinds::KeepSystem)
+                        && ["resync", "check-"].iter().any(|w| step.starts_with(w)));
                 assert_eq!(told.outcome, if is_behind { Outcome::Completed } else { Outcome::Failed }, "{what}");
                 // A restore that goes back leaves the Config as it was, to the letter.
                 if !is_behind && kind != Kinds::Resync {
@@ -66,7 +71,9 @@ async fn crash_loop_of_the_config_strikes_every_plan_at_every_place() {
     let mut tried = 0;
     for kind in KINDS {
         let mut wrongs: Vec<Vec<(&str, Wrong)>> = vec![vec![]];
-        wrongs.extend(steps(kind).into_iter().take(2).flat_map(|step| [Wrong::After, Wrong::Lost].map(|how| vec![(step, how)])));
+        wrongs.extend(
+            steps(kind).into_iter().take(2).flat_map(|step| [Wrong::After, Wrong::Lost].map(|how| vec![(step, how)])),
+        );
         for wrong in wrongs {
             let smooth = lab.run(&case(kind, &wrong, &[])).await;
             // Every place, if it is asked for; otherwise others for each way to go wrong.

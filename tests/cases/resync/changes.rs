@@ -18,7 +18,8 @@ async fn config_changes_of_other_keys_are_refused() {
     let server = RedisServer::start(&[]).await;
     filled(&server).await;
     let before = server.digest().await;
-    for key in keepsake_tests::config_target::OTHERS.iter().chain(&["events/id", "events/queue", "errors/service_id:7"]) {
+    for key in keepsake_tests::config_target::OTHERS.iter().chain(&["events/id", "events/queue", "errors/service_id:7"])
+    {
         for kind in ConfigKind::ALL {
             let refused = applied(&server, vec![change(kind, key, Change::Delete)], Counters::default()).await;
             assert_eq!(refused.unwrap_err().kind(), Kind::Invalid, "{key}");
@@ -37,7 +38,11 @@ async fn config_that_somebody_has_changed_since_is_not_changed_back() {
     let key = "application/service_id:7/id:a/b/state";
     let absent = "application/service_id:7/id:new/state";
     for (command, changed, there) in [
-        (&["SET", key, "active"][..], change(ConfigKind::Application, key, set("pending", Some("suspended"))), "active"),
+        (
+            &["SET", key, "active"][..],
+            change(ConfigKind::Application, key, set("pending", Some("suspended"))),
+            "active",
+        ),
         (&["SET", absent, "live"], change(ConfigKind::Application, absent, set("pending", None)), "live"),
         (&["SET", key, "x"], change(ConfigKind::Application, key, set("pending", None)), "x"),
     ] {
@@ -115,7 +120,8 @@ async fn config_of_another_database_is_compared_where_the_agent_is_told_to() {
     target.compare(&mut Given::all(&entries, 1), &mut told, 0, &context()).await.unwrap();
     let mut wanted = Wanted { changes: told.0, at_least: Counters::default() };
     target.apply(&mut wanted, 0, true, &context()).await.unwrap();
-    let by_database: BTreeMap<u32, usize> = BTreeMap::from([(0, server.digests(0, &[]).await.len()), (3, server.digests(3, &[]).await.len())]);
+    let by_database: BTreeMap<u32, usize> =
+        BTreeMap::from([(0, server.digests(0, &[]).await.len()), (3, server.digests(3, &[]).await.len())]);
     assert_eq!(by_database, BTreeMap::from([(0, 0), (3, 1)]));
 }
 
@@ -124,7 +130,10 @@ async fn config_that_names_one_key_as_two_things_is_refused() {
     let server = RedisServer::start(&[]).await;
     let both = [
         text(ConfigKind::Service, "7", "services_set", "1"),
-        ConfigEntry { must: Must::Member(Bytes::from_static(b"7")), ..text(ConfigKind::Service, "7", "services_set", "1") },
+        ConfigEntry {
+            must: Must::Member(Bytes::from_static(b"7")),
+            ..text(ConfigKind::Service, "7", "services_set", "1")
+        },
     ];
     let (_, refused) = compared(&server, Given::all(&both, 5)).await;
     assert_eq!(refused.unwrap_err().kind(), Kind::Invalid);

@@ -15,7 +15,8 @@ async fn config_sets_that_are_too_large_to_hold_are_compared_in_parts() {
         server.ask::<redis::Value>(mutation).await;
     }
     let found = differences(&server, &entries).await;
-    let mut told: Vec<_> = found.iter().map(|d| short(d).replace("application Different service_id:7/applications: ", "")).collect();
+    let mut told: Vec<_> =
+        found.iter().map(|d| short(d).replace("application Different service_id:7/applications: ", "")).collect();
     told.sort();
     assert_eq!(told, ["add app/000000", "add app/001000", "add app/005299", "remove app/5299", "remove gone"]);
     let mut tally = Tally::default();

@@ -165,11 +165,18 @@ async fn config_is_changed_only_where_two_looks_agree_and_looked_at_until_nothin
     assert_eq!((report.total().total(), changed.made), (1, 1));
     // Two looks, then two of which the second is empty.
     assert_eq!((fleet.looks(), fleet.finished.lock().unwrap().len()), (4, 2));
-    assert!(fleet.finished.lock().unwrap().iter().all(|c| c.events == 1299), "the counters are raised to what was told");
+    assert!(
+        fleet.finished.lock().unwrap().iter().all(|c| c.events == 1299),
+        "the counters are raised to what was told"
+    );
     // Something changes it back all the time.
     let fleet = Scripted::of(&[&b]);
     let refused = config::resync(&fleet, &order, RUNNING, false).await.unwrap_err();
-    assert!(refused.kind() == Kind::Conflict && refused.chain().contains("--applications-stopped"), "{}", refused.chain());
+    assert!(
+        refused.kind() == Kind::Conflict && refused.chain().contains("--applications-stopped"),
+        "{}",
+        refused.chain()
+    );
     // With the applications stopped everything is changed as it is found, at once.
     let fleet = Scripted::of(&[&b]);
     let (_, changed) = config::resync(&fleet, &order, Applications::Stopped, true).await.unwrap();

@@ -7,7 +7,9 @@ use keepsake_core::config::{AlertLevels, Change, ConfigEnd, Digest};
 use keepsake_core::id::RunKey;
 use keepsake_core::repository::Budget;
 use keepsake_proto::convert;
-use keepsake_proto::v1::{self, config_apply_request as apply, config_compare_request as compare, config_compare_response};
+use keepsake_proto::v1::{
+    self, config_apply_request as apply, config_compare_request as compare, config_compare_response,
+};
 use keepsake_tests::lone_agent::{INSTALLATION, client_at, key, run, told};
 use tokio_stream::iter;
 
@@ -35,11 +37,18 @@ async fn agent(server: &RedisServer) -> Running {
 
 fn begin(run: &RunKey, component: &str) -> compare::Part {
     let key = Some(key(run, "resync"));
-    compare::Part::Begin(v1::ConfigCompareBegin { key, component: component.to_owned(), keys_per_second: 0, of_a_run: true })
+    compare::Part::Begin(v1::ConfigCompareBegin {
+        key,
+        component: component.to_owned(),
+        keys_per_second: 0,
+        of_a_run: true,
+    })
 }
 
 fn batch(entries: &[ConfigEntry]) -> compare::Part {
-    compare::Part::Batch(v1::ConfigBatch { entries: entries.iter().cloned().map(convert::config_entry_to_wire).collect() })
+    compare::Part::Batch(v1::ConfigBatch {
+        entries: entries.iter().cloned().map(convert::config_entry_to_wire).collect(),
+    })
 }
 
 fn end(entries: &[ConfigEntry]) -> compare::Part {
@@ -48,11 +57,19 @@ fn end(entries: &[ConfigEntry]) -> compare::Part {
     let (entries, digest) = digest.finish();
     let digest = Bytes::copy_from_slice(&digest);
     let kinds = ConfigKind::ALL.to_vec();
-    compare::Part::End(convert::config_end_to_wire(&ConfigEnd { entries, digest, kinds, at_least: Counters::default() }))
+    compare::Part::End(convert::config_end_to_wire(&ConfigEnd {
+        entries,
+        digest,
+        kinds,
+        at_least: Counters::default(),
+    }))
 }
 
 /// Differences, and whether it came to its end.
-async fn compared(agent: &Running, parts: Vec<compare::Part>) -> (Vec<String>, std::result::Result<v1::ConfigCompared, (Kind, String)>) {
+async fn compared(
+    agent: &Running,
+    parts: Vec<compare::Part>,
+) -> (Vec<String>, std::result::Result<v1::ConfigCompared, (Kind, String)>) {
     let requests: Vec<_> = parts.into_iter().map(|part| v1::ConfigCompareRequest { part: Some(part) }).collect();
     let mut differences = Vec::new();
     let mut answers = client_at(agent.address).config_compare(iter(requests)).await.unwrap().into_inner();
@@ -62,7 +79,9 @@ async fn compared(agent: &Running, parts: Vec<compare::Part>) -> (Vec<String>, s
             Ok(None) => panic!("it ended without a word"),
             Ok(Some(answer)) => match answer.told.unwrap() {
                 config_compare_response::Told::Differences(some) => {
-                    differences.extend(some.differences.into_iter().map(|d| short(&convert::difference_from_wire(d).unwrap())));
+                    differences.extend(
+                        some.differences.into_iter().map(|d| short(&convert::difference_from_wire(d).unwrap())),
+                    );
                 }
                 config_compare_response::Told::Compared(compared) => return (differences, Ok(compared)),
                 config_compare_response::Told::Progress(_) => {}
@@ -91,7 +110,11 @@ async fn config_that_is_cut_or_changed_on_the_wire_is_never_surplus() {
         ("without any of it", vec![begin(&run, COMPONENT), end(&entries)], Kind::Corrupt),
         ("changed", vec![begin(&run, COMPONENT), batch(&other), end(&entries)], Kind::Corrupt),
         ("in another order", vec![begin(&run, COMPONENT), batch(&swapped), end(&entries)], Kind::Corrupt),
-        ("with more", vec![begin(&run, COMPONENT), batch(&entries), batch(&entries[..1]), end(&entries)], Kind::Corrupt),
+        (
+            "with more",
+            vec![begin(&run, COMPONENT), batch(&entries), batch(&entries[..1]), end(&entries)],
+            Kind::Corrupt,
+        ),
         ("without its beginning", whole[1..].to_vec(), Kind::Invalid),
         ("of another component", vec![begin(&run, "system-redis"), batch(&entries), end(&entries)], Kind::Invalid),
     ];
@@ -113,7 +136,12 @@ async fn config_changes_that_are_cut_or_of_a_run_that_is_over_are_refused() {
     let run = run(5);
     let begin = |run: &RunKey| {
         let key = Some(key(run, "resync"));
-        apply::Part::Begin(v1::ConfigApplyBegin { key, component: COMPONENT.to_owned(), keys_per_second: 0, durable: false })
+        apply::Part::Begin(v1::ConfigApplyBegin {
+            key,
+            component: COMPONENT.to_owned(),
+            keys_per_second: 0,
+            durable: false,
+        })
     };
     let change = |name: &'static str| {
         let (kind, key, wrong) = (ConfigKind::UserKey, Bytes::from_static(name.as_bytes()), Wrong::Surplus);
@@ -121,7 +149,10 @@ async fn config_changes_that_are_cut_or_of_a_run_that_is_over_are_refused() {
         apply::Part::Changes(v1::ConfigDifferences { differences: vec![convert::difference_to_wire(difference)] })
     };
     let end = |changes| {
-        apply::Part::End(v1::ConfigApplyEnd { changes, at_least: Some(convert::counters_to_wire(Counters { events: 99, alerts: 1 })) })
+        apply::Part::End(v1::ConfigApplyEnd {
+            changes,
+            at_least: Some(convert::counters_to_wire(Counters { events: 99, alerts: 1 })),
+        })
     };
     let applied = async |parts: Vec<apply::Part>| {
         let requests: Vec<_> = parts.into_iter().map(|part| v1::ConfigApplyRequest { part: Some(part) }).collect();
@@ -129,7 +160,9 @@ async fn config_changes_that_are_cut_or_of_a_run_that_is_over_are_refused() {
         loop {
             match answers.message().await {
                 Err(status) => return Err(told(&status)),
-                Ok(Some(v1::ConfigApplyResponse { told: Some(v1::config_apply_response::Told::Applied(a)) })) => return Ok(a),
+                Ok(Some(v1::ConfigApplyResponse { told: Some(v1::config_apply_response::Told::Applied(a)) })) => {
+                    return Ok(a);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("it ended without a word"),
             }

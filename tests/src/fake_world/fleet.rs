@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey};
 use keepsake_coordinator::fleet::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
+use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey};
 use keepsake_coordinator::inventory::{Found, Staged};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, RunKey};

@@ -63,14 +63,25 @@ impl Lab {
         wrong.extend(of_another.filter(|_| !stuck));
         let bases: std::collections::BTreeSet<_> = stores.iter().map(|(base, _)| base).collect();
         // Of one component alone the others are as they were.
-        let alone = plan.steps().filter(|s| matches!(s.action, Action::Stage { .. } | Action::Rollback { .. })).count() == 1;
+        let alone =
+            plan.steps().filter(|s| matches!(s.action, Action::Stage { .. } | Action::Rollback { .. })).count() == 1;
         if bases.len() > 1 && !stuck && !alone {
             wrong.push(format!("not all components or none: {stores:?}"));
         }
         let not_undone = status.steps.iter().filter(|(_, s)| matches!(s, StepStatus::UndoFailed(_)));
         let not_undone = not_undone.map(|(id, _)| id.to_string()).collect();
         let cause = status.cause.and_then(|c| c.step).map(|s| s.to_string());
-        Told { outcome, cause, stores, config: config_of(world), running: world.is_running(), set, not_undone, places: script.places(), wrong }
+        Told {
+            outcome,
+            cause,
+            stores,
+            config: config_of(world),
+            running: world.is_running(),
+            set,
+            not_undone,
+            places: script.places(),
+            wrong,
+        }
     }
 
     /// A set has a record exactly when its step is done, and then every dump that it names is there.

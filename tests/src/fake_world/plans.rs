@@ -18,7 +18,9 @@ impl Lab {
         let inventory = Inventory::ask(&self.installation, world).await;
         let (installation, record) = (&self.installation, &self.record);
         let only: Vec<Component> = match kind {
-            Kinds::OnlySystem | Kinds::KeepSystem | Kinds::RollbackSystem => vec!["system-mysql".parse().expect("a name")],
+            Kinds::OnlySystem | Kinds::KeepSystem | Kinds::RollbackSystem => {
+                vec!["system-mysql".parse().expect("a name")]
+            }
             Kinds::OnlyBackend => vec!["backend-redis".parse().expect("a name")],
             _ => Vec::new(),
         };

@@ -69,6 +69,20 @@ const TABLES: &[(&str, &str)] = &[
         "policies",
         "id bigint NOT NULL AUTO_INCREMENT, name varchar(255) NOT NULL, `schema` longblob, tenant_id bigint DEFAULT NULL, PRIMARY KEY (id)",
     ),
+    (
+        "referrer_filters",
+        "id bigint NOT NULL AUTO_INCREMENT, application_id bigint NOT NULL, value varchar(255) NOT NULL, tenant_id bigint DEFAULT NULL, PRIMARY KEY (id)",
+    ),
+    ("backend_apis", "id bigint NOT NULL AUTO_INCREMENT, account_id bigint DEFAULT NULL, PRIMARY KEY (id)"),
+    (
+        "backend_api_configs",
+        "id bigint NOT NULL AUTO_INCREMENT, backend_api_id bigint DEFAULT NULL, service_id bigint DEFAULT NULL, PRIMARY KEY (id)",
+    ),
+    ("backend_events", "id bigint NOT NULL, data text, PRIMARY KEY (id)"),
+    (
+        "alerts",
+        "id bigint NOT NULL AUTO_INCREMENT, account_id bigint NOT NULL, alert_id bigint NOT NULL, PRIMARY KEY (id)",
+    ),
     ("schema_migrations", "version varchar(255) NOT NULL, PRIMARY KEY (version)"),
     (
         "line_items",
@@ -130,6 +144,15 @@ fn rows(sql: &mut Vec<String>, seed: u64, size: Size) {
         "INSERT INTO metrics VALUES (1, 'hits', NULL, 2, 'Service', 2, 2), (2, 'search', 1, 2, 'Service', 2, 2)"
             .to_owned(),
     );
+    for row in [
+        "referrer_filters VALUES (1, 4, '*.example.com', 2)",
+        "backend_apis VALUES (1, 2)",
+        "backend_api_configs VALUES (1, 1, 2)",
+        "backend_events VALUES (12, '{}')",
+        "alerts VALUES (1, 3, 3)",
+    ] {
+        sql.push(format!("INSERT INTO {row}"));
+    }
     sql.push("INSERT INTO usage_limits VALUES (1, 1, 'day', 9223372036854775807, 1, 'Plan', 2)".to_owned());
     sql.push(format!("INSERT INTO service_tokens VALUES (1, 2, '{}', 2)", numbers.key()));
     sql.push("INSERT INTO invoices VALUES (1, 2, '0000-00-00', '2026-11-01', 'fix', NULL, NULL), (2, 2, '2026-11-30', '2026-11-01', '2026-00000001', 2, 'invoice-2.pdf')".to_owned());

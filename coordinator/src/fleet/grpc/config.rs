@@ -11,7 +11,8 @@ use keepsake_core::id::Component;
 use keepsake_proto::convert;
 use keepsake_proto::status::from_status;
 use keepsake_proto::v1::{
-    self, config_apply_request, config_apply_response, config_compare_request, config_compare_response, config_expected_response,
+    self, config_apply_request, config_apply_response, config_compare_request, config_compare_response,
+    config_expected_response,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -129,7 +130,9 @@ async fn pipe(
             None => {
                 return Err(Error::new(
                     Kind::Corrupt,
-                    format!("the agent of {system} told what is expected without its end: nothing is called surplus for it"),
+                    format!(
+                        "the agent of {system} told what is expected without its end: nothing is called surplus for it"
+                    ),
                 ));
             }
         }
@@ -145,7 +148,10 @@ async fn listen(
     let mut told = 0;
     loop {
         let Some(answer) = message(answers, backend).await? else {
-            return Err(Error::new(Kind::Unavailable, format!("the agent of {backend} ended the comparison without a word")));
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("the agent of {backend} ended the comparison without a word"),
+            ));
         };
         match answer.told {
             Some(config_compare_response::Told::Differences(some)) => {
@@ -228,7 +234,8 @@ impl ConfigChanges for GrpcChanges {
         self.send(config_apply_request::Part::End(end)).await?;
         loop {
             // Making it durable takes as long as the server takes to write all that it has, and progress is told meanwhile only while it changes.
-            let answer = self.answers.message().await.map_err(|s| from_status(&s)).with_context(|| ask(&self.backend))?;
+            let answer =
+                self.answers.message().await.map_err(|s| from_status(&s)).with_context(|| ask(&self.backend))?;
             match answer.map(|a| a.told) {
                 Some(Some(config_apply_response::Told::Applied(applied))) => {
                     return Ok(ConfigChanged {

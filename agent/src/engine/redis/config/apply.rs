@@ -33,7 +33,10 @@ pub(super) async fn apply(
             if classify(&change.key).is_none_or(|(kind, _)| kind != change.kind) {
                 return Err(Error::new(
                     Kind::Invalid,
-                    format!("a key that is to be changed as {} is none of the Config: nothing is done to it", change.kind),
+                    format!(
+                        "a key that is to be changed as {} is none of the Config: nothing is done to it",
+                        change.kind
+                    ),
                 ));
             }
             // What is made anew is read again in between.

@@ -94,13 +94,8 @@ pub(super) fn judge(group: &Group, there: There, expires: bool) -> Judged {
             changes.extend((expires && there != There::Other).then_some(Change::Persist));
         }
     }
-    let difference = |change| Difference {
-        kind: group.kind,
-        service: group.service.clone(),
-        key: group.key.clone(),
-        wrong,
-        change,
-    };
+    let difference =
+        |change| Difference { kind: group.kind, service: group.service.clone(), key: group.key.clone(), wrong, change };
     judged.differences = changes.into_iter().map(difference).collect();
     judged
 }
@@ -124,7 +119,10 @@ mod tests {
     }
 
     fn text(any_of: &[&str], or_absent: bool) -> Group {
-        group(Content::Text { any_of: any_of.iter().map(|t| Bytes::copy_from_slice(t.as_bytes())).collect(), or_absent })
+        group(Content::Text {
+            any_of: any_of.iter().map(|t| Bytes::copy_from_slice(t.as_bytes())).collect(),
+            or_absent,
+        })
     }
 
     fn set(members: &[&str]) -> Group {
@@ -187,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_hash_has_these_fields_and_no_others() {
-        let field = |n: &'static str, v: &'static str| (Bytes::from_static(n.as_bytes()), Bytes::from_static(v.as_bytes()));
+        let field =
+            |n: &'static str, v: &'static str| (Bytes::from_static(n.as_bytes()), Bytes::from_static(v.as_bytes()));
         let token = group(Content::Fields(vec![field("permissions", "")]));
         assert_eq!(changes(&judge(&token, There::Fields(bytes(&["permissions", ""])), false)), []);
         let set = Change::SetField { name: Bytes::from_static(b"permissions"), value: Bytes::new() };

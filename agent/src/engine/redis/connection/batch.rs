@@ -55,12 +55,8 @@ impl Server {
         if expected == 0 {
             return Ok(Vec::new());
         }
-        let values = self
-            .connection
-            .clone()
-            .send_packed_commands(&batch.0, 0, expected)
-            .await
-            .map_err(|e| failed(what, e))?;
+        let values =
+            self.connection.clone().send_packed_commands(&batch.0, 0, expected).await.map_err(|e| failed(what, e))?;
         let replies: Vec<Reply> = values.into_iter().map(reply).collect();
         if replies.len() == expected {
             return Ok(replies);
@@ -142,7 +138,10 @@ mod tests {
     #[test]
     fn a_refusal_is_an_answer_and_an_error_where_none_is_expected() {
         let refused = Reply::Refused("WRONGTYPE".to_owned(), "Operation against a key".to_owned());
-        assert_eq!(refused.clone().taken("GET").unwrap_err().chain(), "GET: the server says: WRONGTYPE Operation against a key");
+        assert_eq!(
+            refused.clone().taken("GET").unwrap_err().chain(),
+            "GET: the server says: WRONGTYPE Operation against a key"
+        );
         assert_eq!(refused.number("SCARD").unwrap_err().kind(), Kind::Internal);
         assert_eq!(Reply::Refused("NOPERM".to_owned(), String::new()).taken("GET").unwrap_err().kind(), Kind::Denied);
         let list = Reply::List(vec![Reply::Bytes(b"a".to_vec()), Reply::Number(7)]);
