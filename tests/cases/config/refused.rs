@@ -45,6 +45,16 @@ async fn a_database_without_a_system_expects_nothing_and_is_not_believed() {
     }
 }
 
+#[tokio::test]
+async fn a_provider_without_its_key_is_no_provider_without_services() {
+    for server in Server::all().await {
+        for blank in ["NULL", "''", "'  '"] {
+            server.run(&format!("UPDATE cinstances SET user_key = {blank} WHERE id = 1001")).await;
+            assert_eq!(refused(&server).await.kind(), Kind::Corrupt, "{blank}");
+        }
+    }
+}
+
 /// Does something when the first entries come.
 struct Meanwhile<F> {
     act: Option<F>,
@@ -62,7 +72,10 @@ impl<F: Future<Output = ()> + Send> Entries for Meanwhile<F> {
     }
 }
 
-async fn while_it_tells(engine: &Arc<dyn Engine>, act: impl Future<Output = ()> + Send) -> (Vec<ConfigEntry>, Result<ExpectedEnd>) {
+async fn while_it_tells(
+    engine: &Arc<dyn Engine>,
+    act: impl Future<Output = ()> + Send,
+) -> (Vec<ConfigEntry>, Result<ExpectedEnd>) {
     let mut out = Meanwhile { act: Some(act), entries: Vec::new() };
     let cx = Context::new(CancellationToken::new()).0;
     let end = engine.config_source().unwrap().expected(AlertLevels::Expected, &mut out, &cx).await;
@@ -111,7 +124,13 @@ async fn a_connection_that_is_lost_is_no_end() {
 #[tokio::test]
 async fn limits_of_the_server_make_no_answer_shorter() {
     // Each of these cuts or stops an answer of a session that does not mind.
-    let limits = ["--sql-select-limit=3", "--max-join-size=2", "--net-write-timeout=1", "--max-sort-length=8", "--sql-mode=ORACLE"];
+    let limits = [
+        "--sql-select-limit=3",
+        "--max-join-size=2",
+        "--net-write-timeout=1",
+        "--max-sort-length=8",
+        "--sql-mode=ORACLE",
+    ];
     let server = Server::mysql(&[]).await;
     let Server::Mysql(mysql) = &server else { unreachable!() };
     let mut conn = mysql.conn().await;
