@@ -27,7 +27,7 @@ impl Inner {
         self: &Arc<Self>,
         request: v1::ConfigExpectedRequest,
     ) -> Result<ReceiverStream<Answer>> {
-        let (run, step) = self.key(request.key.clone())?;
+        let (run, step) = self.key(request.key)?;
         self.own(&request.component)?;
         let levels = convert::alert_levels_from_wire(request.alert_levels)?;
         self.source()?;

@@ -14,7 +14,7 @@ impl fmt::Display for Plan {
                 writeln!(f, "restore of {} from {} (epoch {epoch})", self.installation, self.set_in_words())?;
             }
             Goal::Resync => {
-                writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?
+                writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?;
             }
             Goal::Finalize { restore, .. } => {
                 writeln!(

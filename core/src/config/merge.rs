@@ -82,7 +82,9 @@ mod tests {
 
     fn merged(entries: Vec<ConfigEntry>) -> Vec<ConfigEntry> {
         let (mut merging, mut to) = (Merging::default(), Vec::new());
-        entries.into_iter().for_each(|entry| merging.take(entry, &mut to).unwrap());
+        for entry in entries {
+            merging.take(entry, &mut to).unwrap();
+        }
         merging.finish(&mut to);
         to
     }

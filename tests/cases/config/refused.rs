@@ -45,6 +45,16 @@ async fn a_database_without_a_system_expects_nothing_and_is_not_believed() {
     }
 }
 
+#[tokio::test]
+async fn a_provider_without_its_key_is_no_provider_without_services() {
+    for server in Server::all().await {
+        for blank in ["NULL", "''", "'  '"] {
+            server.run(&format!("UPDATE cinstances SET user_key = {blank} WHERE id = 1001")).await;
+            assert_eq!(refused(&server).await.kind(), Kind::Corrupt, "{blank}");
+        }
+    }
+}
+
 /// Does something when the first entries come.
 struct Meanwhile<F> {
     act: Option<F>,

@@ -8,6 +8,7 @@ use keepsake_agent::engine::postgres::Settings;
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_core::config::{AlertLevels, ConfigKind, Counters};
 use keepsake_tests::config_source::{by_key, expected};
+use keepsake_tests::root::Root;
 use keepsake_tests::servers::mysql::MysqlServer;
 use keepsake_tests::servers::postgres::PostgresServer;
 use keepsake_tests::threescale::config::{For, rows, tables};
@@ -22,13 +23,21 @@ pub(super) enum Server {
 }
 
 impl Server {
-    pub(super) async fn all() -> [Self; 2] {
-        [Self::mysql(&[]).await, Self::postgres().await]
+    /// MariaDB, or MySQL where that is what is installed; PostgreSQL; and MySQL of other releases where they are unpacked.
+    pub(super) async fn all() -> Vec<Self> {
+        let mut all = vec![Self::mysql(&[]).await, Self::postgres().await];
+        for root in ["ubuntu-mysql-8.0", "sid-mysql"].into_iter().filter_map(Root::unpacked) {
+            all.push(Self::mysql_in(&root, &[]).await);
+        }
+        all
     }
 
-    /// MariaDB, or MySQL where that is what is installed.
     pub(super) async fn mysql(options: &[&str]) -> Self {
-        let server = MysqlServer::with(options).await;
+        Self::mysql_in(&Root::host(), options).await
+    }
+
+    async fn mysql_in(root: &Root, options: &[&str]) -> Self {
+        let server = MysqlServer::start_in(root, options).await;
         server.run(&["CREATE DATABASE `system` CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"]).await;
         Self::Mysql(server).filled().await
     }

@@ -293,7 +293,7 @@ fn scale() -> Claim {
         says: "200,000 applications are written and compared, and each agent has at most 32 MiB in memory",
         cases: sizes.into_iter().map(case).collect(),
         breaks: vec![Break {
-            case: Case::telling("the-server-itself", LONG, || of_applications(150_000, true)),
+            case: Case::telling("the-server-itself", LONG, || of_applications(80_000, true)),
             seen: "MiB in memory",
         }],
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepsake_core::config::AlertLevels;
-use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::error::{Context as _, Error, Kind, Result};
 
 use super::server::{Server, name};
-use super::{Mysql, facts, shadow};
+use super::{Mysql, facts, preflight, shadow};
 use crate::engine::Context;
 use crate::engine::config_source::{ConfigSource, Entries};
 use crate::engine::config_target::ExpectedEnd;
@@ -48,6 +48,11 @@ impl ConfigSource for Mysql {
                 }
             }
             shadow::ensure_whole(&mut server, database).await?;
+            // A replica may be behind: what it does not have yet would be called surplus.
+            let replica = preflight::is_no_replica(&mut server).await.context("ask System's database for the Config")?;
+            if let Some(unknown) = replica {
+                tracing::warn!("{unknown}");
+            }
             let loose = facts::not_transactional(&mut server, database).await?;
             if let Some(table) = loose.iter().find(|table| TABLES.iter().any(|ours| table.starts_with(&format!("{ours} (")))) {
                 return Err(Error::new(

@@ -113,7 +113,7 @@ pub(super) async fn restorable(engine: &Mysql, server: &mut Server) -> Result<()
 }
 
 /// Refuses a replica that may be written to: it would differ from its primary from then on, and replication would stop.
-async fn is_no_replica(server: &mut Server) -> Result<Option<String>> {
+pub(super) async fn is_no_replica(server: &mut Server) -> Result<Option<String>> {
     let sql = match server.family {
         // All connections, not only the one without a name.
         Family::Mariadb => "SHOW ALL SLAVES STATUS",

@@ -6,7 +6,7 @@
 
 use keepsake_core::config::AlertLevels;
 use keepsake_core::config::rules::{self, Made, is_blank};
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 
 use super::columns::Columns;
 
@@ -96,59 +96,57 @@ fn services(dialect: Dialect, levels: AlertLevels, all: &mut Vec<Question>) {
         "SELECT s.id, a.state, k.user_key, s.backend_version, CASE WHEN s.referrer_filters_required IS TRUE THEN 1 ELSE 0 END FROM {KEYED} ORDER BY s.id"
     );
     let service: Rule = |c| {
-        if is_blank(c.or_empty(2)?) {
-            return Ok(Made::new());
-        }
         Ok(rules::service(&rules::Service {
             id: c.text(0)?,
             account_state: c.or_empty(1)?,
-            provider_key: c.text(2)?,
+            provider_key: provider_key(c, 2)?,
             backend_version: c.text(3)?,
             referrer_filters_required: c.flag(4)?,
         }))
     };
     all.push(Question { must_answer: true, ..question("services", attributes, service) });
-    all.push(question("the list of services", format!("SELECT k.user_key, s.id FROM {KEYED} ORDER BY s.id"), |c| {
-        if is_blank(c.or_empty(0)?) { Ok(Made::new()) } else { Ok(rules::listed_service(c.text(1)?)) }
+    all.push(question("the list of services", format!("SELECT s.id FROM {KEYED} ORDER BY s.id"), |c| {
+        Ok(rules::listed_service(c.text(0)?))
     }));
     all.push(question("provider keys", format!("SELECT k.user_key FROM {KEYED} ORDER BY {key}"), |c| {
-        let key = c.or_empty(0)?;
-        if is_blank(key) { Ok(Made::new()) } else { Ok(rules::listed_provider_key(key)) }
+        Ok(rules::listed_provider_key(provider_key(c, 0)?))
     }));
     all.push(question(
         "the services of provider keys",
         format!("SELECT k.user_key, s.id FROM {KEYED} ORDER BY {key}, s.id"),
-        |c| {
-            let key = c.or_empty(0)?;
-            if is_blank(key) { Ok(Made::new()) } else { Ok(rules::provided_service(key, c.text(1)?)) }
-        },
+        |c| Ok(rules::provided_service(provider_key(c, 0)?, c.text(1)?)),
     ));
     all.push(question(
         "default services",
         format!("SELECT k.user_key, s.id FROM {KEYED} WHERE s.id = a.default_service_id ORDER BY {key}, s.id"),
-        |c| {
-            let key = c.or_empty(0)?;
-            if is_blank(key) { Ok(Made::new()) } else { Ok(rules::default_service(key, c.text(1)?)) }
-        },
+        |c| Ok(rules::default_service(provider_key(c, 0)?, c.text(1)?)),
     ));
     let keyed = KEYED.replacen("services s", "service_tokens t JOIN services s ON s.id = t.service_id", 1);
     all.push(question(
         "service tokens",
-        format!("SELECT k.user_key, t.value, s.id FROM {keyed} ORDER BY {}, s.id", dialect.name("t.value")),
-        |c| {
-            if is_blank(c.or_empty(0)?) {
-                Ok(Made::new())
-            } else {
-                Ok(rules::service_token(c.or_empty(1)?, c.text(2)?))
-            }
-        },
+        format!("SELECT t.value, s.id FROM {keyed} ORDER BY {}, s.id", dialect.name("t.value")),
+        |c| Ok(rules::service_token(c.or_empty(0)?, c.text(1)?)),
     ));
     if levels == AlertLevels::Expected {
-        let settings = format!("SELECT k.user_key, s.id, s.notification_settings FROM {KEYED} ORDER BY s.id");
-        all.push(question("alert levels", settings, |c| {
-            if is_blank(c.or_empty(0)?) { Ok(Made::new()) } else { rules::alert_levels(c.text(1)?, c.or_empty(2)?) }
-        }));
+        let settings = format!("SELECT s.id, s.notification_settings FROM {KEYED} ORDER BY s.id");
+        all.push(question("alert levels", settings, |c| rules::alert_levels(c.text(0)?, c.or_empty(1)?)));
     }
+}
+
+/// The key of a provider.
+///
+/// # Errors
+/// `Corrupt` when it is blank: left out, all that Backend has of the provider would be surplus.
+fn provider_key(c: &Columns, n: usize) -> Result<&str> {
+    let key = c.or_empty(n)?;
+    if is_blank(key) {
+        return Err(Error::new(
+            Kind::Corrupt,
+            "the oldest application that some provider has with the master has no user key, so what Backend must have of its services is not known: \
+             give it one in System",
+        ));
+    }
+    Ok(key)
 }
 
 fn applications(dialect: Dialect, all: &mut Vec<Question>) {
