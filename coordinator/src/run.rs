@@ -278,7 +278,7 @@ impl<'a> Runner<'a> {
             match self.world.fleet.describe(component).await {
                 Ok(found) if found.has_staged(self.key.run) => {}
                 Ok(found) if found.server.is_empty() => {
-                    tracing::warn!("the store of {component} does not answer its agent")
+                    tracing::warn!("the store of {component} does not answer its agent");
                 }
                 Ok(_) => self.status.lock().await.again(&step.id),
                 Err(e) => tracing::warn!("ask {component} what it has staged: {}", e.chain()),

@@ -276,7 +276,7 @@ impl GrpcFleet {
         let ours = |operation: v1::OperationStatus| {
             let (theirs, step) = convert::key_from_wire(operation.key).ok()?;
             let ours = theirs.run == run.run && theirs.installation == run.installation;
-            ours.then(|| (OpKey { run: theirs, step }, operation.what))
+            ours.then_some((OpKey { run: theirs, step }, operation.what))
         };
         Ok(answer.operations.into_iter().filter_map(ours).collect())
     }

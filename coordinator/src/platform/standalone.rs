@@ -94,13 +94,12 @@ async fn one(argv: &[String], run: &RunKey, deadline: Duration) -> Result<()> {
     // What it left running would hold its output open.
     drop(group);
     let stop = said.abort_handle();
-    let said = match tokio::time::timeout(LAST_WORDS, said).await {
-        Ok(said) => said.unwrap_or_else(|e| format!("what it said cannot be told: {e}")),
+    let said = if let Ok(said) = tokio::time::timeout(LAST_WORDS, said).await {
+        said.unwrap_or_else(|e| format!("what it said cannot be told: {e}"))
+    } else {
         // A process that has left the group holds its output open: it is not waited for.
-        Err(_) => {
-            stop.abort();
-            "what it said cannot be told: something that it started holds its output open".to_owned()
-        }
+        stop.abort();
+        "what it said cannot be told: something that it started holds its output open".to_owned()
     };
     let said = if said.is_empty() { "it printed nothing".to_owned() } else { said };
     match ended {

@@ -34,7 +34,14 @@ impl Runner<'_> {
         let durable = live.is_none();
         let once = || config::resync(self.world.fleet, &order, applications, durable);
         let work = self.once_it_is_free(step, || RETRY.run(once));
-        let (report, changed) = self.unless_asked_to_stop(work).await?;
+        let done = self.unless_asked_to_stop(work).await;
+        let (report, changed) = done.map_err(|e| match (live, e.kind()) {
+            (
+                None,
+                Kind::NotFound | Kind::Invalid | Kind::Unsupported | Kind::Corrupt | Kind::Internal | Kind::Denied,
+            ) => e.context("a restore leaves the Config as it was dumped with `--resync rake`"),
+            _ => e,
+        })?;
         Ok(output(&report, Some(changed)))
     }
 

@@ -1,12 +1,12 @@
 //! A realistic System beside a realistic Backend, when they are there.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use keepsake_agent::engine::Context;
 use keepsake_agent::engine::redis::Settings;
 use keepsake_agent::engine::registry::Settings as _;
 use keepsake_core::config::{AlertLevels, Counters, Tally, Wrongs};
+use keepsake_tests::child::tool_command;
 use keepsake_tests::config_source::expected;
 use keepsake_tests::config_target::{Given, Told};
 use keepsake_tests::servers::mysql::MysqlServer;
@@ -27,7 +27,7 @@ async fn compared(fixtures: &Path, server: &MysqlServer, name: &str, levels: Ale
     assert_eq!(end.at_least, Counters { events: 1299, alerts: 900_024 });
     let folder = tempfile::tempdir().unwrap();
     let rdb = folder.path().join("dump.rdb");
-    let mut zstd = Command::new("zstd");
+    let mut zstd = tool_command("zstd");
     zstd.args(["-q", "-d", "-o"]).arg(&rdb).arg(fixtures.join(format!("{name}.rdb.zst")));
     assert!(zstd.status().unwrap().success());
     let redis = RedisServer::start_with_rdb(&[], Some(&rdb)).await;

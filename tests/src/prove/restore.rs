@@ -102,7 +102,11 @@ fn sub_steps() -> Claim {
         tests("redis-replication", &["redis_killed_by_replication"], 4),
         tests("redis-reload", &["redis_killed_by_reload"], 2),
         tests("redis-restart", &["redis_killed_by_restart"], 2),
-        tests("files", &["files::killed::an_agent_that", "files::killed::a_change_that", "files::killed::states_are"], 3),
+        tests(
+            "files",
+            &["files::killed::an_agent_that", "files::killed::a_change_that", "files::killed::states_are"],
+            3,
+        ),
         // One after the other, the second at every other step: all pairs take more than a case may.
         Case::telling("files-twice", LONG, || async { suite::soaked(&["files::killed::agents_that"], 1, "2") }),
     ]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
+use keepsake_core::repository::sign::sha256_hex;
 use keepsake_core::secret::Secret;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -128,7 +129,8 @@ async fn word(server: &Server) -> Result<Word> {
         Ok(Some(_)) => {
             let mut random = [0; 32];
             aws_lc_rs::rand::fill(&mut random).or_kind(Kind::Internal, "make a word for this load")?;
-            Ok(Word::New(Secret::new(random.iter().map(|b| format!("{b:02x}")).collect::<String>())))
+            // As text: a setting takes no other bytes.
+            Ok(Word::New(Secret::new(sha256_hex(&random))))
         }
         Ok(None) => Ok(Word::None),
         Err(e) if e.kind() == Kind::Denied => Ok(Word::None),
