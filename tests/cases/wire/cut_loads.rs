@@ -44,7 +44,7 @@ async fn what_a_load_has_left_is_ended_by_the_next_agent() {
     let agent = LoneAgent::start_in(scratch, engine, Limits::default(), None).await;
     wait_for("what was left to be ended", Duration::from_secs(20), async || {
         // What this engine keeps of a source is the engine's own; here it outlives its agent.
-        let left = agent.scratch.path().join("agent/streamed-load.json").exists();
+        let left = agent.scratch.path().join("agent/streamed-load.json").try_exists().unwrap();
         match (agent.engine.calls(Step::Rollback), left) {
             (2, false) => Ok(()),
             other => Err(format!("rollbacks, whether something is left: {other:?}")),
