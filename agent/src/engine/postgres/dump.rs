@@ -52,12 +52,15 @@ async fn run(settings: &Settings, held: Option<Ready>, out: &dyn Sink, cx: &Cont
     cx.snapshot_open();
     cx.until_released().await;
     let now = session.tables().await?;
-    if is_held && now != tables {
-        // Who made it could write to it while all others were held.
-        return Err(Error::new(
-            Kind::Busy,
-            "a table was made or dropped while writes were held: the dump is of no one instant",
-        ));
+    if is_held {
+        // Whoever makes a table could write to it while all others were held. Asked now, when nobody waits for the answer, and outside of the snapshot.
+        let live = Session::connect(settings).await?.tables().await?;
+        if now != tables || live != tables {
+            return Err(Error::new(
+                Kind::Busy,
+                "a table was made or dropped while writes were held: the dump is of no one instant",
+            ));
+        }
     }
     let lockers = now.into_iter().filter(|(_, table)| table == WITHOUT_ROWS);
 
