@@ -25,12 +25,15 @@ const NAMES: usize = 256 * 1024;
 pub(super) struct Groups {
     tables: Vec<Vec<String>>,
     views: Vec<String>,
+    /// There are sequences, which a tool leaves out only when it is given tables by name.
+    sequences: bool,
 }
 
 impl Groups {
     /// Groups of about the same size, at most so many and none empty; `None` when one stream is all that makes sense.
     pub(super) fn balanced(parts: facts::Parts, most: usize) -> Option<Self> {
         let facts::Parts { tables, tied, views } = parts;
+        let sequences = !tied.is_empty();
         let size =
             |of: &[(String, u64)]| of.iter().map(|(_, size)| size.saturating_add(TABLE)).fold(0, u64::saturating_add);
         let (together, apart): (Vec<_>, Vec<_>) = tables.into_iter().partition(|(name, _)| tied.contains(name));
@@ -51,7 +54,7 @@ impl Groups {
         }
         let tables: Vec<Vec<String>> = groups.into_iter().map(|(_, names)| names).collect();
         let fits = |names: &[String]| names.iter().map(|name| name.len() + 1).sum::<usize>() <= NAMES;
-        (tables.iter().all(|names| fits(names)) && fits(&views)).then_some(Self { tables, views })
+        (tables.iter().all(|names| fits(names)) && fits(&views)).then_some(Self { tables, views, sequences })
     }
 
     /// How many artifacts, and tools.
@@ -64,8 +67,16 @@ impl Groups {
     /// A tool for each group of tables, started: its snapshot is what writers wait for.
     pub(super) fn start(&self, address: &Address, tool: &tools::Found) -> Result<Vec<Running>> {
         let password = address.password()?;
-        let start = |tables| tools::dump(tool, address, password.as_ref(), What::Tables(tables)).start();
-        self.tables.iter().map(|tables| start(tables)).collect()
+        let start = |what: What<'_>| tools::dump(tool, address, password.as_ref(), what).start();
+        let one = |(n, tables): (usize, &Vec<String>)| {
+            if self.sequences {
+                return start(What::Tables(tables));
+            }
+            let others = self.tables.iter().enumerate().filter(|(other, _)| *other != n);
+            let others: Vec<&String> = others.flat_map(|(_, tables)| tables).chain(&self.views).collect();
+            start(What::AllBut(&others))
+        };
+        self.tables.iter().enumerate().map(one).collect()
     }
 }
 

@@ -83,6 +83,9 @@ pub(super) enum What<'a> {
     Whole,
     /// These tables and sequences, and nothing that runs by itself.
     Tables(&'a [String]),
+    /// All tables but these and these views, and nothing that runs by itself. Tools ask for each table that they are given by name before they write
+    /// anything; for those that they are to leave out they do not.
+    AllBut(&'a [&'a String]),
     /// Triggers, routines and events.
     Objects,
     /// These views.
@@ -107,7 +110,7 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>, 
     tool = match what {
         What::Whole => tool.args(OBJECTS),
         // Loaded beside others: a locked table would have those wait that a foreign key leads from or to.
-        What::Tables(_) => tool.args(["--skip-triggers", "--skip-add-locks"]),
+        What::Tables(_) | What::AllBut(_) => tool.args(["--skip-triggers", "--skip-add-locks"]),
         What::Objects => tool.args(OBJECTS).args(["--no-data", "--no-create-info"]),
         What::Views(_) => tool.args(["--skip-triggers", "--no-data"]),
     };
@@ -118,10 +121,13 @@ pub(super) fn dump(found: &Found, address: &Address, password: Option<&Secret>, 
         // MariaDB has no table of them, and they are not data.
         tool = tool.arg("--column-statistics=0");
     }
+    if let What::AllBut(names) = what {
+        tool = tool.args(names.iter().map(|name| format!("--ignore-table={}.{name}", address.database)));
+    }
     tool = tool.args(["--", &address.database]);
     match what {
         What::Tables(names) | What::Views(names) => tool.args(names),
-        What::Whole | What::Objects => tool,
+        What::Whole | What::Objects | What::AllBut(_) => tool,
     }
     .read_stdout()
 }
