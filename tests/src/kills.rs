@@ -24,18 +24,18 @@ pub enum Operation {
 }
 
 /// Who is struck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Victim {
     /// The agent that the event is about; of others, one after the other.
     Agent,
-    /// The first tool that runs after the event and before the next, if one does.
+    /// The first tool that runs after the event, be it after a later one.
     Tool,
     /// `keepsake` itself.
     Coordinator,
 }
 
 /// With what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blow {
     /// SIGKILL. An agent is started again at once, as whoever supervises it would.
     Kill,
@@ -63,6 +63,12 @@ pub const BLOWS: [(Victim, Blow); 8] = [
 pub fn stride(otherwise: usize) -> usize {
     let given = std::env::var("KEEPSAKE_SOAK").ok();
     given.map_or(otherwise, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
+}
+
+/// With which of the blows that far apart to begin: `KEEPSAKE_SOAK_FIRST`, so that several processes share all of them; else with the first.
+pub fn first() -> usize {
+    let given = std::env::var("KEEPSAKE_SOAK_FIRST").ok();
+    given.map_or(0, |n| n.parse().expect("KEEPSAKE_SOAK_FIRST is a number below KEEPSAKE_SOAK"))
 }
 
 /// An installation that is struck again and again.
@@ -93,7 +99,7 @@ pub struct Arena {
 pub struct Tally {
     /// Runs that were to be struck.
     pub runs: usize,
-    /// Blows that found their victim: between most events no tool runs.
+    /// Blows that found their victim: all, but of tools the last, when none ran until the end.
     pub struck: usize,
 }
 
@@ -159,8 +165,9 @@ impl Arena {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    /// One blow after the event of this number, counted from 0, and everything that must hold afterwards.
-    pub async fn strike(&mut self, event: usize, victim: Victim, blow: Blow) -> bool {
+    /// One blow after the event of this number, counted from 0, and everything that must hold afterwards. Gives the number of the event that it fell
+    /// after; nothing if there was nobody to strike until the end.
+    pub async fn strike(&mut self, event: usize, victim: Victim, blow: Blow) -> Option<usize> {
         let what = format!("{blow:?} of {victim:?} at event {event} of a {:?}", self.operation);
         let began = Instant::now();
         let run = self.begin().await;
@@ -171,16 +178,25 @@ impl Arena {
         }
         self.must_be_sound(Some((&fate, &what))).await;
         println!("{what} ({}): {} in {:.1} s", fate.place, fate.told(), began.elapsed().as_secs_f64());
-        fate.struck
+        fate.struck.then_some(fate.event)
     }
 
     /// Every `stride`-th of all blows at all events, beginning with the one of number `first`.
     pub async fn strike_all(&mut self, blows: &[(Victim, Blow)], first: usize, stride: usize) -> Tally {
         let all = (0..self.events).flat_map(|event| blows.iter().map(move |(victim, blow)| (event, *victim, *blow)));
         let chosen: Vec<_> = all.skip(first).step_by(stride).collect();
-        let mut tally = Tally { runs: chosen.len(), struck: 0 };
+        let mut tally = Tally::default();
+        // From where on no run has shown yet whether this blow finds a victim.
+        let mut shown = std::collections::HashMap::new();
         for (event, victim, blow) in chosen {
-            tally.struck += usize::from(self.strike(event, victim, blow).await);
+            let open = shown.entry((victim, blow)).or_insert(0);
+            if event < *open {
+                continue;
+            }
+            let struck = self.strike(event, victim, blow).await;
+            *open = struck.map_or(self.events, |at| at + 1);
+            tally.runs += 1;
+            tally.struck += usize::from(struck.is_some());
         }
         tally
     }

@@ -280,8 +280,13 @@ async fn a_stage_survives_every_death_after_a_sub_step() {
 }
 
 #[tokio::test]
-async fn a_commit_survives_every_death() {
-    Arena::strike_all(Operation::Commit, &BOTH, 4).await;
+async fn a_commit_survives_every_death_before_a_sub_step() {
+    Arena::strike_all(Operation::Commit, &[Side::Before], 4).await;
+}
+
+#[tokio::test]
+async fn a_commit_survives_every_death_after_a_sub_step() {
+    Arena::strike_all(Operation::Commit, &[Side::After], 4).await;
 }
 
 #[tokio::test]

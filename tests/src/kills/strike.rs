@@ -19,8 +19,10 @@ pub struct Fate {
     pub struck: bool,
     /// Victim and blow.
     pub blow: (Victim, Blow),
-    /// The event.
+    /// The event that it fell after: of a tool, the first from the one that was asked for on that a tool ran after.
     pub place: String,
+    /// Its number.
+    pub event: usize,
     /// How the coordinator ended.
     pub status: ExitStatus,
     /// Everything that it said.
@@ -51,10 +53,11 @@ pub fn strike(
     }
     let named = COMPONENTS.into_iter().find(|c| place.split(' ').next().is_some_and(|step| step.ends_with(c)));
     let component = named.unwrap_or(COMPONENTS[event % COMPONENTS.len()]);
+    let mut event = event;
     let (struck, tools) = match victim {
         Victim::Coordinator => coordinator(house, again, &mut run, blow, what),
         Victim::Agent => agent(house, &mut run, component, blow, what),
-        Victim::Tool => tool(house, &mut run, blow, what),
+        Victim::Tool => tool(house, &mut run, (&mut event, &mut place), blow, what),
     };
     let status = run.end();
     if struck && blow == Blow::StopForAWhile && victim != Victim::Coordinator {
@@ -67,7 +70,7 @@ pub fn strike(
         };
         assert!(left_out || status.success(), "{what}: it was only slower, and ended with {status}: {:#?}", run.said());
     }
-    Fate { struck, blow: (victim, blow), place, status, said: run.said().to_vec(), tools }
+    Fate { struck, blow: (victim, blow), place, event, status, said: run.said().to_vec(), tools }
 }
 
 fn coordinator(house: &House, again: &[String], run: &mut Watched, blow: Blow, what: &str) -> (bool, Vec<Pid>) {
@@ -117,7 +120,14 @@ fn agent(house: &mut House, run: &mut Watched, component: &str, blow: Blow, what
     (true, tools)
 }
 
-fn tool(house: &mut House, run: &mut Watched, blow: Blow, what: &str) -> (bool, Vec<Pid>) {
+/// Strikes the first tool that runs from the event on: after most events none does, and a run of its own for each of them would show nothing.
+fn tool(
+    house: &mut House,
+    run: &mut Watched,
+    (event, place): (&mut usize, &mut String),
+    blow: Blow,
+    what: &str,
+) -> (bool, Vec<Pid>) {
     let agents: Vec<(String, Pid)> =
         house.installations[0].agents.iter().map(|a| (a.component.clone(), a.process().pid())).collect();
     let found = loop {
@@ -125,9 +135,14 @@ fn tool(house: &mut House, run: &mut Watched, blow: Blow, what: &str) -> (bool, 
         if let Some(found) = found {
             break found;
         }
-        // Tools of so small stores are gone soon: look again as soon as possible, until the next event.
-        if !matches!(run.word(Duration::from_micros(200)), Word::Nothing) {
-            return (false, Vec::new());
+        // Tools of so small stores are gone soon: look again as soon as possible.
+        match run.word(Duration::from_micros(200)) {
+            Word::Nothing => {}
+            Word::Event(next) => {
+                *event += 1;
+                *place = next;
+            }
+            Word::End => return (false, Vec::new()),
         }
     };
     let (component, pid) = found;

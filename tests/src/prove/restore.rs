@@ -22,7 +22,12 @@ pub fn claims() -> Vec<Claim> {
 
 /// Tests of the suite that strike at every place, at least so many.
 fn tests(name: &'static str, filters: &'static [&'static str], least: usize) -> Case {
-    Case::telling(name, LONG, move || async move { suite::soaked(filters, least, "1") })
+    Case::telling(name, LONG, move || async move { suite::soaked(filters, least, "1", "0") })
+}
+
+/// A test that strikes at every second place, which are the odd ones or the even ones.
+fn part(name: &'static str, test: &'static str, first: &'static str) -> Case {
+    Case::telling(name, LONG, move || async move { suite::soaked(&[test], 1, "2", first) })
 }
 
 fn crash_loop() -> Claim {
@@ -45,11 +50,11 @@ fn crash_loop() -> Claim {
         cases: vec![
             tests("nobody-is-struck", &["crash_loop_begins_with_what_happens"], 1),
             tests("every-place", &["crash_loop_strikes_every_plan_at_every_place"], 1),
-            tests("steps-that-go-wrong", &["crash_loop_strikes_runs_of_which_a_step_goes_wrong"], 1),
+            part("steps-that-go-wrong-even", "crash_loop_strikes_runs_of_which_a_step_goes_wrong", "0"),
+            part("steps-that-go-wrong-odd", "crash_loop_strikes_runs_of_which_a_step_goes_wrong", "1"),
             // Every second place and, for each, every second one after it: all pairs would take a quarter of an hour.
-            Case::telling("twice-and-on-the-way-back", LONG, || async {
-                suite::soaked(&["crash_loop_strikes_runs_twice"], 1, "2")
-            }),
+            // And for each every second one after it: all pairs would take a quarter of an hour.
+            part("twice-and-on-the-way-back", "crash_loop_strikes_runs_twice", "0"),
             tests("past-the-point", &["crash_loop_strikes_restores_that_are_taken_back"], 1),
         ],
         breaks: vec![
@@ -95,20 +100,20 @@ fn torn(root: &'static str, (word, operation, victim, first, least): (&str, Oper
 fn sub_steps() -> Claim {
     let mut cases: Vec<Case> = ["sid-mysql", "host"].iter().flat_map(|root| TORN.map(|t| torn(root, t))).collect();
     cases.extend([
-        tests("postgres-stage", &["postgres::kills::a_stage"], 2),
-        tests("postgres-commit", &["postgres::kills::a_commit"], 1),
+        tests("postgres-stage-before", &["postgres::kills::a_stage_survives_every_death_before"], 1),
+        tests("postgres-stage-after", &["postgres::kills::a_stage_survives_every_death_after"], 1),
+        tests("postgres-commit-before", &["postgres::kills::a_commit_survives_every_death_before"], 1),
+        tests("postgres-commit-after", &["postgres::kills::a_commit_survives_every_death_after"], 1),
         tests("postgres-rollback", &["postgres::kills::a_rollback"], 1),
         tests("postgres-finalize", &["postgres::kills::a_finalize", "postgres::kills::sub_steps_are"], 2),
         tests("redis-replication", &["redis_killed_by_replication"], 4),
         tests("redis-reload", &["redis_killed_by_reload"], 2),
         tests("redis-restart", &["redis_killed_by_restart"], 2),
-        tests(
-            "files",
-            &["files::killed::an_agent_that", "files::killed::a_change_that", "files::killed::states_are"],
-            3,
-        ),
+        tests("files", &["files::killed::an_agent_that", "files::killed::states_are"], 2),
+        tests("files-that-may-not-be-changed", &["files::killed::a_change_that"], 1),
         // One after the other, the second at every other step: all pairs take more than a case may.
-        Case::telling("files-twice", LONG, || async { suite::soaked(&["files::killed::agents_that"], 1, "2") }),
+        // One after the other, the second at every other step: all pairs take more than a case may.
+        part("files-twice", "files::killed::agents_that", "0"),
     ]);
     let rolls_nothing_back = Case::new("rolls-nothing-back", LONG, || async {
         let commit = (Operation::Commit, Victim::Agent(Moment::After));

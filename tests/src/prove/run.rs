@@ -17,8 +17,8 @@ pub const CASE: &str = "--case";
 const HOLDS: u8 = 0;
 const SKIPPED: u8 = 4;
 const PANICKED: i32 = 101;
-/// Cases at the same time: most of them wait most of the time.
-const TOGETHER: usize = 3;
+/// Cases at the same time: most of them wait most of the time, and two cores are never all theirs.
+const TOGETHER: usize = 4;
 /// Lines of a failed case that are shown.
 const SHOWN: usize = 40;
 

@@ -37,12 +37,14 @@ fn built(binary: &str) -> PathBuf {
     paths.next_back().unwrap_or_else(|| panic!("cargo does not tell where {binary} is"))
 }
 
-/// Runs tests of the ordinary suite, striking at every place where they strike, or with a `stride` at every so many.
+/// Runs tests of the ordinary suite, striking at every place where they strike, or with a `stride` at every so many, beginning with the one of number
+/// `first`.
 ///
 /// # Panics
 /// When one fails, or there are fewer than `least`.
-pub fn soaked(names: &[&str], least: usize, stride: &str) -> Finding {
-    let done = of("it", names, 1, &[("KEEPSAKE_SOAK", OsStr::new(stride))]);
+pub fn soaked(names: &[&str], least: usize, stride: &str, first: &str) -> Finding {
+    let places = [("KEEPSAKE_SOAK", OsStr::new(stride)), ("KEEPSAKE_SOAK_FIRST", OsStr::new(first))];
+    let done = of("it", names, 1, &places);
     assert!(done.status.success(), "tests failed:\n{}", end_of(&done));
     let told = said(&done);
     let passed = passed(&told);
@@ -65,11 +67,14 @@ fn passed(told: &str) -> usize {
     results.filter_map(|l| l.split(' ').next()?.parse::<usize>().ok()).sum()
 }
 
-/// The end of what was said.
+/// What was said of tests that failed, and the end.
 pub fn end_of(done: &Output) -> String {
     let all = said(done);
-    let lines: Vec<&str> = all.lines().collect();
-    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    let (of_failures, others): (Vec<&str>, Vec<&str>) =
+        all.lines().partition(|l| l.contains("panicked at") || l.ends_with("... FAILED"));
+    let words = all.lines().skip_while(|l| !l.contains("panicked at")).take(SHOWN / 2);
+    let end = others.iter().skip(others.len().saturating_sub(SHOWN / 4)).copied();
+    of_failures.iter().copied().take(SHOWN / 4).chain(words).chain(end).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
