@@ -3,3 +3,4 @@
 mod fixture;
 mod refused;
 mod rules;
+mod switched_off;

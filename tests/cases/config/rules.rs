@@ -142,9 +142,9 @@ async fn all_rows_together_expect_exactly_this() {
 }
 
 /// One changed value, how it is put back, and what it changes.
-type Mutation = (&'static str, &'static str, &'static [&'static str]);
+pub(super) type Mutation = (&'static str, &'static str, &'static [&'static str]);
 
-const MUTATIONS: &[Mutation] = &include!("mutations.in");
+pub(super) const MUTATIONS: &[Mutation] = &include!("mutations.in");
 
 #[tokio::test]
 async fn one_value_changes_exactly_what_its_rule_says() {
