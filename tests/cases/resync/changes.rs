@@ -110,7 +110,7 @@ async fn config_of_another_database_is_compared_where_the_agent_is_told_to() {
     let settings = Settings {
         redis_url: server.url(),
         redis_password_file: Some(server.password_file().to_owned()),
-        redis_storage_database: 3,
+        redis_storage_database: Some(3),
         ..Settings::default()
     };
     let engine = settings.open(server.scratch().to_owned()).unwrap();
@@ -123,6 +123,23 @@ async fn config_of_another_database_is_compared_where_the_agent_is_told_to() {
     let by_database: BTreeMap<u32, usize> =
         BTreeMap::from([(0, server.digests(0, &[]).await.len()), (3, server.digests(3, &[]).await.len())]);
     assert_eq!(by_database, BTreeMap::from([(0, 0), (3, 1)]));
+}
+
+#[tokio::test]
+async fn config_that_stands_in_a_database_that_nobody_has_named_is_not_written_into_another() {
+    let server = RedisServer::start(&[]).await;
+    let entries = filled(&server).await;
+    server.ask::<()>(&["SWAPDB", "0", "3"]).await;
+    let (found, refused) = compared(&server, Given::all(&entries, 97)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!((found.len(), refused.kind()), (0, Kind::Conflict));
+    assert!(refused.chain().contains("database 3") && refused.chain().contains("--redis-storage-database"));
+    let refused = applied(&server, vec![], Counters { events: 99, alerts: 99 }).await.unwrap_err();
+    assert_eq!((refused.kind(), server.digests(0, &[]).await.len()), (Kind::Conflict, 0));
+    // Where there is none at all it belongs into the first.
+    server.ask::<()>(&["FLUSHALL"]).await;
+    let (missing, done) = compared(&server, Given::all(&entries, 97)).await;
+    assert!(done.is_ok() && !missing.is_empty());
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use keepsake_core::error::{Error, Kind, Result};
 
 use super::Redis;
 use super::connection::Server;
+use super::load::durable::Held;
 use crate::engine::Context;
 use crate::engine::config_target::{Applied, Changes, Compared, ConfigTarget, Differences, Expected};
 
@@ -52,7 +53,7 @@ impl ConfigTarget for Redis {
         let unlinks = info.speaks_as() >= (4, 0);
         let applied = Box::pin(apply::apply(&server, changes, keys_per_second, unlinks, cx)).await?;
         if durable && applied.made > 0 {
-            super::load::durable::ensure(&server).await?;
+            super::load::durable::ensure(&server, Held::Unknown).await?;
         }
         Ok(applied)
     }
@@ -63,7 +64,34 @@ impl Redis {
     async fn storage(&self) -> Result<Server> {
         self.refuse_half_made()?;
         let server = Server::connect(&self.settings).await?;
-        server.select(self.settings.redis_storage_database).await?;
+        let database = match self.settings.redis_storage_database {
+            Some(named) => named,
+            None => unnamed(&server).await?,
+        };
+        server.select(database).await?;
         Ok(server)
     }
+}
+
+/// The database that is meant when none was named.
+///
+/// # Errors
+/// `Conflict` when another one has a Config and this one has none: all of it would be missing here, and a resync would write it.
+async fn unnamed(server: &Server) -> Result<u64> {
+    let is_in = async |database| server.in_database::<bool>(database, &["EXISTS", "services_set"]).await;
+    if is_in(0).await? {
+        return Ok(0);
+    }
+    for (other, ..) in server.info().await?.keyspace() {
+        if is_in(other).await? {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "database 0 of this server has no Config of a Backend, and database {other} has one: start the agent with \
+                     --redis-storage-database and the number at the end of REDIS_STORAGE_URL, be it 0"
+                ),
+            ));
+        }
+    }
+    Ok(0)
 }

@@ -47,9 +47,10 @@ pub struct Settings {
     /// The program that starts the server, run without arguments once it has shut down (`--redis-restarted-by command`).
     #[arg(long, env = "KEEPSAKE_REDIS_RESTART_COMMAND")]
     pub redis_restart_command: Option<PathBuf>,
-    /// The number of the database that Backend keeps its Config in, as at the end of `REDIS_STORAGE_URL`; only of backend-redis.
-    #[arg(long, env = "KEEPSAKE_REDIS_STORAGE_DATABASE", default_value_t = 0)]
-    pub redis_storage_database: u64,
+    /// The number of the database that Backend keeps its Config in, as at the end of `REDIS_STORAGE_URL`; only of backend-redis. Without it, 0, unless
+    /// only another one has a Config.
+    #[arg(long, env = "KEEPSAKE_REDIS_STORAGE_DATABASE")]
+    pub redis_storage_database: Option<u64>,
 }
 
 /// How dumps are loaded.
@@ -90,7 +91,7 @@ impl Default for Settings {
             redis_replication_host: IpAddr::from([127, 0, 0, 1]),
             redis_restarted_by: None,
             redis_restart_command: None,
-            redis_storage_database: 0,
+            redis_storage_database: None,
         }
     }
 }
