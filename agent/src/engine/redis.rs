@@ -261,6 +261,6 @@ impl Redis {
             server.follow_nobody().await?;
         }
         self.marker.clear()?;
-        self.put_back.settle(server).await
+        self.put_back.settle(server, load::durable::Held::Unknown).await
     }
 }

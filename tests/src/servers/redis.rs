@@ -90,12 +90,9 @@ impl RedisServer {
 
     async fn start_on(&mut self, port: u16) -> bool {
         self.port = port;
-        let mut process = Process::start("redis-server", self.command());
-        let answers = self.answers(&mut process).await;
-        if answers {
-            self.process = Some(process);
-        }
-        answers
+        // Its own from now on: whoever no longer waits for its answer does not end it.
+        self.process = Some(Process::start("redis-server", self.command()));
+        self.answers().await
     }
 
     fn command(&self) -> std::process::Command {
@@ -117,12 +114,14 @@ impl RedisServer {
         words.map(|w| format!("'{}'", w.to_str().expect("a word"))).collect::<Vec<_>>().join(" ")
     }
 
-    async fn answers(&self, process: &mut Process) -> bool {
+    async fn answers(&mut self) -> bool {
+        let client = self.client();
+        let process = self.process();
         wait_for("redis-server to answer", Duration::from_secs(60), async || {
             if process.ended().is_some() {
                 return Ok(false);
             }
-            let mut connection = self.client().get_multiplexed_async_connection().await.map_err(|e| e.to_string())?;
+            let mut connection = client.get_multiplexed_async_connection().await.map_err(|e| e.to_string())?;
             // Not answered while it still loads its data.
             redis::cmd("PING").query_async::<String>(&mut connection).await.map_err(|e| e.to_string())?;
             let info: redis::RedisResult<String> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
 
 use super::connection::Server;
-use super::load::durable;
+use super::load::durable::{self, Held};
 use super::settings::Settings;
 
 /// The folder, in the server's data folder or, without one, in the agent's scratch folder.
@@ -57,13 +57,13 @@ impl PutBack {
     }
 
     /// Puts everything back, if anything was noted, and removes the folder.
-    pub(super) async fn settle(&self, server: &Server) -> Result<()> {
+    pub(super) async fn settle(&self, server: &Server, held: Held) -> Result<()> {
         let path = self.0.join(BEFORE);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let before: BTreeMap<String, String> = serde_json::from_slice(&bytes)
                     .or_kind(Kind::Corrupt, format!("{} cannot be read", path.display()))?;
-                self.put_back(server, &before).await?;
+                self.put_back(server, &before, held).await?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
@@ -81,13 +81,17 @@ impl PutBack {
         }
     }
 
-    async fn put_back(&self, server: &Server, before: &BTreeMap<String, String>) -> Result<()> {
+    async fn put_back(&self, server: &Server, before: &BTreeMap<String, String>, mut held: Held) -> Result<()> {
         for (name, value) in before {
             if server.config(name).await?.as_ref() != Some(value) {
                 let what = || format!("put the server's setting {name} back to {value:?}; do it by hand (CONFIG SET)");
                 server.set_config(name, value).await.with_context(what)?;
+                if name == "appendonly" {
+                    // An AOF that is begun now holds nothing yet.
+                    held = Held::Unknown;
+                }
             }
         }
-        durable::ensure(server).await.context("make durable what the server holds after a load")
+        durable::ensure(server, held).await.context("make durable what the server holds after a load")
     }
 }

@@ -22,12 +22,36 @@ const STATUS: [&str; 5] = [
     "aof_rewrite_scheduled",
 ];
 
+/// Since when the server holds what is to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Held {
+    /// Nobody knows: a rewrite that is going on may write what was there before.
+    Unknown,
+    /// It has just synchronized with a master. Before that it ended its rewrite (`stopAppendOnly` in Redis' `replication.c`, from 5.0 on), and when it had loaded
+    /// it began one: that one counts.
+    JustSynchronized,
+    /// It has just loaded the RDB that is on its disk, which is what counts when it has no AOF.
+    WhatItsRdbHolds,
+    /// It has just started on files that hold it, the RDB and the AOF.
+    WhatItsFilesHold,
+}
+
 /// Waits until what the server holds would survive a kill right now.
 ///
 /// # Errors
 /// `Unavailable` when the server cannot write it.
-pub(in super::super) async fn ensure(server: &Server) -> Result<()> {
-    let (mut asked, begin) = (None, Instant::now());
+pub(in super::super) async fn ensure(server: &Server, held: Held) -> Result<()> {
+    let begin = Instant::now();
+    let mut asked = None;
+    if held != Held::Unknown {
+        let info = server.info().await?;
+        let has_aof = info.is("aof_enabled", "1");
+        if held == Held::WhatItsFilesHold || (held == Held::WhatItsRdbHolds && !has_aof) {
+            return Ok(());
+        }
+        let rewrites = held == Held::JustSynchronized && has_aof && info.is("aof_rewrite_in_progress", "1");
+        asked = rewrites.then(|| Asked { begun: true, at: begin });
+    }
     loop {
         let info = server.info().await?;
         let runs = |name: &str| info.is(name, "1");
@@ -82,7 +106,7 @@ fn would_be_lost(command: &str, why: &str) -> String {
     )
 }
 
-/// The save or rewrite that was asked for.
+/// The save or rewrite that counts: the one that was asked for.
 struct Asked {
     /// Whether it has certainly begun, and was not put off behind another child.
     begun: bool,

@@ -11,6 +11,7 @@ use super::super::connection::{Info, Server};
 use super::super::dump::{OTHER_CHILD, wait_for_no_child};
 use super::super::settings::{LoadMethod, Settings};
 use super::super::stages::step;
+use super::durable::Held;
 use super::{Load, lay_out};
 
 /// The server answers when it has read everything.
@@ -55,7 +56,8 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     let reloaded = reloaded.await;
     step(load.cx, "making durable").await;
     // Whatever came of it: what the server holds now is what its files must hold.
-    let settled = load.put_back.settle(server).await;
+    let held = if reloaded.is_ok() { Held::WhatItsRdbHolds } else { Held::Unknown };
+    let settled = load.put_back.settle(server, held).await;
     reloaded?;
     settled
 }

@@ -19,6 +19,7 @@ use super::super::connection::Server;
 use super::super::file::free;
 use super::super::settings::{LoadMethod, Settings};
 use super::super::stages::step;
+use super::durable::Held;
 use super::master::{Proof, Replica};
 use super::{Load, master};
 use crate::engine::only_artifact;
@@ -107,7 +108,8 @@ pub(super) async fn load(server: &Server, load: &Load<'_>) -> Result<()> {
         }
     }
     step(cx, "making durable").await;
-    let settled = load.put_back.settle(server).await;
+    let held = if loaded.is_ok() { Held::JustSynchronized } else { Held::Unknown };
+    let settled = load.put_back.settle(server, held).await;
     loaded.context("the server took the data as a replica")?;
     freed?;
     settled

@@ -12,6 +12,7 @@ use super::super::connection::{Info, Server};
 use super::super::dump::{OTHER_CHILD, wait_for_no_child};
 use super::super::settings::{LoadMethod, RestartedBy, Settings};
 use super::super::stages::step;
+use super::durable::Held;
 use super::{Load, lay_out};
 use crate::process::Tool;
 
@@ -54,7 +55,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     };
     if let Err(e) = prepared.await {
         // It still holds the old data, and makes it durable again.
-        load.put_back.settle(server).await.context("after a load that failed")?;
+        load.put_back.settle(server, Held::Unknown).await.context("after a load that failed")?;
         return Err(e);
     }
     step(load.cx, "restarting").await;
@@ -62,7 +63,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     // It hangs up instead of answering; whether it went is seen by who answers afterwards.
     let asked = server.ask::<()>(&["SHUTDOWN", "NOSAVE"]).await;
     if let (Err(e), true) = (&asked, still_there(load.settings, &before).await) {
-        load.put_back.settle(server).await.context("after a load that failed")?;
+        load.put_back.settle(server, Held::Unknown).await.context("after a load that failed")?;
         return Err(Error::new(Kind::Unavailable, format!("the server did not shut down: {}", e.chain())));
     }
     step(load.cx, "waiting until the server is back").await;
@@ -70,7 +71,7 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
         .await
         .with_context(|| format!("start it by hand; what it held before is in {}", aside.display()))?;
     step(load.cx, "making durable").await;
-    load.put_back.settle(&server).await
+    load.put_back.settle(&server, Held::WhatItsFilesHold).await
 }
 
 /// Starts the server, if that is the agent's part, and waits until another run of it than `before` has loaded its data. The command may take its time, or
