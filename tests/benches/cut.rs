@@ -28,7 +28,7 @@ fn main() -> ExitCode {
                     bulk::fill(&house.installations[0], component, size).await;
                 }
             }
-            pause(&house, size).await;
+            pause(&mut house, size).await;
             if size > 0 {
                 tools(&mut house, size);
             }
@@ -38,13 +38,14 @@ fn main() -> ExitCode {
 }
 
 /// The longest write of each of several writers during each backup: it has the cut in it, and everything else that a backup does to a machine of
-/// that many processors. Beside it, the same without a backup in equally long times; and for how long writes were held, as the record has it.
-async fn pause(house: &House, size: u64) {
+/// that many processors. Beside it, in turn, the same during a backup without a cut, which is everything else, and without a backup in equally long times; and
+/// for how long writes were held, as the record has it.
+async fn pause(house: &mut House, size: u64) {
     let sets = if size > 256 { SETS / 4 } else { SETS };
-    let installation = &house.installations[0];
-    prepare(installation, WRITERS).await;
-    let writers = Writers::start(installation, WRITERS);
-    let (mut with, mut without, mut held, mut attempts) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    prepare(&house.installations[0], WRITERS).await;
+    let writers = Writers::start(&house.installations[0], WRITERS);
+    let (mut with, mut uncut, mut without, mut held, mut attempts) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..sets {
         let _before = writers.longest();
         let began = Instant::now();
@@ -56,6 +57,15 @@ async fn pause(house: &House, size: u64) {
         held.push(Duration::from_micros(cut["pause_us"].as_u64().expect("a cut")));
         attempts += cut["attempt"].as_u64().expect("an attempt");
         std::fs::remove_dir_all(house.repository().join("sets/bench").join(set)).expect("make room");
+        "    consistency: none\n".clone_into(&mut house.consistency);
+        house.write_topology();
+        let _before = writers.longest();
+        let done = house.must_json(&["backup"]);
+        uncut.extend(writers.longest());
+        let set = done[0]["set"].as_str().expect("a set");
+        std::fs::remove_dir_all(house.repository().join("sets/bench").join(set)).expect("make room");
+        house.consistency.clear();
+        house.write_topology();
         let _before = writers.longest();
         tokio::time::sleep(took).await;
         without.extend(writers.longest());
@@ -65,8 +75,10 @@ async fn pause(house: &House, size: u64) {
         format!("p50 {:.1} p99 {:.1}", ms(quantile(durations, 0.5)), ms(quantile(durations, 0.99)))
     };
     println!(
-        "pause, demo + {size} MB in each database, {sets} sets with {WRITERS} writers, ms: longest write {}; without a backup {}; held {}; {attempts} attempts",
+        "pause, demo + {size} MB in each database, {sets} sets with {WRITERS} writers, ms: longest write {}; without a cut {}; without a backup {}; held {}; \
+         {attempts} attempts",
         told(&mut with),
+        told(&mut uncut),
         told(&mut without),
         told(&mut held)
     );

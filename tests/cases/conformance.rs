@@ -30,6 +30,11 @@ macro_rules! conformance {
             }
 
             #[tokio::test]
+            async fn in_place_is_refused_beside_what_can_be_taken_back() {
+                conformance::in_place_is_refused_beside_what_can_be_taken_back($stand).await;
+            }
+
+            #[tokio::test]
             async fn blows_to_a_dump() {
                 conformance::blows_to_a_dump($stand).await;
             }

@@ -12,11 +12,11 @@ mod torn;
 
 use std::sync::Arc;
 
-use keepsake_agent::engine::{ArtifactSource, CommitReport, Context, Engine, Progress, Source};
+use keepsake_agent::engine::{CommitReport, Context, Engine, Progress, Source};
 use keepsake_core::error::{Error, Result};
 use keepsake_core::id::{ArtifactName, Epoch, Installation, RunId, RunKey};
 use keepsake_core::record::DumpReport;
-use keepsake_tests::memory::{MemorySink, MemorySource};
+use keepsake_tests::memory::{InPlace, MemorySink, MemorySource};
 use keepsake_tests::servers::mysql::PASSWORD;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -68,26 +68,6 @@ fn told(error: &Error) -> String {
     let text = error.chain();
     assert!(!text.contains("canary"), "{text}");
     text
-}
-
-/// A source that is to be loaded over the live data.
-#[derive(Debug)]
-struct InPlace(Arc<MemorySource>);
-
-#[async_trait::async_trait]
-impl Source for InPlace {
-    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
-        self.0.artifacts()
-    }
-    fn recorded(&self) -> Option<&DumpReport> {
-        self.0.recorded()
-    }
-    fn in_place(&self) -> bool {
-        true
-    }
-    async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
-        self.0.open(name).await
-    }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -11,15 +11,14 @@ mod tls;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use keepsake_agent::engine::postgres::Settings;
 use keepsake_agent::engine::registry::Settings as _;
-use keepsake_agent::engine::{ArtifactSource, Context, Engine, Source};
+use keepsake_agent::engine::{Context, Engine, Source};
 use keepsake_core::Kind;
 use keepsake_core::format::pgc;
 use keepsake_core::id::{ArtifactName, Epoch, RunId, RunKey};
 use keepsake_core::record::DumpReport;
-use keepsake_tests::memory::{MemorySink, MemorySource};
+use keepsake_tests::memory::{InPlace, MemorySink, MemorySource};
 use keepsake_tests::servers::postgres::{PostgresServer, programs};
 use keepsake_tests::threescale::{Size, zync};
 use tokio_util::sync::CancellationToken;
@@ -61,29 +60,6 @@ fn source(report: DumpReport, archive: Vec<u8>) -> Arc<MemorySource> {
         artifacts: [(ArtifactName::new("dump.pgc").unwrap(), archive)].into(),
         recorded: Some(report),
     })
-}
-
-/// A source that is to be loaded over the live data.
-#[derive(Debug)]
-struct InPlace(Arc<MemorySource>);
-
-#[async_trait]
-impl Source for InPlace {
-    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
-        self.0.artifacts()
-    }
-
-    fn recorded(&self) -> Option<&DumpReport> {
-        self.0.recorded()
-    }
-
-    fn in_place(&self) -> bool {
-        true
-    }
-
-    async fn open(&self, name: &ArtifactName) -> keepsake_core::Result<Box<dyn ArtifactSource>> {
-        self.0.open(name).await
-    }
 }
 
 fn in_place(source: Arc<MemorySource>) -> Arc<dyn Source> {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::memory::{MemorySink, MemorySource};
+use crate::memory::{InPlace, MemorySink, MemorySource};
 use crate::poll::wait_for;
 use crate::stand::{Contents, Stand};
 use keepsake_agent::engine::{Context, Engine, Source};
@@ -196,4 +196,31 @@ pub async fn refused_before_anything_is_touched(stand: impl Stand) {
     }
     same(&stand.contents().await, &before, "after all that was refused");
     must_load(&stand, &report, &bytes).await;
+}
+
+/// What a run has put in the place of the old data is not overwritten by the same run: what can be put back would be of no use any more.
+pub async fn in_place_is_refused_beside_what_can_be_taken_back(stand: impl Stand) {
+    stand.fill().await;
+    let (report, bytes) = dump(&stand).await;
+    let full = stand.contents().await;
+    stand.change().await;
+    let before = stand.contents().await;
+    let (engine, key) = (stand.engine(), run());
+    let beside = source(&stand, &report, bytes);
+    let must = |done: Result<()>, what: &str| done.unwrap_or_else(|e| panic!("{what}: {}", e.chain()));
+    must(engine.stage(&key, beside.clone(), &context()).await.map(drop), "stage");
+    must(engine.commit(&key, &context()).await.map(drop), "commit");
+    for engine in [engine, stand.engine()] {
+        let refused = engine.stage(&key, Arc::new(InPlace(beside.clone())), &context()).await;
+        let error = refused.expect_err("it was staged in place over what it had put in place");
+        assert_eq!(error.kind(), Kind::Conflict, "{}", error.chain());
+        assert!(error.chain().contains("roll"), "it does not say what to do: {}", error.chain());
+        let mut now = stand.contents().await;
+        // Of files the old ones lie among the new ones.
+        now.retain(|name, _| !name.starts_with(".keepsake-"));
+        same(&now, &full, "after the refusal");
+    }
+    must(stand.engine().rollback(&key, &context()).await, "roll it back");
+    same(&stand.contents().await, &before, "after it was rolled back");
+    nothing_is_left(&stand, "after it was rolled back").await;
 }

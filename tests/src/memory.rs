@@ -73,6 +73,29 @@ pub struct MemorySource {
     pub recorded: Option<DumpReport>,
 }
 
+/// What is to be loaded over the live data instead of beside it.
+#[derive(Debug, Clone)]
+pub struct InPlace(pub Arc<MemorySource>);
+
+#[async_trait]
+impl Source for InPlace {
+    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
+        self.0.artifacts()
+    }
+
+    fn recorded(&self) -> Option<&DumpReport> {
+        self.0.recorded()
+    }
+
+    fn in_place(&self) -> bool {
+        true
+    }
+
+    async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactSource>> {
+        self.0.open(name).await
+    }
+}
+
 struct MemoryReader(Bytes);
 
 #[async_trait]

@@ -9,6 +9,7 @@ use std::task::Poll;
 use keepsake_agent::engine::redis::{LoadMethod, RestartedBy};
 use keepsake_agent::engine::{Progress, Source};
 use keepsake_core::queues::QueuePolicy;
+use keepsake_tests::memory::InPlace;
 use tokio::sync::watch;
 
 use super::methods::{persistence, supervise, with};
@@ -27,32 +28,6 @@ async fn beside_supervisor<T>(server: &mut RedisServer, method: LoadMethod, work
         biased;
         done = &mut work => done,
         () = supervise(server) => work.await,
-    }
-}
-
-/// A dump that is to be loaded over the live data.
-#[derive(Debug)]
-struct InPlace(Arc<MemorySource>);
-
-#[async_trait::async_trait]
-impl Source for InPlace {
-    fn artifacts(&self) -> Vec<(ArtifactName, u64)> {
-        self.0.artifacts()
-    }
-
-    fn recorded(&self) -> Option<&DumpReport> {
-        self.0.recorded()
-    }
-
-    fn in_place(&self) -> bool {
-        true
-    }
-
-    async fn open(
-        &self,
-        name: &ArtifactName,
-    ) -> keepsake_core::Result<Box<dyn keepsake_agent::engine::ArtifactSource>> {
-        self.0.open(name).await
     }
 }
 

@@ -93,7 +93,7 @@ impl Watched {
     /// Reads on until nothing but steps of this component goes on, or the end has come.
     pub fn until_only(&mut self, component: &str) {
         // Between two stages nothing goes on, and the next begins without the component.
-        while self.open.is_empty() || self.open.iter().any(|step| !step.ends_with(component)) {
+        while self.open.is_empty() || self.open.iter().any(|step| !waits_for(step, component)) {
             if self.next_event().is_none() {
                 return;
             }
@@ -116,6 +116,11 @@ impl Watched {
         while self.next_event().is_some() {}
         self.child.wait().expect("wait for keepsake")
     }
+}
+
+/// Whether a step of this name needs this component: what Backend's Config must be is asked of System's database.
+fn waits_for(step: &str, component: &str) -> bool {
+    step.ends_with(component) || (component == "system-mysql" && step.contains("-config-"))
 }
 
 impl Drop for Watched {

@@ -93,6 +93,7 @@ where
             round_trip,
             under_write_load,
             refused_before_anything_is_touched,
+            in_place_is_refused_beside_what_can_be_taken_back,
             blows_to_a_dump,
             blows_to_a_load
         ],
@@ -108,7 +109,8 @@ fn kills() -> Claim {
             let parts = if operation == Operation::Restore && victim != Victim::Tool { 2 } else { 1 };
             for part in 0..parts {
                 let name = format!("{operation:?}-{victim:?}-{blow:?}-{}-of-{parts}", part + 1).to_lowercase();
-                cases.push(Case::telling(name, LONG, move || async move {
+                let limit = if operation == Operation::Restore { LONG + SHORT } else { LONG };
+                cases.push(Case::telling(name, limit, move || async move {
                     let mut arena = Arena::open(operation).await;
                     let stride = stride(1);
                     let tally = arena.strike_all(&[(victim, blow)], part * stride, parts * stride).await;
