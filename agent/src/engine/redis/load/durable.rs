@@ -50,7 +50,7 @@ pub(in super::super) async fn ensure(server: &Server, held: Held) -> Result<()> 
             return Ok(());
         }
         let rewrites = held == Held::JustSynchronized && has_aof && info.is("aof_rewrite_in_progress", "1");
-        asked = rewrites.then(|| Asked { begun: true, at: begin });
+        asked = rewrites.then_some(Asked { begun: true, at: begin });
     }
     loop {
         let info = server.info().await?;
