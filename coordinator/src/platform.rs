@@ -1,10 +1,16 @@
 //! What runs the applications of an installation, as the coordinator sees it: they are stopped and started.
 
+pub mod kubernetes;
 pub mod standalone;
 
 use async_trait::async_trait;
 use keepsake_core::error::Result;
 use keepsake_core::id::RunKey;
+
+use self::kubernetes::Kubernetes;
+use self::standalone::Standalone;
+use crate::topology::InstallationSettings;
+use crate::topology::kubernetes::By;
 
 /// What runs the applications. Both may be asked again: what is stopped stays stopped, what runs goes on.
 #[async_trait]
@@ -13,4 +19,13 @@ pub trait Platform: Send + Sync {
     async fn quiesce(&self, run: &RunKey) -> Result<()>;
     /// Starts it again.
     async fn resume(&self, run: &RunKey) -> Result<()>;
+}
+
+/// What runs the applications of an installation; none when a person stops and starts them. Nothing is asked yet.
+pub fn of(installation: &InstallationSettings) -> Option<Box<dyn Platform + '_>> {
+    if let Some(hooks) = &installation.hooks {
+        return Some(Box::new(Standalone::new(hooks)));
+    }
+    let settings = installation.kubernetes.as_ref().filter(|k| k.by == By::Scale)?;
+    Some(Box::new(Kubernetes::new(settings.clone())))
 }

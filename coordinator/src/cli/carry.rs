@@ -19,8 +19,7 @@ use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::grpc::GrpcFleet;
 use crate::plan::Plan;
-use crate::platform::Platform;
-use crate::platform::standalone::Standalone;
+use crate::platform::{self, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
@@ -32,7 +31,7 @@ pub(super) struct Means<'a> {
     pub(super) installation: &'a InstallationSettings,
     pub(super) repository: Repository,
     pub(super) fleet: GrpcFleet,
-    platform: Option<Standalone<'a>>,
+    platform: Option<Box<dyn Platform + 'a>>,
     /// Needed to make a set.
     pub(super) signing: Option<SigningKey>,
     /// Needed to stage.
@@ -72,7 +71,7 @@ impl<'a> Means<'a> {
     pub(super) async fn new(app: &App, installation: &'a InstallationSettings) -> Result<Self> {
         let repository = app.repository().await?;
         let fleet = app.fleet(installation)?;
-        let platform = installation.hooks.as_ref().map(Standalone::new);
+        let platform = platform::of(installation);
         Ok(Self { installation, repository, fleet, platform, signing: None, source: None })
     }
 
@@ -90,7 +89,7 @@ impl<'a> Means<'a> {
     fn world(&self) -> World<'_> {
         World {
             fleet: &self.fleet,
-            platform: self.platform.as_ref().map(|p| p as &dyn Platform),
+            platform: self.platform.as_deref(),
             repository: &self.repository,
             signing: self.signing.as_ref(),
             source: self.source.as_ref().map(|(record, opening)| (record, opening)),
