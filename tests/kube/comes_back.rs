@@ -111,14 +111,29 @@ async fn operator_based(plane: &ControlPlane, client: &Client) {
     stop(&watched, 1).await;
     let stopped = order(&faulty.writes());
     let expected = [
-        OPERATOR, "zync-que", "zync", "apicast-staging", "apicast-production", "system-sidekiq", "backend-cron",
-        "system-searchd", "system-app", "backend-listener", "backend-worker", "system-memcache",
+        OPERATOR,
+        "zync-que",
+        "zync",
+        "apicast-staging",
+        "apicast-production",
+        "system-sidekiq",
+        "backend-cron",
+        "system-searchd",
+        "system-app",
+        "backend-listener",
+        "backend-worker",
+        "system-memcache",
     ];
     let step = |name: &str| stopped.iter().position(|n| n == name).unwrap_or_else(|| panic!("{name}: {stopped:?}"));
     for (earlier, later) in [
-        (OPERATOR, "zync-que"), ("zync", "apicast-production"), ("apicast-staging", "system-sidekiq"),
-        ("backend-cron", "system-app"), ("system-searchd", "system-app"), ("system-app", "backend-listener"),
-        ("backend-listener", "backend-worker"), ("backend-worker", "system-memcache"),
+        (OPERATOR, "zync-que"),
+        ("zync", "apicast-production"),
+        ("apicast-staging", "system-sidekiq"),
+        ("backend-cron", "system-app"),
+        ("system-searchd", "system-app"),
+        ("system-app", "backend-listener"),
+        ("backend-listener", "backend-worker"),
+        ("backend-worker", "system-memcache"),
     ] {
         assert!(step(earlier) < step(later), "{earlier} comes before {later}: {stopped:?}");
     }

@@ -2,6 +2,7 @@
 
 mod comes_back;
 mod dies;
+mod restore;
 mod trouble;
 
 use std::path::PathBuf;

@@ -56,7 +56,9 @@ fn assets(test: &str) -> Option<PathBuf> {
             folder
         }
         None => {
-            eprintln!("SKIPPED {test}: KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kube-controller-manager");
+            eprintln!(
+                "SKIPPED {test}: KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kube-controller-manager"
+            );
             return None;
         }
     };

@@ -76,10 +76,10 @@ impl Kubernetes {
         let me = Me::new(run, namespace);
         let look = discovery::look(&cluster, &self.settings).await?;
         let served = look.served.clone();
-        let found = look.judge(&self.settings)?;
+        let mut found = look.judge(&self.settings)?;
         access::ensure(&cluster, access::needs(&self.settings, &served, found.operator.is_some())).await?;
-        for workload in found.operator.iter().chain(found.steps.iter().flatten()) {
-            cluster.remember(workload, &me).await?;
+        for workload in found.operator.iter_mut().chain(found.steps.iter_mut().flatten()) {
+            *workload = cluster.remember(workload, &me).await?;
         }
         if let Some(operator) = &found.operator {
             let stopped = cluster.scale_to_nothing(operator, &me).await?;
@@ -163,12 +163,12 @@ impl Platform for Kubernetes {
 
 impl Cluster {
     /// Writes down what it has; nothing of it changes yet.
-    async fn remember(&self, workload: &Workload, me: &Me) -> Result<()> {
+    async fn remember(&self, workload: &Workload, me: &Me) -> Result<Workload> {
         let wish = |now: &Workload| {
             let record = record::remember(now.live(), now.record.as_ref(), me)?;
             Ok((now.record.as_ref() != Some(&record)).then_some(Change { replicas: None, record: Some(record) }))
         };
-        self.change(workload, wish).await.map(drop)
+        self.change(workload, wish).await
     }
 
     /// Takes all its replicas away. What it had just before is remembered by the same write.

@@ -74,7 +74,9 @@ impl Faulty {
                 };
                 match rule {
                     Rule::Conflict if strike() => {
-                        inner.merge(&path, json!({ "metadata": { "annotations": { "somebody": n.to_string() } } })).await;
+                        inner
+                            .merge(&path, json!({ "metadata": { "annotations": { "somebody": n.to_string() } } }))
+                            .await;
                         inner.send(request).await
                     }
                     Rule::LoseAnswers if strike() => {

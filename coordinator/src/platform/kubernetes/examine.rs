@@ -6,6 +6,7 @@ use keepsake_core::error::{Error, Kind, Result};
 
 use super::api::Cluster;
 use super::{Kubernetes, access, discovery};
+use crate::topology::kubernetes::By;
 
 /// The oldest Kubernetes that this was tried on.
 const FLOOR: (u32, u32) = (1, 20);
@@ -22,7 +23,8 @@ pub struct Examined {
 }
 
 impl Kubernetes {
-    /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, and whether some are stopped.
+    /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, and whether some
+    /// are stopped. Where nobody is stopped only the first.
     pub async fn examine(&self) -> Vec<Examined> {
         let cluster = match self.cluster(PATIENCE).await {
             Ok(cluster) => cluster,
@@ -31,7 +33,7 @@ impl Kubernetes {
         let version = version(&cluster).await;
         let is_there = version.as_ref().map_or_else(|e| e.kind() == Kind::Unsupported, |_| true);
         let mut examined = vec![Examined { check: "cluster", found: version }];
-        if is_there {
+        if is_there && self.settings.by == By::Scale {
             examined.extend(Box::pin(self.workloads(&cluster)).await);
         }
         examined
@@ -53,7 +55,7 @@ impl Kubernetes {
                 return examined;
             }
         };
-        let all = look.workloads.iter().chain(&look.operator);
+        let all = look.workloads.iter().chain(&look.operator).filter(|w| w.replicas == 0);
         let stopped: Vec<_> = all.filter_map(|w| Some(format!("{w} for {}", w.record.as_ref()?.told()))).collect();
         let scalers = look.scalers.len();
         let managers = look.managers.clone();

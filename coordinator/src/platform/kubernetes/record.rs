@@ -98,16 +98,22 @@ impl Me {
         (!others.by.is_empty()).then_some(others)
     }
 
-    /// A coordinator that was thought to be gone must not undo what its successor does.
-    fn is_not_late(&self, found: Option<&Record>) -> Result<()> {
+    /// A coordinator that was thought to be gone must not undo what its successor does. What another run has left on something that runs is no word of a
+    /// successor: it came back with an old revision, or the runs were counted anew.
+    fn is_not_late(&self, live: Live, found: Option<&Record>) -> Result<()> {
         match found.and_then(|r| r.by.get(&self.name)) {
-            Some(theirs) if theirs.epoch > self.holder.epoch => Err(Error::new(
-                Kind::Conflict,
-                format!(
-                    "epoch {} has it in its hands, and this is epoch {}: another coordinator has taken over, leave it to that one",
-                    theirs.epoch, self.holder.epoch
-                ),
-            )),
+            Some(theirs)
+                if theirs.epoch > self.holder.epoch && (live.replicas == 0 || theirs.run == self.holder.run) =>
+            {
+                Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "epoch {} of run {} has it in its hands, and this is epoch {}: leave it to the coordinator that has taken over, or, if its \
+                         journal is lost, set the replicas by hand and remove the annotation {ANNOTATION}",
+                        theirs.epoch, theirs.run, self.holder.epoch
+                    ),
+                ))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -118,14 +124,15 @@ impl Me {
 /// # Errors
 /// `Conflict` when a later epoch has it in its hands.
 pub(super) fn remember(live: Live, found: Option<&Record>, me: &Me) -> Result<Record> {
-    me.is_not_late(found)?;
+    me.is_not_late(live, found)?;
     let (replicas, ready) = match found {
         // Somebody wants it to run: what is remembered of before is over, but for how good it was.
         Some(found) if live.replicas != 0 => (live.replicas, live.ready.max(found.ready).min(live.replicas)),
         Some(found) => (found.replicas, found.ready),
         None => (live.replicas, live.ready),
     };
-    let mut by = found.map(|r| r.by.clone()).unwrap_or_default();
+    // Nor is it stopped for anybody then. Whoever is about to stop it, too, writes that down once more when it does.
+    let mut by = found.filter(|_| live.replicas == 0).map(|r| r.by.clone()).unwrap_or_default();
     by.insert(me.name.clone(), me.holder.clone());
     Ok(Record { replicas, ready, by })
 }
@@ -135,7 +142,7 @@ pub(super) fn remember(live: Live, found: Option<&Record>, me: &Me) -> Result<Re
 /// # Errors
 /// `Conflict` when a later epoch has it in its hands.
 pub(super) fn start(live: Live, found: Option<&Record>, me: &Me) -> Result<Start> {
-    me.is_not_late(found)?;
+    me.is_not_late(live, found)?;
     let Some(found) = found.filter(|r| r.by.contains_key(&me.name)) else { return Ok(Start::Nothing) };
     Ok(if let Some(others) = me.leave(found) {
         Start::Leave(others)
@@ -207,6 +214,20 @@ mod tests {
         assert_eq!(told.kind(), Kind::Conflict);
         assert!(remember(live(0, 0), Some(&taken), &me(3)).unwrap_err().chain().contains("epoch 4"));
         assert_eq!(start(live(0, 0), Some(&taken), &me(5)).unwrap(), Start::Scale(3));
+    }
+
+    #[test]
+    fn what_came_back_with_an_old_revision_is_no_claim() {
+        // The controller copies annotations to ReplicaSets, and `kubectl rollout undo` copies them back.
+        let old = remember(live(3, 3), None, &named("stage", 50)).unwrap();
+        let fresh = remember(live(2, 2), Some(&old), &me(1)).unwrap();
+        assert_eq!(fresh.by.len(), 1, "nobody else will start it");
+        assert_eq!(start(live(0, 0), Some(&fresh), &me(1)).unwrap(), Start::Scale(2));
+        let counted_anew = remember(live(3, 3), None, &me(50)).unwrap();
+        let other = RunKey { run: RunId::generate(), installation: "prod".parse().unwrap(), epoch: Epoch(1) };
+        let other = Me::new(&other, "threescale");
+        assert_eq!(remember(live(2, 2), Some(&counted_anew), &other).unwrap().replicas, 2);
+        assert_eq!(remember(live(2, 2), Some(&counted_anew), &me(1)).unwrap_err().kind(), Kind::Conflict);
     }
 
     #[test]
