@@ -15,6 +15,10 @@ use crate::topology::kubernetes::By;
 /// What runs the applications. Both may be asked again: what is stopped stays stopped, what runs goes on.
 #[async_trait]
 pub trait Platform: Send + Sync {
+    /// Whether both could be done now, as far as that can be told without changing anything: asked before a run begins.
+    async fn preflight(&self) -> Result<()> {
+        Ok(())
+    }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more.
     async fn quiesce(&self, run: &RunKey) -> Result<()>;
     /// Starts it again.

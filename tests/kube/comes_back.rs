@@ -153,7 +153,7 @@ async fn operator_based(plane: &ControlPlane, client: &Client) {
     assert_eq!(pods_of_stores(client, namespace).await, stores, "a store was restarted");
     let job = client.at(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/system-app-pre")).await;
     assert!(job.is_none_or(|j| j["metadata"]["deletionTimestamp"] != Value::Null), "the failed Job is in the way");
-    // As many are ready as were.
+    // As many are ready as were, without further waiting.
     for (name, replicas) in WHOLE {
         let path = format!("{}/{name}", Form::Deployments.path(namespace));
         let found = client.at(&path).await.expect("a workload");
@@ -235,16 +235,9 @@ async fn failed_job(client: &Client, namespace: &str, name: &str) {
 }
 
 async fn everybody_is_ready(client: &Client, namespace: &str) {
-    wait_for("all to be ready", PATIENCE, async || {
-        for (name, replicas) in WHOLE {
-            let path = format!("{}/{name}", Form::Deployments.path(namespace));
-            let found = client.at(&path).await.expect("a workload");
-            if found["status"]["readyReplicas"].as_u64().unwrap_or(0) != u64::from(*replicas) {
-                return Err(format!("{name}: {}", found["status"]));
-            }
-            assert_eq!(found["metadata"]["annotations"][ANNOTATION], Value::Null);
-        }
-        Ok(())
-    })
-    .await;
+    for (name, replicas) in WHOLE {
+        skeleton::ready(client, namespace, name, *replicas).await;
+        let found = client.at(&format!("{}/{name}", Form::Deployments.path(namespace))).await.expect("a workload");
+        assert_eq!(found["metadata"]["annotations"][ANNOTATION], Value::Null);
+    }
 }

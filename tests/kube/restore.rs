@@ -35,15 +35,28 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     house.installations[0].wreck().await;
     let wrecked = State::of(&house.installations[0]).await;
     let identity = house.path("identity-1");
-    let restore = || {
-        let mut command = house.command();
-        command.args(["restore", "--yes", "prod", "--identity", &identity]);
-        command
-    };
     let is_stopped = async || {
         let replicas = skeleton::replicas(&client, Form::Deployments, "threescale").await;
         let stores = ["system-mysql", "backend-redis", "system-redis", "zync-database"];
         assert!(replicas.iter().all(|(name, r)| (*r > 0) == stores.contains(&name.as_str())), "{replicas:?}");
+    };
+
+    // Whoever may not stop the applications begins nothing.
+    let (good, bad) = (plane.kubeconfig(), plane.kubeconfig_of_the_clerk());
+    let settings = house.consistency.clone();
+    house.consistency = settings.replace(&good.display().to_string(), &bad.display().to_string());
+    house.write_topology();
+    let refused = house.keepsake(&["restore", "--yes", "prod", "--identity", &identity]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("the applications could not be stopped"), "{told}");
+    let runs = house.must(&["runs"]);
+    assert!(!runs.contains("restore"), "{runs}");
+    house.consistency = settings;
+    house.write_topology();
+    let restore = || {
+        let mut command = house.command();
+        command.args(["restore", "--yes", "prod", "--identity", &identity]);
+        command
     };
 
     killed_when(restore(), "stage-system-mysql done");

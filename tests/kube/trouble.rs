@@ -155,7 +155,7 @@ async fn never_ready(plane: &ControlPlane, client: &Client) {
     skeleton::namespace(client, namespace).await;
     let kubelet = Kubelet::start(client.clone(), namespace, &[]);
     skeleton::build(client, Form::Deployments, namespace, LEAN).await;
-    ready(client, namespace, "backend-listener", 2).await;
+    skeleton::ready(client, namespace, "backend-listener", 2).await;
     let before = skeleton::picture(client, &[namespace]).await;
     stop(&short(namespace, plane), 1).await;
     drop(kubelet);
@@ -172,15 +172,6 @@ async fn never_ready(plane: &ControlPlane, client: &Client) {
     let _better = Kubelet::start(client.clone(), namespace, &[]);
     start(&Kubernetes::new(settings(namespace, plane.kubeconfig())), 1).await;
     assert_eq!(skeleton::picture(client, &[namespace]).await, before);
-}
-
-async fn ready(client: &Client, namespace: &str, name: &str, wanted: u64) {
-    let path = format!("{}/{name}", Form::Deployments.path(namespace));
-    wait_for(&format!("{name} to be ready"), PATIENCE, async || {
-        let found = client.at(&path).await.expect("a workload");
-        if found["status"]["readyReplicas"] == wanted { Ok(()) } else { Err(found["status"].to_string()) }
-    })
-    .await;
 }
 
 async fn started_by_somebody(plane: &ControlPlane, client: &Client) {

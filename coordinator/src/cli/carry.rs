@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::grpc::GrpcFleet;
-use crate::plan::Plan;
+use crate::plan::{Action, Plan};
 use crate::platform::{self, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
@@ -84,6 +84,18 @@ impl<'a> Means<'a> {
         let opening = key.as_ref().map_or(Opening::None, |k| Opening::Age(Secret::new(k.identity().expose())));
         self.source = Some((record, opening));
         Ok(())
+    }
+
+    /// Whether the applications could be stopped now, if the plan stops them.
+    ///
+    /// # Errors
+    /// The platform's word on why not.
+    pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
+        let stops = plan.steps().any(|s| matches!(s.action, Action::Quiesce { .. }));
+        match self.platform.as_deref().filter(|_| stops) {
+            Some(platform) => platform.preflight().await,
+            None => Ok(()),
+        }
     }
 
     fn world(&self) -> World<'_> {

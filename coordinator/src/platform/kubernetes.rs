@@ -22,11 +22,15 @@ use keepsake_core::id::RunKey;
 use serde_json::json;
 
 use self::api::{Cluster, Pace};
+use self::discovery::Found;
 pub use self::record::ANNOTATION;
 use self::record::{Me, Record, Start};
 use self::workload::Workload;
 use super::Platform;
 use crate::topology::KubernetesSettings;
+
+/// Before anything has begun, an API server that does not answer is not waited for any longer.
+const BEFORE: Duration = Duration::from_secs(15);
 
 /// The workloads of one installation.
 pub struct Kubernetes {
@@ -70,14 +74,20 @@ impl Kubernetes {
         }
     }
 
+    /// What there is to stop, when all of it is known and may be stopped.
+    async fn found(&self, cluster: &Cluster) -> Result<Found> {
+        let look = discovery::look(cluster, &self.settings).await?;
+        let served = look.served.clone();
+        let found = look.judge(&self.settings)?;
+        access::ensure(cluster, access::needs(&self.settings, &served, found.operator.is_some())).await?;
+        Ok(found)
+    }
+
     async fn stop(&self, run: &RunKey) -> Result<()> {
         let (namespace, limit) = (&self.settings.namespace, self.limit());
         let cluster = self.cluster(limit).await?;
         let me = Me::new(run, namespace);
-        let look = discovery::look(&cluster, &self.settings).await?;
-        let served = look.served.clone();
-        let mut found = look.judge(&self.settings)?;
-        access::ensure(&cluster, access::needs(&self.settings, &served, found.operator.is_some())).await?;
+        let mut found = self.found(&cluster).await?;
         for workload in found.operator.iter_mut().chain(found.steps.iter_mut().flatten()) {
             *workload = cluster.remember(workload, &me).await?;
         }
@@ -152,6 +162,12 @@ impl Kubernetes {
 
 #[async_trait]
 impl Platform for Kubernetes {
+    async fn preflight(&self) -> Result<()> {
+        let cluster = self.cluster(BEFORE).await?;
+        let found = Box::pin(self.found(&cluster)).await;
+        found.map(drop).context("the applications could not be stopped")
+    }
+
     async fn quiesce(&self, run: &RunKey) -> Result<()> {
         Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
     }

@@ -178,3 +178,14 @@ pub async fn replicas(client: &Client, form: Form, namespace: &str) -> BTreeMap<
     let of = |item: &Value| Some((item["metadata"]["name"].as_str()?.to_owned(), item["spec"]["replicas"].as_u64()?));
     found["items"].as_array().into_iter().flatten().filter_map(of).collect()
 }
+
+/// Waits until so many replicas of a Deployment are ready.
+pub async fn ready(client: &Client, namespace: &str, name: &str, wanted: u32) {
+    let path = format!("{}/{name}", Form::Deployments.path(namespace));
+    wait_for(&format!("{name} to be ready"), PATIENCE, async || {
+        let found = client.at(&path).await.expect("a workload");
+        let is = found["status"]["readyReplicas"].as_u64().unwrap_or(0);
+        if is == u64::from(wanted) { Ok(()) } else { Err(found["status"].to_string()) }
+    })
+    .await;
+}
