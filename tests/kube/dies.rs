@@ -21,24 +21,48 @@ async fn kube_a_coordinator_may_die_between_any_two_writes() {
     let Some(plane) = ControlPlane::start("kube_a_coordinator_may_die_between_any_two_writes").await else { return };
     let client = plane.client().await;
     openshift::define_apimanager(&client).await;
-    for name in [NAMESPACE, OPERATORS] {
-        skeleton::namespace(&client, name).await;
-    }
-    skeleton::build(&client, Form::Deployments, NAMESPACE, LEAN).await;
-    skeleton::build_operator(&client, OPERATORS).await;
-    skeleton::build_apimanager(&client, NAMESPACE).await;
+    build(&client, QUIET).await;
     dies_while_it_stops(&plane, &client).await;
     dies_while_it_starts(&plane, &client).await;
+}
+
+#[tokio::test]
+async fn kube_nothing_is_written_over_and_no_answer_needed() {
+    let Some(plane) = ControlPlane::start("kube_nothing_is_written_over_and_no_answer_needed").await else { return };
+    let client = plane.client().await;
+    openshift::define_apimanager(&client).await;
+    build(&client, LEAN).await;
     is_written_over(&plane, &client).await;
     is_late(&plane, &client).await;
 }
 
-fn over(plane: &ControlPlane, client: &Client) -> Kubernetes {
-    in_namespace(NAMESPACE, OPERATORS, plane, client)
+/// Most of it sleeps: a loop over every write has less to wait for.
+const QUIET: &[(&str, u32)] = &[
+    ("zync-que", 0),
+    ("zync", 2),
+    ("system-sidekiq", 0),
+    ("backend-cron", 0),
+    ("system-app", 3),
+    ("backend-listener", 0),
+    ("backend-worker", 0),
+];
+
+async fn build(client: &Client, workloads: &[(&str, u32)]) {
+    for name in [NAMESPACE, OPERATORS] {
+        skeleton::namespace(client, name).await;
+    }
+    skeleton::build(client, Form::Deployments, NAMESPACE, workloads).await;
+    skeleton::build_operator(client, OPERATORS).await;
+    skeleton::build_apimanager(client, NAMESPACE).await;
 }
 
-fn in_namespace(namespace: &str, operators: &str, plane: &ControlPlane, client: &Client) -> Kubernetes {
-    Kubernetes::over(with_operator_in(operators, settings(namespace, plane.kubeconfig())), client.clone())
+fn over(plane: &ControlPlane, client: &Client) -> Kubernetes {
+    Kubernetes::over(with_operator_in(OPERATORS, settings(NAMESPACE, plane.kubeconfig())), client.clone())
+}
+
+/// What it takes to do one write for each workload, and another for each that has replicas. A controller that writes meanwhile costs another attempt.
+fn writes_at_least() -> usize {
+    2 * (QUIET.len() + 1) - QUIET.iter().filter(|(_, replicas)| *replicas == 0).count()
 }
 
 async fn dies_while_it_stops(plane: &ControlPlane, client: &Client) {
@@ -59,58 +83,37 @@ async fn dies_while_it_stops(plane: &ControlPlane, client: &Client) {
         if let Some(done) = done {
             done.expect("nobody died");
             assert!(stopped.values().all(|r| *r == 0), "{stopped:?}");
-            // What it has is written down of each, and each is stopped; one that has nothing needs no stopping.
-            // A controller that writes meanwhile costs another attempt.
-            let asleep = LEAN.iter().filter(|(_, replicas)| *replicas == 0).count();
-            assert!(n > 2 * (LEAN.len() + 1) - asleep, "{:?}", faulty.writes());
+            assert!(n > writes_at_least(), "{:?}", faulty.writes());
             return;
         }
     }
 }
 
-/// Here pods become ready, and are waited for: what is started is forgotten only later. Most workloads sleep, so that there is less to wait for.
+/// Here pods become ready, and are waited for: what is started is forgotten only later.
 async fn dies_while_it_starts(plane: &ControlPlane, client: &Client) {
-    const QUIET: &[(&str, u32)] = &[
-        ("zync-que", 0),
-        ("zync", 2),
-        ("system-sidekiq", 0),
-        ("backend-cron", 0),
-        ("system-app", 3),
-        ("backend-listener", 0),
-        ("backend-worker", 0),
-    ];
-    let (namespace, operators) = ("quiet", "quiet-operators");
-    for name in [namespace, operators] {
-        skeleton::namespace(client, name).await;
-    }
-    let _kubelets = [namespace, operators].map(|n| Kubelet::start(client.clone(), n, &[]));
-    skeleton::build(client, Form::Deployments, namespace, QUIET).await;
-    skeleton::build_operator(client, operators).await;
-    skeleton::build_apimanager(client, namespace).await;
+    let _kubelets = [NAMESPACE, OPERATORS].map(|n| Kubelet::start(client.clone(), n, &[]));
     let all_ready = async || {
         for (name, replicas) in QUIET {
-            skeleton::ready(client, namespace, name, *replicas).await;
+            skeleton::ready(client, NAMESPACE, name, *replicas).await;
         }
-        skeleton::ready(client, operators, OPERATOR, 1).await;
+        skeleton::ready(client, OPERATORS, OPERATOR, 1).await;
     };
-    let other = |client: &Client| in_namespace(namespace, operators, plane, client);
     all_ready().await;
-    let before = skeleton::picture(client, &[namespace, operators]).await;
+    let before = skeleton::picture(client, &[NAMESPACE, OPERATORS]).await;
     for n in 1.. {
-        stop(&other(client), 1).await;
+        stop(&over(plane, client), 1).await;
         let faulty = Faulty::new(client, Rule::DieBefore(n));
-        let done = faulty.mortal(other(&faulty.client).resume(&run(2))).await;
+        let done = faulty.mortal(over(plane, &faulty.client).resume(&run(2))).await;
         // Going back may mean to stop again, too.
         if n % 3 == 0 {
-            stop(&other(client), 3).await;
+            stop(&over(plane, client), 3).await;
         }
-        start(&other(client), 3).await;
-        assert_eq!(skeleton::picture(client, &[namespace, operators]).await, before, "gone before write {n}");
+        start(&over(plane, client), 3).await;
+        assert_eq!(skeleton::picture(client, &[NAMESPACE, OPERATORS]).await, before, "gone before write {n}");
         all_ready().await;
         if let Some(done) = done {
             done.expect("nobody died");
-            let asleep = QUIET.iter().filter(|(_, replicas)| *replicas == 0).count();
-            assert!(n > 2 * (QUIET.len() + 1) - asleep, "{:?}", faulty.writes());
+            assert!(n > writes_at_least(), "{:?}", faulty.writes());
             return;
         }
     }
@@ -144,7 +147,6 @@ async fn is_written_over(plane: &ControlPlane, client: &Client) {
 /// One that was taken over comes to itself.
 async fn is_late(plane: &ControlPlane, client: &Client) {
     let before = skeleton::picture(client, &[NAMESPACE, OPERATORS]).await;
-    // The last part has left words of somebody's.
     stop(&over(plane, client), 5).await;
     let late = over(plane, client).resume(&run(4)).await.expect_err("a later one has it");
     assert_eq!(late.kind(), Kind::Conflict, "{}", late.chain());
