@@ -202,13 +202,12 @@ impl Cluster {
         let wish = |now: &Workload| {
             let kept = now.record.clone();
             Ok(match record::start(now.live(), kept.as_ref(), me)? {
-                Start::Nothing => None,
                 Start::Leave(others) => Some(Change { replicas: None, record: Some(others) }),
                 Start::Scale(replicas) => {
                     Some(Change { replicas: Some(replicas), record: kept.filter(|r| r.ready > 0) })
                 }
                 Start::Await(0) => Some(Change { replicas: None, record: None }),
-                Start::Await(_) => None,
+                Start::Nothing | Start::Await(_) => None,
             })
         };
         let now = self.change(workload, wish).await?;

@@ -103,11 +103,11 @@ impl Kubernetes {
 
 async fn version(cluster: &Cluster) -> Result<String> {
     let version = cluster.ask("ask for its version", || cluster.client.apiserver_version()).await?;
-    judge(&version.major, &version.minor, version.git_version)
+    judge(&version.major, &version.minor, &version.git_version)
 }
 
 /// Whether it is new enough. Vendors write more than digits: `20+`.
-fn judge(major: &str, minor: &str, told: String) -> Result<String> {
+fn judge(major: &str, minor: &str, told: &str) -> Result<String> {
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();
     match (number(major), number(minor)) {
         (Some(major), Some(minor)) if (major, minor) >= FLOOR => Ok(format!("Kubernetes {told}")),
@@ -135,7 +135,7 @@ mod tests {
             ("1", "19+", false),
             ("", "", false),
         ] {
-            let told = judge(major, minor, format!("v{major}.{minor}"));
+            let told = judge(major, minor, &format!("v{major}.{minor}"));
             assert_eq!(told.is_ok(), good, "{major}.{minor}");
             if let Err(e) = told {
                 assert!(e.chain().contains("standalone"), "{}", e.chain());
