@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::fleet::grpc::GrpcFleet;
 use crate::plan::backup::is_held;
+use crate::platform::kubernetes::Kubernetes;
 use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
 /// A clock that differs by more is a finding: certificates and listings go by clocks.
@@ -83,13 +84,24 @@ pub async fn repository(app: &App) -> Vec<Finding> {
     findings
 }
 
-/// Looks at every agent of an installation.
+/// Looks at an installation: the cluster that it runs on, if there is one, and every agent.
 pub async fn installation(app: &App, settings: &InstallationSettings) -> Vec<Finding> {
-    let fleet = match app.fleet(settings) {
-        Ok(fleet) => fleet,
-        Err(e) => return vec![Finding::bad(settings.name.as_str(), "certificates", e.chain())],
-    };
-    join_all(settings.components.iter().map(|c| component(&fleet, settings, c))).await.concat()
+    let mut findings = cluster(settings).await;
+    match app.fleet(settings) {
+        Ok(fleet) => {
+            let components = settings.components.iter().map(|c| component(&fleet, settings, c));
+            findings.extend(join_all(components).await.concat());
+        }
+        Err(e) => findings.push(Finding::bad(settings.name.as_str(), "certificates", e.chain())),
+    }
+    findings
+}
+
+async fn cluster(settings: &InstallationSettings) -> Vec<Finding> {
+    let Some(kubernetes) = &settings.kubernetes else { return Vec::new() };
+    let what = format!("{}/kubernetes", settings.name);
+    let examined = Kubernetes::new(kubernetes.clone()).examine().await;
+    examined.into_iter().map(|e| Finding::of(&what, e.check, e.found)).collect()
 }
 
 async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 //! A plan has stages in order; the steps of a stage go together. Every choice (ids, order, what is left out) is made here, so that a
 //! printed plan is the whole truth and a run only carries it out. Nothing here is async, asks the world, or knows the wire.
 
+mod applications;
 pub mod backup;
 pub mod config;
 mod limits;
@@ -132,11 +133,17 @@ pub enum Action {
     Quiesce {
         /// For people: what is run is what the topology says then.
         commands: Vec<Vec<String>>,
+        /// For people: the namespace whose workloads are scaled to 0, in the place of commands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
     },
     /// Starts again what was stopped.
     ResumeWorkloads {
         /// For people: what is run is what the topology says then.
         commands: Vec<Vec<String>>,
+        /// For people: the namespace whose workloads are scaled back, in the place of commands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
     },
     /// Brings a component's dump beside the live data and checks all of it.
     Stage {

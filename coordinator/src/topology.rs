@@ -3,6 +3,8 @@
 //! One strict YAML file. An unknown word is an error, not a wish: a misspelt `recipients` would otherwise be a backup that nobody
 //! can open. The file names secrets by path and holds none.
 
+pub mod kubernetes;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,7 @@ use keepsake_core::repository::S3Settings;
 use keepsake_core::repository::trust::Trust;
 use serde::Deserialize;
 
+pub use self::kubernetes::KubernetesSettings;
 use crate::plan::CutLimits;
 
 /// The whole file, checked.
@@ -68,6 +71,8 @@ pub struct InstallationSettings {
     pub cut: CutLimits,
     /// How its applications are stopped and started; none, and a person does it.
     pub hooks: Option<Hooks>,
+    /// The cluster that it runs on, instead of hooks; none when it runs on no cluster.
+    pub kubernetes: Option<KubernetesSettings>,
     /// Its components, at least one, in the order of the file.
     pub components: Vec<ComponentSettings>,
 }
@@ -149,6 +154,8 @@ struct RawInstallation {
     cut: CutLimits,
     #[serde(default)]
     hooks: Option<Hooks>,
+    #[serde(default)]
+    kubernetes: Option<KubernetesSettings>,
     components: Vec<ComponentSettings>,
 }
 
@@ -183,7 +190,11 @@ impl Topology {
             if !names.insert(raw.name.clone()) {
                 return invalid(format!("installation {} is listed twice", raw.name));
             }
-            installations.push(check(raw, tls.is_some())?);
+            let mut checked = check(raw, tls.is_some())?;
+            if let Some(KubernetesSettings { kubeconfig: Some(path), .. }) = &mut checked.kubernetes {
+                *path = folder.join(&*path);
+            }
+            installations.push(checked);
         }
         if installations.is_empty() {
             return invalid("there is no installation in it".to_owned());
@@ -222,17 +233,11 @@ impl InstallationSettings {
 
 fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
     let name = raw.name.clone();
-    match raw.platform.as_deref() {
-        None | Some("standalone") => {}
-        Some(other) => {
-            return invalid(format!("installation {name}: platform {other:?} is not served yet; only `standalone` is"));
-        }
+    if let Some(why) = unsound_platform(&raw) {
+        return invalid(format!("installation {name}: {why}"));
     }
     if let Some(why) = raw.cut.unsound() {
         return invalid(format!("installation {name}: cut: {why}"));
-    }
-    if let Some(why) = raw.hooks.as_ref().and_then(Hooks::unsound) {
-        return invalid(format!("installation {name}: hooks: {why}"));
     }
     if raw.components.is_empty() {
         return invalid(format!("installation {name} has no components"));
@@ -255,8 +260,27 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
             ));
         }
     }
-    let RawInstallation { consistency, cut, hooks, components, .. } = raw;
-    Ok(InstallationSettings { name, consistency, cut, hooks, components })
+    let RawInstallation { consistency, cut, hooks, kubernetes, components, .. } = raw;
+    Ok(InstallationSettings { name, consistency, cut, hooks, kubernetes, components })
+}
+
+/// What is wrong with the platform, if something is.
+fn unsound_platform(raw: &RawInstallation) -> Option<String> {
+    match (raw.platform.as_deref(), &raw.kubernetes) {
+        (None | Some("standalone"), None) => raw.hooks.as_ref()?.unsound().map(|why| format!("hooks: {why}")),
+        (None | Some("standalone"), Some(_)) => {
+            Some("`kubernetes` is for an installation with `platform: kubernetes`".to_owned())
+        }
+        (Some("kubernetes"), None) => {
+            Some("`platform: kubernetes` needs `kubernetes`, at least `kubernetes: { namespace: NAME }`".to_owned())
+        }
+        (Some("kubernetes"), Some(_)) if raw.hooks.is_some() => Some(
+            "`hooks` are for `platform: standalone`; on Kubernetes `kubernetes: { by: scale }` stops the applications"
+                .to_owned(),
+        ),
+        (Some("kubernetes"), Some(settings)) => settings.unsound().map(|why| format!("kubernetes: {why}")),
+        (Some(other), _) => Some(format!("platform {other:?} is none: `standalone` or `kubernetes`")),
+    }
 }
 
 fn invalid<T>(text: String) -> Result<T> {
@@ -314,7 +338,8 @@ installations:
         assert!(refused("consistency: none", "hooks: { quiesce: [[stop]], resume: [] }").contains("both"));
         assert!(refused("consistency: none", "hooks: { quiesce: [[]], resume: [[start]] }").contains("program"));
         assert!(refused("consistency: none", "hooks: { quiesce: [stop], resume: [[start]] }").contains("topology"));
-        assert!(refused("platform: standalone", "platform: kubernetes").contains("kubernetes"));
+        assert!(refused("platform: standalone", "platform: nomad").contains("nomad"));
+        assert!(refused("platform: standalone", "kubernetes: { namespace: a }").contains("platform: kubernetes"));
         assert!(refused("name: system-mysql", "name: System").contains("System"));
         assert!(refused("https://localhost", "ftp://localhost").contains("ftp://"));
         assert!(refused("tls: { ca: ca.pem, cert: tls.crt, key: tls.key }\n", "").contains("tls"));

@@ -176,6 +176,21 @@ fn architecture_only_the_command_line_knows_the_command_line() {
 }
 
 #[test]
+fn architecture_only_its_platform_knows_kubernetes() {
+    for file in sources("coordinator/src")
+        .into_iter()
+        .chain(sources("core/src"))
+        .chain(sources("proto/src"))
+        .chain(sources("agent/src"))
+    {
+        let inside = file.to_string_lossy().contains("platform/kubernetes");
+        let code = code(&std::fs::read_to_string(&file).expect("read a source"));
+        let knows = code.contains("kube::") || code.contains("k8s_openapi");
+        assert!(inside || !knows, "{} knows the API of Kubernetes: only platform/kubernetes may", file.display());
+    }
+}
+
+#[test]
 fn architecture_files_are_short_and_say_what_they_are_for() {
     let mut wrong = Vec::new();
     for folder in ["core", "proto", "agent", "coordinator", "tests"] {

@@ -54,6 +54,27 @@ pub fn run(command: &mut Command) -> std::process::Output {
     command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("run {command:?}: {e}"))
 }
 
+/// Starts the command and kills it when it has said this.
+///
+/// # Panics
+/// When it ends before.
+pub fn killed_when(mut command: Command, said: &str) {
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().expect("start keepsake");
+    let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+    let mut all = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        let found = line.contains(said);
+        all.push(line);
+        if found {
+            kill_process(Pid::from_child(&child), Signal::KILL).expect("kill");
+            break;
+        }
+    }
+    let status = child.wait().expect("wait");
+    assert!(!status.success(), "it ended before it said {said:?}: {all:#?}");
+}
+
 /// A server or agent that runs, killed when dropped. Its output is kept.
 #[derive(Debug)]
 pub struct Process {

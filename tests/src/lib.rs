@@ -8,6 +8,7 @@ pub mod by_hand;
 pub mod causality;
 pub mod certs;
 pub mod child;
+pub mod cluster;
 pub mod config_source;
 pub mod config_target;
 pub mod conformance;

@@ -18,9 +18,8 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::grpc::GrpcFleet;
-use crate::plan::Plan;
-use crate::platform::Platform;
-use crate::platform::standalone::Standalone;
+use crate::plan::{Action, Plan};
+use crate::platform::{self, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
@@ -32,7 +31,7 @@ pub(super) struct Means<'a> {
     pub(super) installation: &'a InstallationSettings,
     pub(super) repository: Repository,
     pub(super) fleet: GrpcFleet,
-    platform: Option<Standalone<'a>>,
+    platform: Option<Box<dyn Platform + 'a>>,
     /// Needed to make a set.
     pub(super) signing: Option<SigningKey>,
     /// Needed to stage.
@@ -72,7 +71,7 @@ impl<'a> Means<'a> {
     pub(super) async fn new(app: &App, installation: &'a InstallationSettings) -> Result<Self> {
         let repository = app.repository().await?;
         let fleet = app.fleet(installation)?;
-        let platform = installation.hooks.as_ref().map(Standalone::new);
+        let platform = platform::of(installation);
         Ok(Self { installation, repository, fleet, platform, signing: None, source: None })
     }
 
@@ -87,10 +86,22 @@ impl<'a> Means<'a> {
         Ok(())
     }
 
+    /// Whether the applications could be stopped now, if the plan stops them.
+    ///
+    /// # Errors
+    /// The platform's word on why not.
+    pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
+        let stops = plan.steps().any(|s| matches!(s.action, Action::Quiesce { .. }));
+        match self.platform.as_deref().filter(|_| stops) {
+            Some(platform) => platform.preflight().await,
+            None => Ok(()),
+        }
+    }
+
     fn world(&self) -> World<'_> {
         World {
             fleet: &self.fleet,
-            platform: self.platform.as_ref().map(|p| p as &dyn Platform),
+            platform: self.platform.as_deref(),
             repository: &self.repository,
             signing: self.signing.as_ref(),
             source: self.source.as_ref().map(|(record, opening)| (record, opening)),

@@ -82,7 +82,15 @@ impl fmt::Display for Action {
             }
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
-            Self::Quiesce { commands } | Self::ResumeWorkloads { commands } => write!(f, "run {}", told(commands)),
+            Self::Quiesce { namespace: Some(namespace), .. } => {
+                write!(f, "scale the applications in namespace {namespace} to 0, the operator first")
+            }
+            Self::ResumeWorkloads { namespace: Some(namespace), .. } => {
+                write!(f, "scale the applications in namespace {namespace} back to what they were, the operator last")
+            }
+            Self::Quiesce { commands, .. } | Self::ResumeWorkloads { commands, .. } => {
+                write!(f, "run {}", told(commands))
+            }
             Self::Stage { component, queues, in_place } => {
                 write!(f, "stage {component}")?;
                 match (queues.is_restore(), in_place) {

@@ -9,6 +9,7 @@ use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server};
 use keepsake_core::record::{ComponentRecord, Record, Status};
 
+use super::applications::stop_and_start;
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
 use super::{Action, CheckAt, Goal, Plan, Safety, Stage, Step, Undo};
@@ -73,10 +74,8 @@ pub fn plan(
         notes.push("the set has no cut: its stores were dumped at different moments".to_owned());
     }
     let mut stages = Vec::new();
-    match installation.hooks.as_ref() {
-        Some(hooks) => {
-            let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
-            let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
+    match stop_and_start(installation) {
+        Some((quiesce, resume)) => {
             stages.push(Stage {
                 title: "stop the applications".to_owned(),
                 steps: vec![quiesce.step(Undo::by(resume))?],
@@ -109,9 +108,7 @@ pub fn plan(
         steps: vec![Action::PointOfNoReturn.step(Undo::Nothing)?],
     });
     stages.extend(config.behind);
-    if let Some(hooks) = &installation.hooks {
-        let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
-        let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
+    if let Some((quiesce, resume)) = stop_and_start(installation) {
         // Only `rollback --discard-writes` undoes it: who takes data away from the applications stops them first.
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::by(quiesce))?] });
     }

@@ -4,6 +4,7 @@ use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Epoch, RunId, SetId};
 
+use super::applications::stop_and_start;
 use super::config::{self, Resync};
 use super::restore::preflight::SCHEMA;
 use super::{Action, CheckAt, Goal, Plan, Stage, Step, Undo};
@@ -65,23 +66,19 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
         "everything that applications wrote since restore {} is lost: the data is again what it was before it",
         of.epoch
     )];
-    match &installation.hooks {
-        Some(hooks) => {
-            let quiesce = Action::Quiesce { commands: hooks.quiesce.clone() };
-            let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
-            stages.push(Stage {
-                title: "stop the applications".to_owned(),
-                steps: vec![quiesce.step(Undo::by(resume))?],
-            });
-        }
+    let applications = stop_and_start(installation);
+    match &applications {
+        Some((quiesce, resume)) => stages.push(Stage {
+            title: "stop the applications".to_owned(),
+            steps: vec![quiesce.clone().step(Undo::by(resume.clone()))?],
+        }),
         None => notes.push("stop the applications first: what they write meanwhile is lost or mixed in".to_owned()),
     }
     stages.push(no_return()?);
     stages.push(each("put the old data back", &kept, |component| Action::Rollback { component })?);
     stages.push(each("check", &kept, |component| Action::Check { component, at: CheckAt::Live })?);
     stages.extend(make_equal(installation, inventory, &kept, &mut notes)?);
-    if let Some(hooks) = &installation.hooks {
-        let resume = Action::ResumeWorkloads { commands: hooks.resume.clone() };
+    if let Some((_, resume)) = applications {
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::Nothing)?] });
     }
     let goal = Goal::Rollback { restore: of.epoch, run: of.run };

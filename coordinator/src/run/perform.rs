@@ -132,7 +132,7 @@ impl Runner<'_> {
         self.world.platform.ok_or_else(|| {
             Error::new(
                 Kind::Invalid,
-                "the plan stops and starts the applications by hooks, and the topology of this installation has none: write `hooks` into it as it was",
+                "the plan stops and starts the applications, and the topology of this installation does not say how: write `hooks`, or `kubernetes` with `by: scale`, into it as it was",
             )
         })
     }

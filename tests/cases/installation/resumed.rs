@@ -1,31 +1,11 @@
 //! Restores of a whole installation that are interrupted: resumed from another machine, cancelled, and what is refused meanwhile.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use keepsake_tests::child::{run, tool_command};
+use keepsake_tests::child::{killed_when, run, tool_command};
 use keepsake_tests::house::{Hooks, House, State, programs};
 use keepsake_tests::threescale::Size;
-use rustix::process::{Pid, Signal, kill_process};
-
-/// Starts the command and kills it when it has said this.
-fn killed_when(mut command: Command, said: &str) {
-    command.stderr(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn().expect("start keepsake");
-    let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-    let mut all = Vec::new();
-    for line in lines.map_while(Result::ok) {
-        let found = line.contains(said);
-        all.push(line);
-        if found {
-            kill_process(Pid::from_child(&child), Signal::KILL).expect("kill");
-            break;
-        }
-    }
-    let status = child.wait().expect("wait");
-    assert!(!status.success(), "it ended before it said {said:?}: {all:#?}");
-}
 
 /// What another machine needs.
 fn elsewhere(house: &House) -> std::path::PathBuf {

@@ -18,6 +18,7 @@ fn fleet(proxy: &Proxy) -> GrpcFleet {
         consistency: Consistency::None,
         cut: CutLimits::default(),
         hooks: None,
+        kubernetes: None,
         components: vec![ComponentSettings {
             name: COMPONENT.parse().unwrap(),
             engine: "mysql".parse().unwrap(),
@@ -84,6 +85,7 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
         consistency: Consistency::None,
         cut: CutLimits::default(),
         hooks: None,
+        kubernetes: None,
         components: vec![ComponentSettings {
             name: component.clone(),
             engine: "mysql".parse().unwrap(),

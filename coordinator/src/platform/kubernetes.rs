@@ -1,0 +1,261 @@
+//! Kubernetes and OpenShift: applications are stopped by scaling their workloads to 0, and started by giving back what they had.
+//!
+//! First the operator is set aside, then the applications stop step by step, each step waiting until no pod of it remains; starting is the mirror, the operator
+//! last. The stores' own workloads are never touched. What a workload had is remembered on the object itself (`record`) before anything is changed, so that any
+//! coordinator anywhere can go on or back from any half of it. Everything may be asked again. All that knows Kubernetes is in this folder.
+
+mod access;
+mod api;
+mod discovery;
+pub mod examine;
+mod names;
+mod record;
+mod rollout;
+mod wait;
+mod workload;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::id::RunKey;
+use serde_json::json;
+
+use self::api::{Cluster, Pace};
+use self::discovery::Found;
+pub use self::record::ANNOTATION;
+use self::record::{Me, Record, Start};
+use self::workload::Workload;
+use super::Platform;
+use crate::topology::KubernetesSettings;
+
+/// Before anything has begun, an API server that does not answer is not waited for any longer.
+const BEFORE: Duration = Duration::from_secs(15);
+
+/// The workloads of one installation.
+pub struct Kubernetes {
+    settings: KubernetesSettings,
+    client: Option<kube::Client>,
+}
+
+impl std::fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kubernetes").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A write to one workload.
+struct Change {
+    /// Replicas to set.
+    replicas: Option<i32>,
+    /// What is remembered from then on.
+    record: Option<Record>,
+}
+
+impl Kubernetes {
+    /// By these settings. The cluster is reached when something is asked of it.
+    pub fn new(settings: KubernetesSettings) -> Self {
+        Self { settings, client: None }
+    }
+
+    /// The same over a client that is there already.
+    pub fn over(settings: KubernetesSettings, client: kube::Client) -> Self {
+        Self { settings, client: Some(client) }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.settings.deadline.into())
+    }
+
+    async fn cluster(&self, patience: Duration) -> Result<Cluster> {
+        match &self.client {
+            Some(client) => Ok(Cluster { client: client.clone(), patience }),
+            None => Cluster::new(&self.settings, patience).await,
+        }
+    }
+
+    /// What there is to stop, when all of it is known and may be stopped.
+    async fn found(&self, cluster: &Cluster) -> Result<Found> {
+        let look = discovery::look(cluster, &self.settings).await?;
+        let served = look.served.clone();
+        let found = look.judge(&self.settings)?;
+        access::ensure(cluster, access::needs(&self.settings, &served, found.operator.is_some())).await?;
+        Ok(found)
+    }
+
+    async fn stop(&self, run: &RunKey) -> Result<()> {
+        let (namespace, limit) = (&self.settings.namespace, self.limit());
+        let cluster = self.cluster(limit).await?;
+        let me = Me::new(run, namespace);
+        let mut found = self.found(&cluster).await?;
+        for workload in found.operator.iter_mut().chain(found.steps.iter_mut().flatten()) {
+            *workload = cluster.remember(workload, &me).await?;
+        }
+        if let Some(operator) = &found.operator {
+            let stopped = cluster.scale_to_nothing(operator, &me).await?;
+            cluster.until_stopped(&[stopped], limit).await?;
+            tracing::info!("{operator} is set aside");
+        }
+        // They need what is stopped next. Nobody makes new ones any more.
+        cluster.until_no_hook_runs(namespace, limit).await?;
+        for step in &found.steps {
+            let mut stopped = Vec::new();
+            for workload in step {
+                stopped.push(cluster.scale_to_nothing(workload, &me).await?);
+            }
+            cluster.until_stopped(&stopped, limit).await?;
+            let names: Vec<_> = step.iter().map(|w| w.name.as_str()).collect();
+            tracing::info!("stopped in namespace {namespace}: {}", names.join(", "));
+        }
+        let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
+        cluster.until_stopped(&all, limit).await
+    }
+
+    /// Starts all that can be started, whatever cannot: an application that runs is better than none.
+    async fn start(&self, run: &RunKey) -> Result<()> {
+        let namespace = &self.settings.namespace;
+        let cluster = self.cluster(self.limit()).await?;
+        let me = Me::new(run, namespace);
+        let served = discovery::served(&cluster).await?;
+        let mut problems = Vec::new();
+        let operator = discovery::operator(&cluster, &self.settings).await.unwrap_or_else(|e| {
+            problems.push(e);
+            None
+        });
+        let is_operator = |w: &Workload| {
+            operator.as_ref().is_some_and(|o| (&o.namespace, o.sort, &o.name) == (&w.namespace, w.sort, &w.name))
+        };
+        let mut stopped = discovery::workloads(&cluster, &served, namespace).await?;
+        stopped.retain(|w| w.record.is_some() && !is_operator(w));
+        stopped.sort_by_key(Workload::start_step);
+        for step in stopped.chunk_by(|a, b| a.start_step() == b.start_step()) {
+            self.start_together(&cluster, step, &me, &mut problems).await;
+        }
+        if let Some(operator) = operator.filter(|o| o.record.is_some()) {
+            if let Err(e) = cluster.drop_failed_hooks(namespace).await {
+                problems.push(e);
+            }
+            self.start_together(&cluster, &[operator], &me, &mut problems).await;
+        }
+        let Some(first) = problems.first() else { return Ok(()) };
+        let told: Vec<_> = problems.iter().map(Error::chain).collect();
+        Err(Error::new(first.kind(), told.join("; ")))
+    }
+
+    async fn start_together(&self, cluster: &Cluster, step: &[Workload], me: &Me, problems: &mut Vec<Error>) {
+        let mut pending = Vec::new();
+        for workload in step {
+            match cluster.scale_back(workload, me).await {
+                Ok(wanted) => pending.extend(wanted.map(|wanted| (workload.clone(), wanted))),
+                Err(e) => problems.push(e),
+            }
+        }
+        for (workload, ready) in cluster.until_started(pending, me, self.limit()).await {
+            let done = match ready {
+                Ok(()) => cluster.forget(&workload, me).await,
+                Err(e) => Err(e),
+            };
+            problems.extend(done.err());
+        }
+    }
+}
+
+#[async_trait]
+impl Platform for Kubernetes {
+    async fn preflight(&self) -> Result<()> {
+        let cluster = self.cluster(BEFORE).await?;
+        let found = Box::pin(self.found(&cluster)).await;
+        found.map(drop).context("the applications could not be stopped")
+    }
+
+    async fn quiesce(&self, run: &RunKey) -> Result<()> {
+        Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    }
+
+    async fn resume(&self, run: &RunKey) -> Result<()> {
+        Box::pin(self.start(run)).await.with_context(|| format!("start the applications of {}", run.installation))
+    }
+}
+
+impl Cluster {
+    /// Writes down what it has; nothing of it changes yet.
+    async fn remember(&self, workload: &Workload, me: &Me) -> Result<Workload> {
+        let wish = |now: &Workload| {
+            let record = record::remember(now.live(), now.record.as_ref(), me)?;
+            Ok((now.record.as_ref() != Some(&record)).then_some(Change { replicas: None, record: Some(record) }))
+        };
+        self.change(workload, wish).await
+    }
+
+    /// Takes all its replicas away. What it had just before is remembered by the same write.
+    async fn scale_to_nothing(&self, workload: &Workload, me: &Me) -> Result<Workload> {
+        let wish = |now: &Workload| {
+            let record = record::remember(now.live(), now.record.as_ref(), me)?;
+            let is_done = now.replicas == 0 && now.record.as_ref() == Some(&record);
+            Ok((!is_done).then_some(Change { replicas: Some(0), record: Some(record) }))
+        };
+        self.change(workload, wish).await
+    }
+
+    /// Gives it back what it had. So many replicas must become ready before it is forgotten that it was ever stopped; none when there is nothing to wait for.
+    async fn scale_back(&self, workload: &Workload, me: &Me) -> Result<Option<i32>> {
+        let wish = |now: &Workload| {
+            let kept = now.record.clone();
+            Ok(match record::start(now.live(), kept.as_ref(), me)? {
+                Start::Leave(others) => Some(Change { replicas: None, record: Some(others) }),
+                Start::Scale(replicas) => {
+                    Some(Change { replicas: Some(replicas), record: kept.filter(|r| r.ready > 0) })
+                }
+                Start::Await(0) => Some(Change { replicas: None, record: None }),
+                Start::Nothing | Start::Await(_) => None,
+            })
+        };
+        let now = self.change(workload, wish).await?;
+        Ok(match record::start(now.live(), now.record.as_ref(), me)? {
+            Start::Await(wanted) => Some(wanted),
+            Start::Nothing | Start::Leave(_) | Start::Scale(_) => None,
+        })
+    }
+
+    /// It is as it was.
+    async fn forget(&self, workload: &Workload, me: &Me) -> Result<()> {
+        let wish =
+            |now: &Workload| Ok(now.record.as_ref().map(|found| Change { replicas: None, record: me.leave(found) }));
+        self.change(workload, wish).await.map(drop)
+    }
+
+    /// Makes the change that is wished for of the workload as it is now. Nothing is written over what somebody else wrote meanwhile: then, and when it is not
+    /// known whether a write arrived, it is looked at again and the wish made anew. Gives back what is there then.
+    async fn change(
+        &self,
+        workload: &Workload,
+        wish: impl Fn(&Workload) -> Result<Option<Change>> + Sync,
+    ) -> Result<Workload> {
+        let mut pace = Pace::new(self.patience);
+        let mut now = workload.clone();
+        loop {
+            let Some(change) = wish(&now).with_context(|| workload.to_string())? else { return Ok(now) };
+            let record = change.record.as_ref().map(Record::text).transpose()?;
+            let mut patch = json!({
+                "metadata": { "resourceVersion": now.version, "annotations": { ANNOTATION: record } },
+            });
+            if let (Some(replicas), Some(body)) = (change.replicas, patch.as_object_mut()) {
+                body.insert("spec".to_owned(), json!({ "replicas": replicas }));
+            }
+            match self.patch(&now.sort.resource(), &now.namespace, &now.name, &patch).await {
+                Ok(changed) => return Workload::read(now.sort, changed),
+                Err(e) if matches!(e.kind(), Kind::Conflict | Kind::Unavailable) => {
+                    tracing::debug!("{}", e.chain());
+                    if !pace.go_on().await {
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+            now = self
+                .again(workload)
+                .await?
+                .ok_or_else(|| Error::new(Kind::NotFound, format!("{workload} is gone since it was looked at")))?;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Waiting: until nothing of some workloads runs any more, or as much of them is ready as was. Each wait has a deadline and ends with reasons.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use keepsake_core::error::{Error, Kind, Result};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+
+use super::api::{Cluster, Pace};
+use super::names::HOOK_JOBS;
+use super::record::Me;
+use super::rollout;
+use super::workload::Workload;
+
+impl Cluster {
+    /// The workload as it is now; none when it is gone.
+    ///
+    /// # Errors
+    /// As [`Cluster::ask`].
+    pub(super) async fn again(&self, workload: &Workload) -> Result<Option<Workload>> {
+        let found = self.get(&workload.sort.resource(), &workload.namespace, &workload.name).await?;
+        found.map(|o| Workload::read(workload.sort, o)).transpose()
+    }
+
+    /// Waits until none of these has a pod.
+    ///
+    /// # Errors
+    /// `Timeout` with the reasons; `Conflict` when somebody starts one meanwhile.
+    pub(super) async fn until_stopped(&self, workloads: &[Workload], limit: Duration) -> Result<()> {
+        let mut pace = Pace::new(limit);
+        let mut pending: Vec<_> = workloads.iter().collect();
+        loop {
+            let mut reasons = Vec::new();
+            let mut still = Vec::new();
+            for workload in pending {
+                let Some(now) = self.again(workload).await? else { continue };
+                if now.replicas != 0 {
+                    return Err(not_left_alone(&now));
+                }
+                if let Err(why) = rollout::stopped(&now, self.pods(&now).await?) {
+                    reasons.push(format!("{now}: {why}"));
+                    still.push(workload);
+                }
+            }
+            if still.is_empty() {
+                return Ok(());
+            }
+            pending = still;
+            if !pace.go_on().await {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!(
+                        "not stopped after {} s: {}. Look at it with `kubectl describe`; a pod whose node is gone has to be deleted by force",
+                        limit.as_secs(),
+                        reasons.join("; ")
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Waits until so many replicas of each are ready. Gives back those that are not, each with the reason.
+    pub(super) async fn until_started(
+        &self,
+        workloads: Vec<(Workload, i32)>,
+        me: &Me,
+        limit: Duration,
+    ) -> Vec<(Workload, Result<()>)> {
+        let mut pace = Pace::new(limit);
+        let mut done = Vec::new();
+        let mut pending = workloads;
+        loop {
+            let mut still = Vec::new();
+            for (workload, wanted) in pending {
+                match self.started(&workload, wanted, me).await {
+                    Ok(None) => done.push((workload, Ok(()))),
+                    Ok(Some(why)) => still.push((workload, wanted, why)),
+                    Err(e) => done.push((workload, Err(e))),
+                }
+            }
+            if still.is_empty() {
+                return done;
+            }
+            if !pace.go_on().await {
+                done.extend(still.into_iter().map(|(workload, _, why)| {
+                    let seconds = limit.as_secs();
+                    let told = format!("{workload} was started and is not ready after {seconds} s: {why}");
+                    (workload, Err(Error::new(Kind::Timeout, told)))
+                }));
+                return done;
+            }
+            pending = still.into_iter().map(|(workload, wanted, _)| (workload, wanted)).collect();
+        }
+    }
+
+    /// Why it is not ready yet, if it is not.
+    async fn started(&self, workload: &Workload, wanted: i32, me: &Me) -> Result<Option<rollout::Unfinished>> {
+        let Some(now) = self.again(workload).await? else {
+            return Err(Error::new(Kind::NotFound, format!("{workload} was started and is gone")));
+        };
+        if now.replicas == 0 {
+            // Another run needs the operator stopped, and will start it.
+            return match now.record.as_ref().and_then(|r| me.leave(r)) {
+                Some(_) => Ok(None),
+                None => {
+                    Err(Error::new(Kind::Conflict, format!("{now} was started, and somebody has stopped it again")))
+                }
+            };
+        }
+        Ok(rollout::started(&now, wanted.min(now.replicas)).err())
+    }
+
+    /// The pods of a workload that run or may run, each with its state. What has ended and lies about, as after an eviction, is nothing.
+    async fn pods(&self, workload: &Workload) -> Result<Vec<String>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &workload.namespace);
+        let params = ListParams::default().labels(&workload.selector);
+        let what = format!("list pods of {workload}");
+        let pods = self.ask(&what, || api.list(&params)).await?;
+        Ok(pods
+            .items
+            .into_iter()
+            .filter_map(|pod| {
+                let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
+                let name = pod.metadata.name.unwrap_or_default();
+                match (phase.as_str(), pod.metadata.deletion_timestamp) {
+                    ("Succeeded" | "Failed", _) => None,
+                    (_, Some(since)) => Some(format!("{name} (terminating since {})", since.0)),
+                    (phase, None) => Some(format!("{name} ({})", phase.to_lowercase())),
+                }
+            })
+            .collect())
+    }
+
+    /// Waits until no Job of the operator works on the system database.
+    ///
+    /// # Errors
+    /// `Timeout`, with what to do.
+    pub(super) async fn until_no_hook_runs(&self, namespace: &str, limit: Duration) -> Result<()> {
+        let mut pace = Pace::new(limit);
+        loop {
+            let mut running = Vec::new();
+            for name in HOOK_JOBS {
+                let job = self.get(&jobs(), namespace, name).await?;
+                let active = job.and_then(|j| j.data.pointer("/status/active").and_then(Value::as_i64)).unwrap_or(0);
+                if active > 0 {
+                    running.push(format!("job/{name} has {active} active"));
+                }
+            }
+            if running.is_empty() {
+                return Ok(());
+            }
+            if !pace.go_on().await {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!(
+                        "jobs of the operator work on the system database for {} s now in namespace {namespace}: {}. Look at their logs; delete a job \
+                         that never ends",
+                        limit.as_secs(),
+                        running.join(", ")
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Deletes the operator's Jobs that have failed: it would not touch system-app as long as they are there.
+    ///
+    /// # Errors
+    /// As [`Cluster::ask`].
+    pub(super) async fn drop_failed_hooks(&self, namespace: &str) -> Result<()> {
+        for name in HOOK_JOBS {
+            let Some(job) = self.get(&jobs(), namespace, name).await? else { continue };
+            let conditions = job.data.pointer("/status/conditions").and_then(Value::as_array);
+            let is = |c: &Value, key: &str, value: &str| c.get(key).and_then(Value::as_str) == Some(value);
+            if !conditions.into_iter().flatten().any(|c| is(c, "type", "Failed") && is(c, "status", "True")) {
+                continue;
+            }
+            tracing::warn!(
+                "job/{name} in namespace {namespace} has failed: deleted, so that the operator makes it anew"
+            );
+            let api = self.objects(&jobs(), namespace);
+            let what = format!("delete job {name} in namespace {namespace}");
+            let params = DeleteParams::background();
+            match self.ask(&what, || api.delete(name, &params)).await {
+                Err(e) if e.kind() != Kind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Somebody scales what we have stopped.
+pub(super) fn not_left_alone(now: &Workload) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!(
+            "{now} was stopped, and somebody has given it {} replicas again: look for an autoscaler, a pipeline or another operator that does, and keep it \
+             from it",
+            now.replicas
+        ),
+    )
+}
+
+fn jobs() -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("batch", "v1", "Job"), "jobs")
+}

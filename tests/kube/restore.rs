@@ -1,0 +1,76 @@
+//! Whole restores by the command line: real stores with real agents, and the applications on a genuine control plane.
+
+use keepsake_tests::child::killed_when;
+use keepsake_tests::cluster::ControlPlane;
+use keepsake_tests::cluster::openshift;
+use keepsake_tests::cluster::skeleton::{self, Form, OPERATOR, WHOLE};
+use keepsake_tests::house::{House, State};
+use keepsake_tests::threescale::Size;
+
+#[tokio::test]
+async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it() {
+    let name = "kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it";
+    let Some(plane) = ControlPlane::start(name).await else { return };
+    let client = plane.client().await;
+    openshift::define_apimanager(&client).await;
+    skeleton::namespace(&client, "threescale").await;
+    skeleton::build(&client, Form::Deployments, "threescale", WHOLE).await;
+    skeleton::build_operator(&client, "threescale").await;
+    skeleton::build_apimanager(&client, "threescale").await;
+    let running = skeleton::picture(&client, &["threescale"]).await;
+
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    house.consistency.push_str(&format!(
+        "    platform: kubernetes\n    kubernetes: {{ namespace: threescale, kubeconfig: {} }}\n",
+        plane.kubeconfig().display()
+    ));
+    house.write_topology();
+    let told = house.must(&["doctor"]);
+    for word in ["prod/kubernetes", "Kubernetes v1.", "all 8 that stopping", "system-app (3)", OPERATOR] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    house.must(&["backup"]);
+    assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "a backup stops nobody");
+    let before = State::of(&house.installations[0]).await;
+    house.installations[0].wreck().await;
+    let wrecked = State::of(&house.installations[0]).await;
+    let identity = house.path("identity-1");
+    let is_stopped = async || {
+        let replicas = skeleton::replicas(&client, Form::Deployments, "threescale").await;
+        let stores = ["system-mysql", "backend-redis", "system-redis", "zync-database"];
+        assert!(replicas.iter().all(|(name, r)| (*r > 0) == stores.contains(&name.as_str())), "{replicas:?}");
+    };
+
+    // Whoever may not stop the applications begins nothing.
+    let (good, bad) = (plane.kubeconfig(), plane.kubeconfig_of_the_clerk());
+    let settings = house.consistency.clone();
+    house.consistency = settings.replace(&good.display().to_string(), &bad.display().to_string());
+    house.write_topology();
+    let refused = house.keepsake(&["restore", "--yes", "prod", "--identity", &identity]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("the applications could not be stopped"), "{told}");
+    let runs = house.must(&["runs"]);
+    assert!(!runs.contains("restore"), "{runs}");
+    house.consistency = settings;
+    house.write_topology();
+    let restore = || {
+        let mut command = house.command();
+        command.args(["restore", "--yes", "prod", "--identity", &identity]);
+        command
+    };
+
+    killed_when(restore(), "stage-system-mysql done");
+    is_stopped().await;
+    let told = house.keepsake(&["doctor"]);
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("deployment/system-app in namespace threescale for threescale/prod"), "{told}");
+    house.must(&["cancel", "--coordinator-is-gone"]);
+    assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "after a restore that was cancelled");
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after a restore that was cancelled");
+
+    killed_when(restore(), "commit-system-mysql done");
+    is_stopped().await;
+    house.must(&["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", &identity]);
+    assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "after a restore that was resumed");
+    State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was resumed");
+}

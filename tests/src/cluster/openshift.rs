@@ -1,0 +1,95 @@
+//! OpenShift's DeploymentConfigs as far as the API server can tell: a resource definition, and a controller that makes and takes pods.
+
+use std::time::Duration;
+
+use kube::Client;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Raw;
+use crate::poll::wait_for;
+
+const BEAT: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes the API server serve `apps.openshift.io/v1`.
+pub async fn define(client: &Client) {
+    define_resource(client, "apps.openshift.io", "v1", "DeploymentConfig", "deploymentconfigs").await;
+}
+
+/// Makes the API server serve the operator's `APIManager`.
+pub async fn define_apimanager(client: &Client) {
+    define_resource(client, "apps.3scale.net", "v1alpha1", "APIManager", "apimanagers").await;
+}
+
+async fn define_resource(client: &Client, group: &str, version: &str, kind: &str, plural: &str) {
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.{group}") },
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+            "versions": [{
+                "name": version, "served": true, "storage": true, "subresources": { "status": {} },
+                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+            }],
+        },
+    });
+    client.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let path = format!("/apis/{group}/{version}/namespaces/default/{plural}");
+    wait_for(&format!("{plural} to be served"), PATIENCE, async || client.at(&path).await.ok_or("they are not")).await;
+}
+
+/// A controller of DeploymentConfigs; ends when it is dropped.
+#[derive(Debug)]
+pub struct ConfigController {
+    _stop: DropGuard,
+}
+
+impl ConfigController {
+    /// For those of this namespace.
+    pub fn start(client: Client, namespace: &str) -> Self {
+        let stop = CancellationToken::new();
+        let (stopped, namespace) = (stop.clone(), namespace.to_owned());
+        tokio::spawn(stopped.run_until_cancelled_owned(async move {
+            let mut beat = tokio::time::interval(BEAT);
+            loop {
+                beat.tick().await;
+                let path = format!("/apis/apps.openshift.io/v1/namespaces/{namespace}/deploymentconfigs");
+                let Some(configs) = client.at(&path).await else { continue };
+                for config in configs["items"].as_array().into_iter().flatten() {
+                    reconcile(&client, &namespace, config).await;
+                }
+            }
+        }));
+        Self { _stop: stop.drop_guard() }
+    }
+}
+
+async fn reconcile(client: &Client, namespace: &str, config: &Value) {
+    let name = config["metadata"]["name"].as_str().expect("a name");
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    let found = client.at(&format!("{pods}?labelSelector=deploymentConfig%3D{name}")).await.expect("pods");
+    let there: Vec<&str> =
+        found["items"].as_array().into_iter().flatten().filter_map(|p| p["metadata"]["name"].as_str()).collect();
+    let wanted = usize::try_from(config["spec"]["replicas"].as_u64().unwrap_or(1)).expect("a number of replicas");
+    for pod in there.iter().skip(wanted) {
+        client.remove(&format!("{pods}/{pod}")).await;
+    }
+    for _ in there.len()..wanted {
+        let template = &config["spec"]["template"];
+        let body = json!({
+            "metadata": { "generateName": format!("{name}-1-"), "labels": template["metadata"]["labels"] },
+            "spec": template["spec"],
+        });
+        client.create(&pods, body).await;
+    }
+    let status = json!({
+        "observedGeneration": config["metadata"]["generation"],
+        "replicas": wanted, "updatedReplicas": wanted, "readyReplicas": wanted,
+    });
+    if config["status"] != status {
+        let path = format!("/apis/apps.openshift.io/v1/namespaces/{namespace}/deploymentconfigs/{name}/status");
+        client.merge(&path, json!({ "status": status })).await;
+    }
+}
