@@ -69,6 +69,7 @@ const BREAKS: &[Break] = &[
     (BACKEND, "limits: { memory: 64Mi }", "limits: { memory: 640Mi }", "operator", "bytes of memory"),
     (BACKEND, "-tls, defaultMode: 288", "-tls", "operator", "defaultMode"),
     (BACKEND, "emptyDir: {}", "hostPath: { path: /tmp }", "operator", "restricted-v2"),
+    (MYSQL, "name: copy-agent", "name: agent", "operator", "of one name"),
     (FILES, "mountPath: /storage", "mountPath: /elsewhere", "operator", "/storage is on none"),
     (FILES, "        - name: tmp\n          emptyDir: {}\n", "", "operator", "and mounts"),
     // Who finds whom.

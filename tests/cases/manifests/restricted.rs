@@ -18,6 +18,10 @@ pub(super) fn problems(objects: &Objects, numbered: bool, seccomp: bool) -> Vec<
         let mut say = |what: String| wrong.push(format!("{}: {what}", pod.owner));
         user(pod.spec, numbered, seccomp, &mut say);
         volumes(&pod, objects, &mut say);
+        let names: BTreeSet<_> = containers(pod.spec).map(|c| &c.name).collect();
+        if names.len() != containers(pod.spec).count() {
+            say("has two containers of one name".to_owned());
+        }
         for container in containers(pod.spec) {
             let mut say = |what: String| say(format!("container {}: {what}", container.name));
             confined(container, &mut say);
