@@ -97,6 +97,9 @@ fn manifests_overlays_with_other_components_are_sound() {
         let restore = "  - ../../components/repository-s3\n  - ../../components/restore-from-s3\n";
         sound(&with(overlay, restore), overlay);
     }
+    for (overlay, repository) in [("operator", S3), ("external", "  - ../../components/repository-claim\n")] {
+        sound(&with(overlay, &format!("  - ../../components/init\n{repository}")), overlay);
+    }
     let claim = "  - ../../components/repository-claim\n  - ../../components/restore-from-claim\n";
     for overlay in ["operator", "external"] {
         sound(&with(overlay, claim), overlay);

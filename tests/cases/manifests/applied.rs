@@ -162,9 +162,10 @@ async fn manifests_apply_to_a_genuine_api_server() {
         assert!(done.contains(&format!("{changed} configured")), "{done}");
     }
 
-    // A claim is another overlay's repository.
+    // The other kind of repository, with what makes it.
     cluster.namespace("claim");
-    let claim = tree.with(&overlay_file("operator"), S3, "  - ../../components/repository-claim\n");
+    let claim =
+        tree.with(&overlay_file("operator"), S3, "  - ../../components/init\n  - ../../components/repository-claim\n");
     let done = cluster.apply(&cluster.overlay(&claim, "operator", "claim"), "claim", EDITOR);
     assert!(done.status.success(), "{}", told(&done));
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::kustomize::text;
 pub(super) struct Objects {
     pub(super) deployments: Vec<Deployment>,
     pub(super) cron_jobs: Vec<CronJob>,
+    pub(super) jobs: Vec<Job>,
     pub(super) services: Vec<Service>,
     pub(super) config_maps: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) accounts: Vec<ServiceAccount>,
@@ -49,6 +50,7 @@ impl Objects {
         match (text(value, "/apiVersion"), text(value, "/kind")) {
             ("apps/v1", "Deployment") => self.deployments.push(typed(value)?),
             ("batch/v1", "CronJob") => self.cron_jobs.push(typed(value)?),
+            ("batch/v1", "Job") => self.jobs.push(typed(value)?),
             ("v1", "Service") => self.services.push(typed(value)?),
             ("v1", "ServiceAccount") => self.accounts.push(typed(value)?),
             ("v1", "PersistentVolumeClaim") => self.claims.push(typed(value)?),
@@ -69,11 +71,16 @@ impl Objects {
             .deployments
             .iter()
             .filter_map(|d| Some((format!("Deployment {}", d.metadata.name.as_ref()?), &d.spec.as_ref()?.template)));
-        let jobs = self.cron_jobs.iter().filter_map(|c| {
+        let cron_jobs = self.cron_jobs.iter().filter_map(|c| {
             let template = &c.spec.as_ref()?.job_template.spec.as_ref()?.template;
             Some((format!("CronJob {}", c.metadata.name.as_ref()?), template))
         });
-        deployments.chain(jobs).filter_map(|(owner, template)| pod(owner, template)).collect()
+        let jobs = self
+            .jobs
+            .iter()
+            .filter_map(|j| Some((format!("Job {}", j.metadata.name.as_ref()?), &j.spec.as_ref()?.template)));
+        let all = deployments.chain(cron_jobs).chain(jobs);
+        all.filter_map(|(owner, template)| pod(owner, template)).collect()
     }
 }
 
