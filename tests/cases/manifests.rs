@@ -175,3 +175,23 @@ fn manifests_are_built_as_kustomize_builds_them() {
         assert_eq!(ours.len(), theirs.len(), "{overlay}");
     }
 }
+
+/// What the table of the documented procedure says was shown by a test.
+#[test]
+fn procedure_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    let (mut pending, mut tests) = (vec![root], String::new());
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(std::fs::read_dir(&path).expect("list a folder").map(|e| e.expect("an entry").path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            tests += &std::fs::read_to_string(&path).expect("read a source");
+        }
+    }
+    let table = project("docs/procedure.md");
+    let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 3).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}
