@@ -13,6 +13,8 @@ use std::path::Path;
 
 use keepsake_coordinator::topology::Topology;
 use keepsake_tests::child::{run, tool_command};
+use keepsake_tests::house::programs;
+use keepsake_tests::scratch::Scratch;
 use serde_json::Value;
 
 use self::kustomize::{Tree, text};
@@ -86,6 +88,11 @@ fn manifests_overlays_are_sound() {
     let tree = Tree::of_the_project();
     for overlay in OVERLAYS {
         sound(&tree, overlay);
+        // What lets an agent load is added for a restore, and taken away.
+        let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
+        let allowed = &objects.config_maps["keepsake-agents"]["KEEPSAKE_ALLOW"];
+        assert!(!allowed.contains("restore"), "{overlay}: {allowed}");
+        assert!(!objects.config_maps["keepsake-repository"].contains_key("KEEPSAKE_S3_READ_CREDENTIALS"), "{overlay}");
     }
 }
 
@@ -144,6 +151,29 @@ fn manifests_topologies_are_of_the_same_components() {
         assert_eq!(of(text(&patch[0], "/0/value")), base, "{file}");
     }
     assert_eq!(of(&tree.0[Path::new("overlays/namespaced/topology-outside.yaml")]), base);
+}
+
+/// The programs themselves, with the very arguments and variables of every container: what they miss is the files that the cluster mounts, nothing before.
+#[test]
+fn manifests_programs_start_as_they_are_told() {
+    let tree = Tree::of_the_project();
+    let scratch = Scratch::new();
+    for overlay in OVERLAYS {
+        let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
+        for pod in objects.pods() {
+            let container = pod.spec.containers.first().expect("a container");
+            let program = container.command.as_ref().expect("a program")[0].rsplit('/').next().expect("a name");
+            let mut command = tool_command(programs().join(program));
+            command.args(container.args.iter().flatten());
+            command.envs(flags::environment(container, &objects).expect("variables"));
+            command.env("KEEPSAKE_SCRATCH", scratch.path().join("agent"));
+            command.env("KEEPSAKE_LISTEN", "127.0.0.1:0").env("KEEPSAKE_ADMIN", "127.0.0.1:0");
+            let done = run(&mut command);
+            let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+            let missing = said.contains("/etc/keepsake/") && said.contains("No such file");
+            assert!(!done.status.success() && missing, "{overlay}, {}: {said}", pod.owner);
+        }
+    }
 }
 
 /// What this module builds is what kustomize builds.

@@ -100,6 +100,7 @@ const BREAKS: &[Break] = &[
     ),
     ("certificates/cert-manager.yaml", ", client auth", "", "operator", "to serve and to call"),
     ("certificates/cert-manager.yaml", "keepsake-zync-database-tls", "keepsake-zync-tls", "operator", "nothing makes"),
+    (SETTINGS, "backup=coordinator.keepsake", "backup=coordinator.prod", "operator", "lets coordinator.prod backup"),
     // Network.
     ("agents/shared/network.yaml", "name: keepsake-coordinator", "name: coordinator", "operator", "no coordinator"),
     ("agents/shared/network.yaml", "[Ingress, Egress]", "[Egress]", "operator", "Ingress is open"),

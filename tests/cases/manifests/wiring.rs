@@ -13,6 +13,9 @@ use super::flags::environment;
 use super::kustomize::text;
 use super::objects::Objects;
 
+/// The name in the coordinator's certificate.
+const COORDINATOR: &str = "coordinator.keepsake";
+
 /// An agent as its Deployment makes it.
 struct Agent<'a> {
     name: &'a str,
@@ -109,6 +112,10 @@ fn alone(agent: &Agent<'_>, objects: &Objects, admin: &str) -> Vec<String> {
         if !right || !admin.contains(&format!("route(\"{path}\"")) {
             say(format!("its {kind} probe is not one that the agent answers"));
         }
+    }
+    let callers = agent.told("KEEPSAKE_ALLOW").split(',').filter_map(|a| a.split_once('='));
+    if let Some((role, caller)) = callers.into_iter().find(|(_, caller)| *caller != COORDINATOR) {
+        say(format!("lets {caller} {role}, and the coordinator is {COORDINATOR}"));
     }
     let services = objects.services.iter().filter_map(|s| s.spec.as_ref()?.selector.as_ref());
     if services.filter(|selector| within(selector, &agent.labels())).count() != 1 {
@@ -210,7 +217,7 @@ pub(super) fn certificate_problems(objects: &Objects, certificates: &[Value]) ->
                 continue;
             };
             let component = pod.labels.get("keepsake/component");
-            let wanted = component.map_or("coordinator.keepsake".to_owned(), |c| format!("{c}.prod"));
+            let wanted = component.map_or(COORDINATOR.to_owned(), |c| format!("{c}.prod"));
             let usages = ["server auth", "client auth"]
                 .map(|u| certificate["spec"]["usages"].as_array().is_some_and(|all| all.iter().any(|one| one == u)));
             if certificate["spec"]["dnsNames"] != serde_json::json!([wanted]) || usages != [true; 2] {
