@@ -13,6 +13,7 @@ mod holds;
 mod installation;
 mod instant;
 mod kills;
+mod manifests;
 mod mysql;
 mod postgres;
 mod python;

@@ -1,0 +1,227 @@
+//! The manifests: every file parses, every overlay is what its types, our rules and the binaries say, and what is wrong on purpose is seen.
+
+mod applied;
+mod breaks;
+mod flags;
+mod kustomize;
+mod network;
+mod objects;
+mod restricted;
+mod wiring;
+
+use std::path::Path;
+
+use keepsake_coordinator::topology::Topology;
+use keepsake_tests::child::{run, tool_command};
+use keepsake_tests::house::programs;
+use keepsake_tests::scratch::Scratch;
+use serde_json::Value;
+
+use self::kustomize::{Tree, text};
+use self::objects::Objects;
+
+/// What an administrator applies.
+const OVERLAYS: [&str; 4] = ["operator", "template", "external", "namespaced"];
+/// With which components besides.
+const S3: &str = "  - ../../components/repository-s3\n";
+
+fn project(file: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
+    std::fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("read {file}: {e}"))
+}
+
+fn overlay_file(overlay: &str) -> String {
+    format!("overlays/{overlay}/kustomization.yaml")
+}
+
+/// What is wrong with an overlay.
+fn problems(tree: &Tree, overlay: &str) -> Vec<String> {
+    problems_with(tree, overlay, false, true)
+}
+
+fn problems_with(tree: &Tree, overlay: &str, numbered: bool, seccomp: bool) -> Vec<String> {
+    let values = match tree.build(&format!("overlays/{overlay}")) {
+        Ok(values) => values,
+        Err(why) => return vec![why],
+    };
+    let (objects, mut wrong) = Objects::of(&values);
+    wrong.extend(restricted::problems(&objects, numbered, seccomp));
+    wrong.extend(flags::problems(&objects, &project("Containerfile")));
+    wrong.extend(wiring::problems(&objects, &project("agent/src/admin.rs")));
+    wrong.extend(network::problems(&objects));
+    match tree.read(Path::new("certificates/cert-manager.yaml")) {
+        Ok(certificates) => wrong.extend(wiring::certificate_problems(&objects, &certificates)),
+        Err(why) => wrong.push(why),
+    }
+    wrong.extend(
+        values
+            .iter()
+            .filter(|v| text(v, "/metadata/namespace") != "3scale")
+            .map(|v| format!("{} is in another namespace", text(v, "/metadata/name"))),
+    );
+    if overlay == "namespaced" && !objects.cron_jobs.is_empty() {
+        wrong.push("the coordinator runs outside".to_owned());
+    }
+    wrong
+}
+
+fn sound(tree: &Tree, overlay: &str) {
+    let wrong = problems(tree, overlay);
+    assert!(wrong.is_empty(), "{overlay}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn manifests_every_file_parses() {
+    let tree = Tree::of_the_project();
+    for file in tree.0.keys() {
+        let documents: Vec<Value> = tree.read(file).unwrap_or_else(|e| panic!("{e}"));
+        assert!(
+            !documents.is_empty() && documents.iter().all(|d| !d.is_null()),
+            "{} has an empty document",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn manifests_overlays_are_sound() {
+    let tree = Tree::of_the_project();
+    for overlay in OVERLAYS {
+        sound(&tree, overlay);
+        // What lets an agent load is added for a restore, and taken away.
+        let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
+        let allowed = &objects.config_maps["keepsake-agents"]["KEEPSAKE_ALLOW"];
+        assert!(!allowed.contains("restore"), "{overlay}: {allowed}");
+        assert!(!objects.config_maps["keepsake-repository"].contains_key("KEEPSAKE_S3_READ_CREDENTIALS"), "{overlay}");
+    }
+}
+
+#[test]
+fn manifests_overlays_with_other_components_are_sound() {
+    let tree = Tree::of_the_project();
+    let with = |overlay: &str, components: &str| tree.with(&overlay_file(overlay), S3, components);
+    for overlay in OVERLAYS {
+        let restore = "  - ../../components/repository-s3\n  - ../../components/restore-from-s3\n";
+        sound(&with(overlay, restore), overlay);
+    }
+    for (overlay, repository) in [("operator", S3), ("external", "  - ../../components/repository-claim\n")] {
+        sound(&with(overlay, &format!("  - ../../components/init\n{repository}")), overlay);
+    }
+    let claim = "  - ../../components/repository-claim\n  - ../../components/restore-from-claim\n";
+    for overlay in ["operator", "external"] {
+        sound(&with(overlay, claim), overlay);
+    }
+    for overlay in ["operator", "namespaced"] {
+        sound(&with(overlay, &format!("{S3}  - ../../components/redis-data\n")), overlay);
+    }
+    for overlay in OVERLAYS {
+        let plain = with(overlay, &format!("{S3}  - ../../components/plain-kubernetes\n"));
+        assert_eq!(problems_with(&plain, overlay, true, true), Vec::<String>::new(), "{overlay} on plain Kubernetes");
+        let old = with(overlay, &format!("{S3}  - ../../components/openshift-before-4.11\n"));
+        assert_eq!(problems_with(&old, overlay, false, false), Vec::<String>::new(), "{overlay} on OpenShift 4.7");
+    }
+}
+
+#[test]
+fn manifests_system_database_may_be_postgresql() {
+    let tree = Tree::of_the_project();
+    let settings = "KEEPSAKE_MYSQL_HOST: system-mysql\n  KEEPSAKE_MYSQL_USER: root\n  KEEPSAKE_MYSQL_DATABASE: system\n  KEEPSAKE_MYSQL_INSECURE: 'true'";
+    let others = "KEEPSAKE_POSTGRES_HOST: system-postgresql\n  KEEPSAKE_POSTGRES_USER: system\n  KEEPSAKE_POSTGRES_DATABASE: system\n  KEEPSAKE_POSTGRES_INSECURE: 'true'";
+    let tree = tree
+        .with(&overlay_file("operator"), "agents/system-mysql\n", "agents/system-postgresql\n")
+        .with(&overlay_file("operator"), "tools-of-system-mysql", "tools-of-system-postgresql")
+        .with("overlays/operator/settings.yaml", settings, others)
+        .with("overlays/operator/settings.yaml", "name: keepsake-system-mysql", "name: keepsake-system-postgresql")
+        .with("base/topology.yaml", "name: system-mysql, engine: mysql", "name: system-postgresql, engine: postgres")
+        .with("base/topology.yaml", "keepsake-system-mysql", "keepsake-system-postgresql");
+    sound(&tree, "operator");
+}
+
+#[test]
+fn manifests_topologies_are_of_the_same_components() {
+    let tree = Tree::of_the_project();
+    let of = |text: &str| {
+        let topology = Topology::parse(text, Path::new("/")).expect("a topology");
+        topology.installations[0].components.iter().map(|c| (c.name.clone(), c.engine.clone())).collect::<Vec<_>>()
+    };
+    let base: Vec<Value> = tree.read(Path::new("base/topology.yaml")).expect("the topology");
+    let base = of(text(&base[0], "/data/keepsake.yaml"));
+    for file in ["components/repository-claim/topology.yaml", "overlays/template/topology.yaml"] {
+        let patch: Vec<Value> = tree.read(Path::new(file)).expect("a patch");
+        assert_eq!(of(text(&patch[0], "/0/value")), base, "{file}");
+    }
+    assert_eq!(of(&tree.0[Path::new("overlays/namespaced/topology-outside.yaml")]), base);
+}
+
+/// The programs themselves, with the very arguments and variables of every container: what they miss is the files that the cluster mounts, nothing before.
+#[test]
+fn manifests_programs_start_as_they_are_told() {
+    let tree = Tree::of_the_project();
+    let scratch = Scratch::new();
+    for overlay in OVERLAYS {
+        let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
+        for pod in objects.pods() {
+            let container = pod.spec.containers.first().expect("a container");
+            let program = container.command.as_ref().expect("a program")[0].rsplit('/').next().expect("a name");
+            let mut command = tool_command(programs().join(program));
+            command.args(container.args.iter().flatten());
+            command.envs(flags::environment(container, &objects).expect("variables"));
+            command.env("KEEPSAKE_SCRATCH", scratch.path().join("agent"));
+            command.env("KEEPSAKE_LISTEN", "127.0.0.1:0").env("KEEPSAKE_ADMIN", "127.0.0.1:0");
+            let done = run(&mut command);
+            let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+            let missing = said.contains("/etc/keepsake/") && said.contains("No such file");
+            assert!(!done.status.success() && missing, "{overlay}, {}: {said}", pod.owner);
+        }
+    }
+}
+
+/// What this module builds is what kustomize builds.
+#[test]
+fn manifests_are_built_as_kustomize_builds_them() {
+    let kubectl = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let version = tool_command("sh").arg("-c").arg("\"$0\" version --client").arg(&kubectl).output().expect("a shell");
+    if !String::from_utf8_lossy(&version.stdout).contains("Kustomize Version: v5") {
+        eprintln!(
+            "SKIPPED manifests_are_built_as_kustomize_builds_them: there is no kubectl with kustomize 5 (KUBECTL names one)"
+        );
+        return;
+    }
+    let tree = Tree::of_the_project();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root").join("manifests");
+    for overlay in OVERLAYS {
+        let folder = format!("overlays/{overlay}");
+        let built = run(tool_command(&kubectl).arg("kustomize").arg(root.join(&folder)));
+        assert!(built.status.success(), "{overlay}: {}", String::from_utf8_lossy(&built.stderr));
+        let mut theirs: Vec<Value> =
+            serde_saphyr::from_multiple(&String::from_utf8_lossy(&built.stdout)).expect("YAML");
+        let mut ours = tree.build(&folder).expect("an overlay");
+        for objects in [&mut theirs, &mut ours] {
+            objects.sort_by_key(|o| (text(o, "/kind").to_owned(), text(o, "/metadata/name").to_owned()));
+        }
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours, theirs, "{overlay}");
+        }
+        assert_eq!(ours.len(), theirs.len(), "{overlay}");
+    }
+}
+
+/// What the table of the documented procedure says was shown by a test.
+#[test]
+fn procedure_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    let (mut pending, mut tests) = (vec![root], String::new());
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(std::fs::read_dir(&path).expect("list a folder").map(|e| e.expect("an entry").path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            tests += &std::fs::read_to_string(&path).expect("read a source");
+        }
+    }
+    let table = project("docs/procedure.md");
+    let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 3).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}

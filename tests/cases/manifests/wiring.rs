@@ -1,0 +1,229 @@
+//! Who finds whom: the topology's agents are Services, those are pods of the right engine, with the right names in their certificates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use keepsake_coordinator::topology::Topology;
+use serde_json::Value;
+
+use super::flags::environment;
+use super::kustomize::text;
+use super::objects::Objects;
+
+/// The name in the coordinator's certificate.
+const COORDINATOR: &str = "coordinator.keepsake";
+
+/// An agent as its Deployment makes it.
+struct Agent<'a> {
+    name: &'a str,
+    deployment: &'a Deployment,
+    container: &'a Container,
+    environment: BTreeMap<String, String>,
+}
+
+impl Agent<'_> {
+    fn told(&self, variable: &str) -> &str {
+        self.environment.get(variable).map(String::as_str).unwrap_or_default()
+    }
+
+    fn engine(&self) -> Option<&str> {
+        self.container.args.as_ref()?.first().map(String::as_str)
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let template = self.deployment.spec.as_ref().and_then(|s| s.template.metadata.clone());
+        template.and_then(|m| m.labels).unwrap_or_default()
+    }
+
+    /// The number of the port of this name.
+    fn port(&self, name: &str) -> Option<i32> {
+        self.container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+    }
+}
+
+fn agents(objects: &Objects) -> Result<Vec<Agent<'_>>, String> {
+    let agents = objects.deployments.iter().map(|deployment| {
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let pod = deployment.spec.as_ref().and_then(|s| s.template.spec.as_ref());
+        let container = pod.and_then(|p| p.containers.first()).ok_or_else(|| format!("{name} has no container"))?;
+        Ok(Agent { name, deployment, container, environment: environment(container, objects)? })
+    });
+    agents.collect()
+}
+
+/// What is wrong.
+pub(super) fn problems(objects: &Objects, admin: &str) -> Vec<String> {
+    let agents = match agents(objects) {
+        Ok(agents) => agents,
+        Err(why) => return vec![why],
+    };
+    let mut wrong: Vec<String> = agents.iter().flat_map(|a| alone(a, objects, admin)).collect();
+    if let Some(text) = objects.config_maps.get("keepsake-topology").and_then(|m| m.get("keepsake.yaml")) {
+        match Topology::parse(text, Path::new("/etc/keepsake/topology")) {
+            Ok(topology) => wrong.extend(topology_problems(&topology, &agents, objects)),
+            Err(e) => wrong.push(format!("the topology: {}", e.chain())),
+        }
+    } else if !objects.cron_jobs.is_empty() {
+        wrong.push("there is no topology".to_owned());
+    }
+    let accounts: BTreeSet<_> = objects.accounts.iter().filter_map(|a| a.metadata.name.as_deref()).collect();
+    for pod in objects.pods() {
+        if !accounts.contains(pod.spec.service_account_name.as_deref().unwrap_or_default()) {
+            wrong.push(format!("{}: there is no account {:?}", pod.owner, pod.spec.service_account_name));
+        }
+    }
+    wrong
+}
+
+fn alone(agent: &Agent<'_>, objects: &Objects, admin: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut say = |what: String| wrong.push(format!("{}: {what}", agent.name));
+    let component = agent.told("KEEPSAKE_COMPONENT");
+    if agent.name != format!("keepsake-{component}")
+        || agent.labels().get("keepsake/component").is_none_or(|l| l != component)
+    {
+        say(format!("is of the component {component:?}"));
+    }
+    let spec = agent.deployment.spec.as_ref().expect("a spec");
+    if spec.replicas != Some(1) || spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("Recreate") {
+        say("may be there twice".to_owned());
+    }
+    let selected = spec.selector.match_labels.clone().unwrap_or_default();
+    if selected.is_empty() || !within(&selected, &agent.labels()) {
+        say("does not select its own pods".to_owned());
+    }
+    for (variable, port) in [("KEEPSAKE_LISTEN", "agent"), ("KEEPSAKE_ADMIN", "admin")] {
+        let listens = agent.port(port).map(|p| format!("0.0.0.0:{p}"));
+        if listens.as_deref() != Some(agent.told(variable)) {
+            say(format!("listens on {:?}, and its port {port} is {:?}", agent.told(variable), agent.port(port)));
+        }
+    }
+    for (kind, probe, path) in [
+        ("liveness", &agent.container.liveness_probe, "/healthz"),
+        ("readiness", &agent.container.readiness_probe, "/readyz"),
+    ] {
+        let get = probe.as_ref().and_then(|p| p.http_get.as_ref());
+        let right = get.is_some_and(|g| {
+            g.path.as_deref() == Some(path) && g.port == IntOrString::String("admin".to_owned()) && g.scheme.is_none()
+        });
+        if !right || !admin.contains(&format!("route(\"{path}\"")) {
+            say(format!("its {kind} probe is not one that the agent answers"));
+        }
+    }
+    let callers = agent.told("KEEPSAKE_ALLOW").split(',').filter_map(|a| a.split_once('='));
+    if let Some((role, caller)) = callers.into_iter().find(|(_, caller)| *caller != COORDINATOR) {
+        say(format!("lets {caller} {role}, and the coordinator is {COORDINATOR}"));
+    }
+    let services = objects.services.iter().filter_map(|s| s.spec.as_ref()?.selector.as_ref());
+    if services.filter(|selector| within(selector, &agent.labels())).count() != 1 {
+        say("is not behind exactly one Service".to_owned());
+    }
+    wrong
+}
+
+fn within(some: &BTreeMap<String, String>, all: &BTreeMap<String, String>) -> bool {
+    some.iter().all(|(key, value)| all.get(key) == Some(value))
+}
+
+fn topology_problems(topology: &Topology, agents: &[Agent<'_>], objects: &Objects) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let [installation] = topology.installations.as_slice() else { return vec!["not one installation".to_owned()] };
+    let mut left: BTreeSet<_> = agents.iter().map(|a| a.told("KEEPSAKE_COMPONENT")).collect();
+    for component in &installation.components {
+        left.remove(component.name.as_str());
+        let found = reached(&component.agent, agents, objects);
+        let Some(agent) = found else {
+            wrong.push(format!("at {} is no agent of ours", component.agent));
+            continue;
+        };
+        if agent.told("KEEPSAKE_COMPONENT") != component.name.as_str()
+            || agent.engine() != Some(component.engine.as_str())
+        {
+            wrong.push(format!(
+                "at {} is {}, not {} by {}",
+                component.agent, agent.name, component.name, component.engine
+            ));
+        }
+    }
+    wrong.extend(left.iter().map(|component| format!("{component} has an agent and is not in the topology")));
+    for agent in agents {
+        if agent.told("KEEPSAKE_INSTALLATION") != installation.name.as_str() {
+            wrong.push(format!("{} is of another installation", agent.name));
+        }
+        if agent.told("KEEPSAKE_REPOSITORY") != topology.repository.url {
+            wrong.push(format!("{} has another repository than the topology", agent.name));
+        }
+        let s3 = &topology.repository.s3;
+        let same = |name: &str, own: &Option<String>| agent.told(name) == own.as_deref().unwrap_or_default();
+        if !same("KEEPSAKE_S3_ENDPOINT", &s3.endpoint) || !same("KEEPSAKE_S3_REGION", &s3.region) {
+            wrong.push(format!("{} reaches the repository in another way than the topology says", agent.name));
+        }
+    }
+    let tls = topology.tls.as_ref();
+    let files =
+        [tls.map(|t| &t.ca), tls.map(|t| &t.cert), tls.map(|t| &t.key), topology.repository.signing_key.as_ref()];
+    let files = files.into_iter().flatten().chain(&topology.repository.s3.credentials);
+    let mounts: Vec<_> = objects
+        .pods()
+        .iter()
+        .filter(|p| p.owner.starts_with("CronJob"))
+        .flat_map(|p| {
+            p.spec
+                .containers
+                .iter()
+                .flat_map(|c| c.volume_mounts.iter().flatten())
+                .map(|m| m.mount_path.clone())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for file in files {
+        if !mounts.iter().any(|m| file.starts_with(m)) {
+            wrong.push(format!("the coordinator's {} is on none of its volumes", file.display()));
+        }
+    }
+    wrong
+}
+
+/// The agent behind an address.
+fn reached<'a, 'o>(address: &str, agents: &'a [Agent<'o>], objects: &Objects) -> Option<&'a Agent<'o>> {
+    let (host, port) = address.strip_prefix("https://")?.split_once(':')?;
+    let service = objects.services.iter().find(|s| s.metadata.name.as_deref() == Some(host))?.spec.as_ref()?;
+    // An agent whose store is down must be reached: it says what is wrong.
+    service.publish_not_ready_addresses.filter(|p| *p)?;
+    let port = service.ports.iter().flatten().find(|p| p.port.to_string() == port)?;
+    agents.iter().find(|agent| {
+        within(service.selector.as_ref().expect("a selector"), &agent.labels())
+            && port.target_port == Some(IntOrString::String("agent".to_owned()))
+            && agent.port("agent").is_some()
+    })
+}
+
+/// The certificates of cert-manager are those that are mounted, with the names that are asked for.
+pub(super) fn certificate_problems(objects: &Objects, certificates: &[Value]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let made: BTreeMap<&str, &Value> = certificates
+        .iter()
+        .filter(|c| text(c, "/kind") == "Certificate")
+        .map(|c| (text(c, "/spec/secretName"), c))
+        .collect();
+    for pod in objects.pods() {
+        let secrets = pod.spec.volumes.iter().flatten().filter(|v| v.name == "tls").filter_map(|v| v.secret.as_ref());
+        for name in secrets.filter_map(|s| s.secret_name.as_deref()) {
+            let Some(certificate) = made.get(name) else {
+                wrong.push(format!("{}: nothing makes {name}", pod.owner));
+                continue;
+            };
+            let component = pod.labels.get("keepsake/component");
+            let wanted = component.map_or(COORDINATOR.to_owned(), |c| format!("{c}.prod"));
+            let usages = ["server auth", "client auth"]
+                .map(|u| certificate["spec"]["usages"].as_array().is_some_and(|all| all.iter().any(|one| one == u)));
+            if certificate["spec"]["dnsNames"] != serde_json::json!([wanted]) || usages != [true; 2] {
+                wrong.push(format!("{name} is not for {wanted}, to serve and to call"));
+            }
+        }
+    }
+    wrong
+}
