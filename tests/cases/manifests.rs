@@ -209,8 +209,8 @@ fn manifests_are_built_as_kustomize_builds_them() {
 /// What the table of the documented procedure says was shown by a test.
 #[test]
 fn procedure_names_tests_that_there_are() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
-    let (mut pending, mut tests) = (vec![root], String::new());
+    let roots = ["cases", "kube"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let (mut pending, mut tests) = (roots.to_vec(), String::new());
     while let Some(path) = pending.pop() {
         if path.is_dir() {
             pending.extend(std::fs::read_dir(&path).expect("list a folder").map(|e| e.expect("an entry").path()));
