@@ -21,6 +21,11 @@ pub trait Platform: Send + Sync {
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more.
     async fn quiesce(&self, run: &RunKey) -> Result<()>;
+    /// Whether still nothing writes: asked again before data is put in the place of other data, which may be hours after it was stopped. Where that cannot be
+    /// looked at it is taken for true.
+    async fn is_still_quiet(&self, _run: &RunKey) -> Result<()> {
+        Ok(())
+    }
     /// Starts it again.
     async fn resume(&self, run: &RunKey) -> Result<()>;
 }

@@ -28,6 +28,7 @@ async fn kube_what_cannot_be_done_is_said() {
     never_ready(&plane, &client).await;
     started_by_somebody(&plane, &client).await;
     a_job_is_at_work(&plane, &client).await;
+    runs_again(&plane, &client).await;
     without_an_api_server(&mut plane, &client).await;
 }
 
@@ -217,13 +218,40 @@ async fn a_job_is_at_work(plane: &ControlPlane, client: &Client) {
     .await;
     let told = refused(&short(namespace, plane)).await;
     assert_eq!(told.kind(), Kind::Timeout);
-    assert!(told.chain().contains("job/system-app-pre has 1 active"), "{}", told.chain());
+    assert!(told.chain().contains("job/system-app-pre has neither completed nor failed"), "{}", told.chain());
     let replicas = skeleton::replicas(client, Form::Deployments, namespace).await;
     assert_eq!(replicas["backend-listener"], 2, "the Job needs it");
     client.remove(&format!("{jobs}/system-app-pre?propagationPolicy=Background")).await;
+    let told = refused(&short(namespace, plane)).await;
+    assert!(told.chain().contains("system-app-pre-"), "a pod of it may run on: {}", told.chain());
+    client.remove(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=job-name%3Dsystem-app-pre")).await;
     let kubernetes = Kubernetes::new(settings(namespace, plane.kubeconfig()));
     stop(&kubernetes, 1).await;
     start(&kubernetes, 1).await;
+}
+
+/// Stopped, and started by somebody long afterwards; and one whose annotation cannot be read keeps no other from being started.
+async fn runs_again(plane: &ControlPlane, client: &Client) {
+    let namespace = "again";
+    build(client, namespace).await;
+    let before = skeleton::replicas(client, Form::Deployments, namespace).await;
+    let kubernetes = Kubernetes::new(settings(namespace, plane.kubeconfig()));
+    stop(&kubernetes, 1).await;
+    kubernetes.is_still_quiet(&run(1)).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let at = |name: &str| format!("{}/{name}", Form::Deployments.path(namespace));
+    client.merge(&at("system-app"), json!({ "spec": { "replicas": 1 } })).await;
+    let told = kubernetes.is_still_quiet(&run(1)).await.expect_err("it runs").chain();
+    assert!(told.contains("may run again") && told.contains("system-app"), "{told}");
+    client.merge(&at("system-app"), json!({ "spec": { "replicas": 0 } })).await;
+    client.remove(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=deployment%3Dsystem-app")).await;
+
+    let what = json!({ "metadata": { "annotations": { "keepsake/stopped": "by hand" } } });
+    client.merge(&at("zync"), what).await;
+    let told = kubernetes.resume(&run(1)).await.expect_err("one cannot be read").chain();
+    assert!(told.contains("keepsake/stopped cannot be read"), "{told}");
+    let mut now = skeleton::replicas(client, Form::Deployments, namespace).await;
+    assert_eq!(now.insert("zync".to_owned(), before["zync"]), Some(0));
+    assert_eq!(now, before, "the others run");
 }
 
 /// The API server goes away in the middle and comes back.

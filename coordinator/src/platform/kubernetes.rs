@@ -10,6 +10,7 @@ mod discovery;
 pub mod examine;
 mod names;
 mod record;
+mod remembered;
 mod rollout;
 mod wait;
 mod workload;
@@ -108,7 +109,17 @@ impl Kubernetes {
             tracing::info!("stopped in namespace {namespace}: {}", names.join(", "));
         }
         let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
-        cluster.until_stopped(&all, limit).await
+        cluster.until_stopped(&all, limit).await?;
+        cluster.until_no_hook_runs(namespace, limit).await
+    }
+
+    /// Whether everything is as `stop` has left it. It is looked at once: what runs now has written already.
+    async fn look_whether_stopped(&self) -> Result<()> {
+        let cluster = self.cluster(self.limit()).await?;
+        let found = discovery::look(&cluster, &self.settings).await?.judge(&self.settings)?;
+        let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
+        cluster.until_stopped(&all, Duration::ZERO).await?;
+        cluster.until_no_hook_runs(&self.settings.namespace, Duration::ZERO).await
     }
 
     /// Starts all that can be started, whatever cannot: an application that runs is better than none.
@@ -122,11 +133,15 @@ impl Kubernetes {
             problems.push(e);
             None
         });
+        let no_operator = match (&operator, problems.is_empty()) {
+            (None, true) => remembered::no_operator(&cluster, &served, &self.settings).await.err(),
+            _ => None,
+        };
         let is_operator = |w: &Workload| {
             operator.as_ref().is_some_and(|o| (&o.namespace, o.sort, &o.name) == (&w.namespace, w.sort, &w.name))
         };
-        let mut stopped = discovery::workloads(&cluster, &served, namespace).await?;
-        stopped.retain(|w| w.record.is_some() && !is_operator(w));
+        let mut stopped = remembered::workloads(&cluster, &served, namespace, &mut problems).await;
+        stopped.retain(|w| !is_operator(w));
         stopped.sort_by_key(Workload::start_step);
         for step in stopped.chunk_by(|a, b| a.start_step() == b.start_step()) {
             self.start_together(&cluster, step, &me, &mut problems).await;
@@ -137,6 +152,7 @@ impl Kubernetes {
             }
             self.start_together(&cluster, &[operator], &me, &mut problems).await;
         }
+        problems.extend(no_operator);
         let Some(first) = problems.first() else { return Ok(()) };
         let told: Vec<_> = problems.iter().map(Error::chain).collect();
         Err(Error::new(first.kind(), told.join("; ")))
@@ -170,6 +186,11 @@ impl Platform for Kubernetes {
 
     async fn quiesce(&self, run: &RunKey) -> Result<()> {
         Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    }
+
+    async fn is_still_quiet(&self, run: &RunKey) -> Result<()> {
+        let quiet = Box::pin(self.look_whether_stopped()).await;
+        quiet.with_context(|| format!("the applications of {} were stopped, and may run again", run.installation))
     }
 
     async fn resume(&self, run: &RunKey) -> Result<()> {

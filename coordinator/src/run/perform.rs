@@ -44,16 +44,21 @@ impl Runner<'_> {
             }
             // A load over live data is not cut short by a cancel: half of it is worse than either whole.
             Action::Commit { component } => {
+                self.is_still_quiet().await?;
                 let commit = || fleet.commit(component, &key, &report);
                 self.once_it_is_free(step, commit).await.map(Output::from)
             }
             Action::Check { component, at } => self.check(component, *at).await,
-            Action::PointOfNoReturn => self.is_still_kept().await.map(|()| Output::Nothing),
+            Action::PointOfNoReturn => {
+                self.is_still_quiet().await?;
+                self.is_still_kept().await.map(|()| Output::Nothing)
+            }
             // Its own entries in the journal are all of it.
             Action::RememberConfig { .. } => Ok(Output::Nothing),
             Action::ResyncConfig { pair, live } => Box::pin(self.resync_config(step, &key, pair, *live)).await,
             Action::CheckConfig { pair, must } => Box::pin(self.check_config(step, &key, pair, *must)).await,
             Action::Rollback { component } => {
+                self.is_still_quiet().await?;
                 let rollback = || fleet.rollback(component, &key, &report);
                 self.once_it_is_free(step, rollback).await.map(|()| Output::Nothing)
             }
@@ -112,6 +117,14 @@ impl Runner<'_> {
             ));
         }
         Ok(Output::Loaded { counts: keepsake_core::record::Counts::new(), warnings: found.problems })
+    }
+
+    /// Somebody or something may have started applications since the run stopped them.
+    async fn is_still_quiet(&self) -> Result<()> {
+        if !self.plan.steps().any(|step| matches!(step.action, Action::Quiesce { .. })) {
+            return Ok(());
+        }
+        self.platform()?.is_still_quiet(&self.key).await
     }
 
     /// What is to be put back must be there: since the plan was made, somebody else may have dropped it.

@@ -1,4 +1,5 @@
-//! Rules that are switched off, one at a time: the tests of the rules must see each, by what all rows expect and by at least one changed value.
+//! What the tests of the rules are worth: if a rule were off, what all rows expect would differ, and so would what at least one changed value says. This is about the
+//! two lists that `rules` compares the product with, and needs no product.
 
 use std::collections::BTreeMap;
 

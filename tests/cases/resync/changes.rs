@@ -130,6 +130,11 @@ async fn config_that_stands_in_a_database_that_nobody_has_named_is_not_written_i
     let server = RedisServer::start(&[]).await;
     let entries = filled(&server).await;
     server.ask::<()>(&["SWAPDB", "0", "3"]).await;
+    // Nor is one deleted because another has more.
+    server.ask::<()>(&["SADD", "services_set", "1"]).await;
+    let (found, refused) = compared(&server, Given::all(&entries, 97)).await;
+    assert_eq!((found.len(), refused.unwrap_err().kind()), (0, Kind::Conflict));
+    server.ask::<()>(&["DEL", "services_set"]).await;
     let (found, refused) = compared(&server, Given::all(&entries, 97)).await;
     let refused = refused.unwrap_err();
     assert_eq!((found.len(), refused.kind()), (0, Kind::Conflict));

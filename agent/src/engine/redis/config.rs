@@ -76,18 +76,15 @@ impl Redis {
 /// The database that is meant when none was named.
 ///
 /// # Errors
-/// `Conflict` when another one has a Config and this one has none: all of it would be missing here, and a resync would write it.
+/// `Conflict` when another one has a Config: all of it would be missing in this one, or surplus, and a resync would write or delete it.
 async fn unnamed(server: &Server) -> Result<u64> {
     let is_in = async |database| server.in_database::<bool>(database, &["EXISTS", "services_set"]).await;
-    if is_in(0).await? {
-        return Ok(0);
-    }
     for (other, ..) in server.info().await?.keyspace() {
-        if is_in(other).await? {
+        if other != 0 && is_in(other).await? {
             return Err(Error::new(
                 Kind::Conflict,
                 format!(
-                    "database 0 of this server has no Config of a Backend, and database {other} has one: start the agent with \
+                    "database {other} of this server has a Config of a Backend, too, and none was named: start the agent with \
                      --redis-storage-database and the number at the end of REDIS_STORAGE_URL, be it 0"
                 ),
             ));

@@ -48,7 +48,7 @@ pub struct Settings {
     #[arg(long, env = "KEEPSAKE_REDIS_RESTART_COMMAND")]
     pub redis_restart_command: Option<PathBuf>,
     /// The number of the database that Backend keeps its Config in, as at the end of `REDIS_STORAGE_URL`; only of backend-redis. Without it, 0, unless
-    /// only another one has a Config.
+    /// another one has a Config, too.
     #[arg(long, env = "KEEPSAKE_REDIS_STORAGE_DATABASE")]
     pub redis_storage_database: Option<u64>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 
 use super::api::Cluster;
-use super::{Kubernetes, access, discovery};
+use super::{ANNOTATION, Kubernetes, access, discovery};
 use crate::topology::kubernetes::By;
 
 /// The oldest Kubernetes that this was tried on.
@@ -83,7 +83,8 @@ impl Kubernetes {
         examined.push(Examined { check: "workloads", found });
         if !stopped.is_empty() {
             let told = format!(
-                "stopped: {}. If that run is not at work, `keepsake resume` or `cancel` starts them",
+                "stopped: {}. If that run is not at work, `keepsake resume` or `cancel` starts them; if it is over, set the replicas by hand and remove the \
+                 annotation {ANNOTATION}, which says how many there were",
                 stopped.join("; ")
             );
             examined.push(Examined { check: "applications", found: Err(Error::new(Kind::Conflict, told)) });

@@ -36,11 +36,19 @@ impl Cluster {
             let mut reasons = Vec::new();
             let mut still = Vec::new();
             for workload in pending {
-                let Some(now) = self.again(workload).await? else { continue };
+                let Some(now) = self.again(workload).await? else {
+                    // Its pods may outlive it, and write.
+                    let pods = self.pods(&workload.namespace, &workload.selector).await?;
+                    if !pods.is_empty() {
+                        reasons.push(format!("{workload} was deleted, and there is {}", pods.join(", ")));
+                        still.push(workload);
+                    }
+                    continue;
+                };
                 if now.replicas != 0 {
                     return Err(not_left_alone(&now));
                 }
-                if let Err(why) = rollout::stopped(&now, self.pods(&now).await?) {
+                if let Err(why) = rollout::stopped(&now, self.pods(&now.namespace, &now.selector).await?) {
                     reasons.push(format!("{now}: {why}"));
                     still.push(workload);
                 }
@@ -113,11 +121,11 @@ impl Cluster {
         Ok(rollout::started(&now, wanted.min(now.replicas)).err())
     }
 
-    /// The pods of a workload that run or may run, each with its state. What has ended and lies about, as after an eviction, is nothing.
-    async fn pods(&self, workload: &Workload) -> Result<Vec<String>> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &workload.namespace);
-        let params = ListParams::default().labels(&workload.selector);
-        let what = format!("list pods of {workload}");
+    /// The pods with these labels that run or may run, each with its state. What has ended and lies about, as after an eviction, is nothing.
+    async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<String>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(labels);
+        let what = format!("list pods with {labels} in namespace {namespace}");
         let pods = self.ask(&what, || api.list(&params)).await?;
         Ok(pods
             .items
@@ -143,11 +151,11 @@ impl Cluster {
         loop {
             let mut running = Vec::new();
             for name in HOOK_JOBS {
-                let job = self.get(&jobs(), namespace, name).await?;
-                let active = job.and_then(|j| j.data.pointer("/status/active").and_then(Value::as_i64)).unwrap_or(0);
-                if active > 0 {
-                    running.push(format!("job/{name} has {active} active"));
+                // Between two attempts, and before the first, none of its pods is active.
+                if self.get(&jobs(), namespace, name).await?.is_some_and(|job| !has_ended(&job.data)) {
+                    running.push(format!("job/{name} has neither completed nor failed"));
                 }
+                running.extend(self.pods(namespace, &format!("job-name={name}")).await?);
             }
             if running.is_empty() {
                 return Ok(());
@@ -173,9 +181,7 @@ impl Cluster {
     pub(super) async fn drop_failed_hooks(&self, namespace: &str) -> Result<()> {
         for name in HOOK_JOBS {
             let Some(job) = self.get(&jobs(), namespace, name).await? else { continue };
-            let conditions = job.data.pointer("/status/conditions").and_then(Value::as_array);
-            let is = |c: &Value, key: &str, value: &str| c.get(key).and_then(Value::as_str) == Some(value);
-            if !conditions.into_iter().flatten().any(|c| is(c, "type", "Failed") && is(c, "status", "True")) {
+            if !is_so(&job.data, "Failed") {
                 continue;
             }
             tracing::warn!(
@@ -191,6 +197,19 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Whether a Job will make no more pods.
+fn has_ended(job: &Value) -> bool {
+    let is_suspended = job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true);
+    is_suspended || is_so(job, "Complete") || is_so(job, "Failed")
+}
+
+/// Whether a condition of this type is true of an object.
+fn is_so(object: &Value, kind: &str) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |c: &Value, key: &str, value: &str| c.get(key).and_then(Value::as_str) == Some(value);
+    conditions.into_iter().flatten().any(|c| is(c, "type", kind) && is(c, "status", "True"))
 }
 
 /// Somebody scales what we have stopped.

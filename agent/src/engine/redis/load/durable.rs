@@ -13,6 +13,8 @@ const PUT_OFF: Duration = Duration::from_secs(3);
 
 /// No save takes so long; one that stands still must not be waited for without end.
 const LONGEST: Duration = Duration::from_hours(1);
+/// How an AOF is written anew.
+const REWRITE: &str = "BGREWRITEAOF";
 /// What is told when it did.
 const STATUS: [&str; 5] = [
     "rdb_bgsave_in_progress",
@@ -30,8 +32,6 @@ pub(in super::super) enum Held {
     /// It has just synchronized with a master. Before that it ended its rewrite (`stopAppendOnly` in Redis' `replication.c`, from 5.0 on), and when it had loaded
     /// it began one: that one counts.
     JustSynchronized,
-    /// It has just loaded the RDB that is on its disk, which is what counts when it has no AOF.
-    WhatItsRdbHolds,
     /// It has just started on files that hold it, the RDB and the AOF.
     WhatItsFilesHold,
 }
@@ -43,14 +43,14 @@ pub(in super::super) enum Held {
 pub(in super::super) async fn ensure(server: &Server, held: Held) -> Result<()> {
     let begin = Instant::now();
     let mut asked = None;
-    if held != Held::Unknown {
-        let info = server.info().await?;
-        let has_aof = info.is("aof_enabled", "1");
-        if held == Held::WhatItsFilesHold || (held == Held::WhatItsRdbHolds && !has_aof) {
-            return Ok(());
+    match held {
+        Held::Unknown => {}
+        Held::WhatItsFilesHold => return Ok(()),
+        Held::JustSynchronized => {
+            let info = server.info().await?;
+            let rewrites = info.is("aof_enabled", "1") && info.is("aof_rewrite_in_progress", "1");
+            asked = rewrites.then_some(Asked { command: REWRITE, begun: true, at: begin });
         }
-        let rewrites = held == Held::JustSynchronized && has_aof && info.is("aof_rewrite_in_progress", "1");
-        asked = rewrites.then_some(Asked { begun: true, at: begin });
     }
     loop {
         let info = server.info().await?;
@@ -69,15 +69,16 @@ pub(in super::super) async fn ensure(server: &Server, held: Held) -> Result<()> 
             continue;
         }
         let (command, status) = if info.is("aof_enabled", "1") {
-            ("BGREWRITEAOF", "aof_last_bgrewrite_status")
+            (REWRITE, "aof_last_bgrewrite_status")
         } else {
             ("BGSAVE", "rdb_last_bgsave_status")
         };
-        let Some(Asked { begun, at }) = &asked else {
+        // Of the other command nothing is known: somebody has switched the AOF on or off meanwhile.
+        let Some(Asked { begun, at, .. }) = asked.as_ref().filter(|asked| asked.command == command) else {
             // Asked for on purpose, though a server with an AOF rewrites it by itself after such a load: its status may be that of an older one, and one that it
             // has scheduled may be put off for long. Asked by a person it does it at once.
             match server.ask::<String>(&[command]).await {
-                Ok(answer) => asked = Some(Asked { begun: answer.contains("started"), at: Instant::now() }),
+                Ok(answer) => asked = Some(Asked { command, begun: answer.contains("started"), at: Instant::now() }),
                 Err(e) if e.chain().contains("in progress") => {}
                 // It could not even begin; what stopped it stands in its log.
                 Err(e) if e.kind() == Kind::Internal => {
@@ -87,7 +88,7 @@ pub(in super::super) async fn ensure(server: &Server, held: Held) -> Result<()> 
             }
             continue;
         };
-        let scheduled = command == "BGREWRITEAOF" && runs("aof_rewrite_scheduled");
+        let scheduled = command == REWRITE && runs("aof_rewrite_scheduled");
         match (info.is(status, "ok"), scheduled) {
             (true, false) => return Ok(()),
             // After one that failed it schedules another by itself: what counts is the one that was asked for.
@@ -108,6 +109,7 @@ fn would_be_lost(command: &str, why: &str) -> String {
 
 /// The save or rewrite that counts: the one that was asked for.
 struct Asked {
+    command: &'static str,
     /// Whether it has certainly begun, and was not put off behind another child.
     begun: bool,
     at: Instant,

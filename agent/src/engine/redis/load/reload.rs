@@ -56,8 +56,8 @@ pub(super) async fn load(server: &Server, load: &Load<'_>, walked: &Walked) -> R
     let reloaded = reloaded.await;
     step(load.cx, "making durable").await;
     // Whatever came of it: what the server holds now is what its files must hold.
-    let held = if reloaded.is_ok() { Held::WhatItsRdbHolds } else { Held::Unknown };
-    let settled = load.put_back.settle(server, held).await;
+    // Though the RDB is laid out: a save that somebody has begun before the server took it ends afterwards, with the old data.
+    let settled = load.put_back.settle(server, Held::Unknown).await;
     reloaded?;
     settled
 }
