@@ -131,10 +131,29 @@ impl Process {
         let _status = self.child.wait();
     }
 
+    /// The same, with children that are in no group of its: a server's, which would look after their parent only when they have nothing else to do.
+    pub fn kill_with_children(&mut self) {
+        let children = children(self.pid());
+        self.kill();
+        for child in children {
+            let _ended_already = kill_process(child, Signal::KILL);
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("wait for a child")
     }
+}
+
+/// The children of a process, of all its threads; none of one that has ended.
+pub fn children(of: Pid) -> Vec<Pid> {
+    // What ends while it is looked at has none, and is none.
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", of.as_raw_nonzero())) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let pids: Vec<String> =
+        lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    pids.iter().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw).collect()
 }
 
 impl Drop for Process {

@@ -124,3 +124,19 @@ async fn who_may_not_stage_is_told_why_before_anything_is_made() {
     assert!(refused.kind() == Kind::Unsupported && refused.chain().contains("CREATE ROLE"), "{}", refused.chain());
     assert_eq!(left(&server).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_server_leaves_no_process_behind_whatever_its_processes_do() {
+    use keepsake_tests::child::children;
+    use rustix::process::{Signal, kill_process};
+    let server = PostgresServer::start().await;
+    let all = children(server.process().pid());
+    assert!(all.len() > 2, "{all:?}");
+    // One that looks after nothing, as a background writer on a full disk.
+    kill_process(all[0], Signal::STOP).unwrap();
+    drop(server);
+    // One that nobody has waited for yet has no words any more.
+    let words = format!("/proc/{}/cmdline", all[0].as_raw_nonzero());
+    let gone = async || if std::fs::read(&words).is_ok_and(|w| !w.is_empty()) { Err(words.clone()) } else { Ok(()) };
+    keepsake_tests::poll::wait_for("it to go", std::time::Duration::from_secs(20), gone).await;
+}

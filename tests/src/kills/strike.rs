@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::watched::{Watched, Word};
 use super::{Blow, Victim};
+use crate::child::children;
 use crate::house::{COMPONENTS, House};
 
 /// Programs that agents start.
@@ -175,18 +176,7 @@ fn end_its_run(house: &House, run: &Watched, patience: &str, what: &str) {
 
 /// Tools that this agent has running.
 fn tools_of(agent: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
-    // A thread or process that ends while it is looked at has no tools, and is none.
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", agent.as_raw_nonzero())) else { return found };
-    for thread in threads.flatten() {
-        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for pid in children.split_whitespace().filter_map(|n| n.parse().ok()).filter_map(Pid::from_raw) {
-            if TOOLS.contains(&program(pid).as_str()) {
-                found.push(pid);
-            }
-        }
-    }
-    found
+    children(agent).into_iter().filter(|pid| TOOLS.contains(&program(*pid).as_str())).collect()
 }
 
 /// The name of the program that a process runs; empty for one that has ended.

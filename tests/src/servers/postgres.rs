@@ -54,7 +54,25 @@ pub async fn connect(port: u16, database: &str) -> Result<Client, tokio_postgres
     Ok(client)
 }
 
+/// A background writer that cannot write tries again for ever, and does not see that its server is gone.
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl PostgresServer {
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill_with_children();
+        }
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
     /// Starts one with an empty cluster.
     pub async fn start() -> Self {
         Self::start_in(&Root::host()).await
@@ -108,7 +126,7 @@ impl PostgresServer {
 
     /// Starts it again on the data it has.
     pub async fn restart(&mut self) {
-        drop(self.process.take());
+        self.stop();
         for _ in 0..5 {
             self.port = free_port();
             let mut command = self.root.server_command(programs_of(&self.root).join("postgres"));
@@ -236,7 +254,7 @@ impl PostgresServer {
 
     /// Kills it and all its children at once.
     pub fn kill9(&mut self) {
-        drop(self.process.take());
+        self.stop();
     }
 
     /// A folder of the test's own.
