@@ -10,7 +10,7 @@ use keepsake_tests::fake_world::journal::Strike;
 use keepsake_tests::fake_world::judge::seen_of;
 use keepsake_tests::fake_world::lab::{Case, Kinds, Lab};
 use keepsake_tests::fake_world::{Flaw, NEW, OLD, Wrong};
-use keepsake_tests::kills::{first, stride};
+use keepsake_tests::kills::{first, is_soaked, stride};
 
 const KINDS: [Kinds; 6] =
     [Kinds::Backup, Kinds::Restore, Kinds::Mixed, Kinds::KeepOld, Kinds::Finalize, Kinds::Rollback];
@@ -139,7 +139,9 @@ async fn crash_loop_strikes_runs_of_which_a_step_goes_wrong() {
 #[tokio::test(start_paused = true)]
 async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
     let lab = Lab::new().await;
+    // All pairs are a quarter of an hour: whoever asks for them shares the first strikes among several processes, each with every second one after it.
     let stride = stride(7);
+    let (begin, apart) = if is_soaked() { (first(), 1) } else { (0, stride) };
     let mut tried = 0;
     let plans: [(Kinds, &[(&str, Wrong)]); 5] = [
         (Kinds::Backup, &[]),
@@ -152,8 +154,8 @@ async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
     for (kind, wrong) in plans {
         let smooth = lab.run(&Case::new(kind, wrong, &[])).await;
         must_be_empty(&format!("{kind:?}, {wrong:?}"), &smooth.wrong);
-        for first in (0..smooth.places).step_by(stride) {
-            for second in (first + 1 + first / stride % stride..smooth.places + 6).step_by(stride) {
+        for first in (begin..smooth.places).step_by(stride) {
+            for second in (first + 1 + first / stride % apart..smooth.places + 6).step_by(apart) {
                 let strikes = [Strike::Crash(first), Strike::Crash(second)];
                 let struck = lab.run(&Case::new(kind, wrong, &strikes)).await;
                 must_be_empty(&format!("{kind:?}, {wrong:?}, {strikes:?}"), &struck.differs_from(&smooth));
@@ -167,7 +169,7 @@ async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
         }
     }
     println!("{tried} runs");
-    assert!(tried > 20_000 / (stride * stride), "only {tried} runs");
+    assert!(tried > 16_000 / (stride * apart), "only {tried} runs");
 }
 
 #[tokio::test(start_paused = true)]

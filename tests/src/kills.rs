@@ -65,6 +65,11 @@ pub fn stride(otherwise: usize) -> usize {
     given.map_or(otherwise, |n| n.parse().expect("KEEPSAKE_SOAK is the distance between blows: 1 for all"))
 }
 
+/// Whether somebody asked for how far apart they are.
+pub fn is_soaked() -> bool {
+    std::env::var_os("KEEPSAKE_SOAK").is_some()
+}
+
 /// With which of the blows that far apart to begin: `KEEPSAKE_SOAK_FIRST`, so that several processes share all of them; else with the first.
 pub fn first() -> usize {
     let given = std::env::var("KEEPSAKE_SOAK_FIRST").ok();

@@ -301,7 +301,7 @@ async fn of_applications(applications: u32, measures_the_server: bool) -> Findin
 fn scale() -> Claim {
     let mut sizes = vec![200_000];
     // Takes some minutes more, and some GB.
-    if std::env::var_os("KEEPSAKE_SOAK").is_some() {
+    if crate::kills::is_soaked() {
         sizes.push(1_000_000);
     }
     let case = |n: u32| {

@@ -30,6 +30,11 @@ fn part(name: &'static str, test: &'static str, first: &'static str) -> Case {
     Case::telling(name, LONG, move || async move { suite::soaked(&[test], 1, "2", first) })
 }
 
+/// A test of pairs of places: every fourth first one, from this on, with every second one.
+fn quarter(name: &'static str, test: &'static str, first: &'static str) -> Case {
+    Case::telling(name, LONG, move || async move { suite::soaked(&[test], 1, "4", first) })
+}
+
 fn crash_loop() -> Claim {
     // Nothing in the fake world waits for a clock.
     let unannounced = Case::new("started-is-not-durable", SHORT, || async {
@@ -52,9 +57,11 @@ fn crash_loop() -> Claim {
             tests("every-place", &["crash_loop_strikes_every_plan_at_every_place"], 1),
             part("steps-that-go-wrong-even", "crash_loop_strikes_runs_of_which_a_step_goes_wrong", "0"),
             part("steps-that-go-wrong-odd", "crash_loop_strikes_runs_of_which_a_step_goes_wrong", "1"),
-            // Every second place and, for each, every second one after it: all pairs would take a quarter of an hour.
-            // And for each every second one after it: all pairs would take a quarter of an hour.
-            part("twice-and-on-the-way-back", "crash_loop_strikes_runs_twice", "0"),
+            // Every pair of places, in quarters.
+            quarter("twice-and-on-the-way-back-1", "crash_loop_strikes_runs_twice", "0"),
+            quarter("twice-and-on-the-way-back-2", "crash_loop_strikes_runs_twice", "1"),
+            quarter("twice-and-on-the-way-back-3", "crash_loop_strikes_runs_twice", "2"),
+            quarter("twice-and-on-the-way-back-4", "crash_loop_strikes_runs_twice", "3"),
             tests("past-the-point", &["crash_loop_strikes_restores_that_are_taken_back"], 1),
         ],
         breaks: vec![
@@ -111,7 +118,6 @@ fn sub_steps() -> Claim {
         tests("redis-restart", &["redis_killed_by_restart"], 2),
         tests("files", &["files::killed::an_agent_that", "files::killed::states_are"], 2),
         tests("files-that-may-not-be-changed", &["files::killed::a_change_that"], 1),
-        // One after the other, the second at every other step: all pairs take more than a case may.
         // One after the other, the second at every other step: all pairs take more than a case may.
         part("files-twice", "files::killed::agents_that", "0"),
     ]);
