@@ -11,6 +11,9 @@ use keepsake_core::repository::{Repository, Store};
 use keepsake_core::secret::Secret;
 
 use crate::fleet::grpc::GrpcFleet;
+use crate::fleet::whole::WholeFleet;
+use crate::platform::kubernetes::Kubernetes;
+use crate::platform::kubernetes::objects::Objects;
 use crate::topology::{InstallationSettings, Topology};
 
 /// What every command starts from.
@@ -108,12 +111,20 @@ impl App {
         Ok(Runs::new(Store::open_with(url, &settings.s3)?))
     }
 
-    /// The agents of an installation.
+    /// The agents of an installation, and its cluster's objects.
     ///
     /// # Errors
     /// The certificates cannot be read, or an address is refused.
-    pub fn fleet(&self, installation: &InstallationSettings) -> Result<GrpcFleet> {
-        GrpcFleet::new(installation, self.topology.tls.as_ref())
+    pub fn fleet(&self, installation: &InstallationSettings) -> Result<WholeFleet> {
+        let agents = GrpcFleet::new(installation, self.topology.tls.as_ref())?;
+        let objects = match &installation.kubernetes {
+            Some(settings) if settings.objects => {
+                let cluster = Kubernetes::new(settings.clone());
+                Some(Objects::new(cluster, installation.name.clone(), self.store()?))
+            }
+            Some(_) | None => None,
+        };
+        Ok(WholeFleet::new(agents, objects))
     }
 
     /// The signing key.

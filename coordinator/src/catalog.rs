@@ -136,6 +136,7 @@ pub fn what_is_missing(record: &Record) -> String {
     if record.cut.is_none() {
         notes.push("no cut".to_owned());
     }
+    notes.extend(record.files_elsewhere.as_ref().map(|place| format!("files: in {place}, not in this set")));
     notes.join(", ")
 }
 

@@ -7,7 +7,9 @@ use keepsake_core::repository::probe_create_only;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::fleet::Fleet;
 use crate::fleet::grpc::GrpcFleet;
+use crate::fleet::whole::WholeFleet;
 use crate::plan::backup::is_held;
 use crate::platform::kubernetes::Kubernetes;
 use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
@@ -89,8 +91,12 @@ pub async fn installation(app: &App, settings: &InstallationSettings) -> Vec<Fin
     let mut findings = cluster(settings).await;
     match app.fleet(settings) {
         Ok(fleet) => {
-            let components = settings.components.iter().map(|c| component(&fleet, settings, c));
+            let served = settings.components.iter().filter(|c| c.agent.is_some());
+            let components = served.map(|c| component(fleet.agents(), settings, c));
             findings.extend(join_all(components).await.concat());
+            for alone in settings.components.iter().filter(|c| c.agent.is_none()) {
+                findings.extend(objects(&fleet, settings, alone).await);
+            }
         }
         Err(e) => findings.push(Finding::bad(settings.name.as_str(), "certificates", e.chain())),
     }
@@ -104,6 +110,16 @@ async fn cluster(settings: &InstallationSettings) -> Vec<Finding> {
     examined.into_iter().map(|e| Finding::of(&what, e.check, e.found)).collect()
 }
 
+/// The cluster's objects, which no agent serves.
+async fn objects(fleet: &WholeFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {
+    let what = format!("{}/{}", settings.name, component.name);
+    match fleet.describe(&component.name).await {
+        Ok(found) if found.problems.is_empty() => vec![Finding::good(&what, "objects", found.server)],
+        Ok(found) => found.problems.into_iter().map(|p| Finding::bad(&what, "objects", p)).collect(),
+        Err(e) => vec![Finding::bad(&what, "objects", e.chain())],
+    }
+}
+
 async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {
     let what = format!("{}/{}", settings.name, component.name);
     let seen = match fleet.examine(&component.name).await {
@@ -112,7 +128,7 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
     };
     let ours = env!("CARGO_PKG_VERSION");
     let mut findings = vec![if seen.found.agent_version == ours {
-        Finding::good(&what, "agent", format!("version {ours} at {}", component.agent))
+        Finding::good(&what, "agent", format!("version {ours} at {}", component.agent.as_deref().unwrap_or_default()))
     } else {
         Finding::bad(
             &what,

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod grpc;
+pub mod whole;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use keepsake_core::secret::Secret;
 
 use self::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
 use crate::inventory::Found;
+use crate::plan::objects::ObjectPolicy;
 
 /// How far an operation is, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,6 +60,8 @@ pub struct LoadOrder<'a> {
     pub queues: QueuePolicy,
     /// Over the live data instead of beside it.
     pub in_place: bool,
+    /// What becomes of the cluster's objects, if it is those.
+    pub objects: ObjectPolicy,
 }
 
 /// A hold of a component's writes. Dropped, it ends.

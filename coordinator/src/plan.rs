@@ -6,8 +6,10 @@
 mod applications;
 pub mod backup;
 pub mod config;
+pub(crate) mod files;
 mod limits;
 mod make_set;
+pub mod objects;
 mod print;
 pub mod restore;
 pub mod resync;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{ConfigMust, ConfigPair, LiveLook};
 pub use self::limits::CutLimits;
+use self::objects::ObjectPolicy;
 
 /// What will be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// What an operator should know before.
     pub notes: Vec<String>,
+    /// Where System's files are, if the set that is made does not have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_elsewhere: Option<String>,
 }
 
 /// What a plan is for.
@@ -155,6 +161,9 @@ pub enum Action {
         /// Over the live data instead of beside it: only checked now, and loaded by the commit.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_place: bool,
+        /// What becomes of the cluster's objects, if it is those.
+        #[serde(default, skip_serializing_if = "ObjectPolicy::is_missing")]
+        objects: ObjectPolicy,
     },
     /// Puts the staged dump in the place of the live data, and counts it.
     Commit {

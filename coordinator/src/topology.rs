@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use keepsake_core::error::{Context, Error, Kind, Result, ResultExt};
+use keepsake_core::format::objects;
 use keepsake_core::id::{Component, EngineName, Installation};
 use keepsake_core::repository::S3Settings;
 use keepsake_core::repository::trust::Trust;
@@ -73,7 +74,9 @@ pub struct InstallationSettings {
     pub hooks: Option<Hooks>,
     /// The cluster that it runs on, instead of hooks; none when it runs on no cluster.
     pub kubernetes: Option<KubernetesSettings>,
-    /// Its components, at least one, in the order of the file.
+    /// System has its files in a bucket or elsewhere, and no set has them.
+    pub files_external: bool,
+    /// Its components, at least one, in the order of the file; then the cluster's objects, if it runs on one.
     pub components: Vec<ComponentSettings>,
 }
 
@@ -129,8 +132,9 @@ pub struct ComponentSettings {
     pub name: Component,
     /// Its engine.
     pub engine: EngineName,
-    /// Its agent: `https://host:port`, or `http://` on loopback.
-    pub agent: String,
+    /// Its agent: `https://host:port`, or `http://` on loopback. The cluster's objects have none: the coordinator itself reads and writes them.
+    #[serde(default)]
+    pub agent: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -156,7 +160,20 @@ struct RawInstallation {
     hooks: Option<Hooks>,
     #[serde(default)]
     kubernetes: Option<KubernetesSettings>,
+    #[serde(default)]
+    files: Files,
     components: Vec<ComponentSettings>,
+}
+
+/// Where System has its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Files {
+    /// In a component of engine files, if the installation has one.
+    #[default]
+    Component,
+    /// In a bucket, or anywhere that no agent reads.
+    External,
 }
 
 impl Topology {
@@ -247,21 +264,41 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
         if !seen.insert(&component.name) {
             return invalid(format!("installation {name} lists component {} twice", component.name));
         }
-        if !has_tls && component.agent.starts_with("https://") {
+        if component.engine.as_str() == objects::ENGINE || component.name.as_str() == objects::COMPONENT {
+            return invalid(format!(
+                "component {}: the cluster's objects have no agent and are not listed; with `platform: kubernetes` they are in every set",
+                component.name
+            ));
+        }
+        let Some(agent) = &component.agent else {
+            return invalid(format!("component {} has no agent: say agent: https://host:port", component.name));
+        };
+        if !has_tls && agent.starts_with("https://") {
             return invalid(format!(
                 "component {} is reached over https, but the topology has no `tls` section",
                 component.name
             ));
         }
-        if !component.agent.starts_with("https://") && !component.agent.starts_with("http://") {
+        if !agent.starts_with("https://") && !agent.starts_with("http://") {
             return invalid(format!(
-                "component {}: agent {:?} is not of the form https://host:port",
-                component.name, component.agent
+                "component {}: agent {agent:?} is not of the form https://host:port",
+                component.name
             ));
         }
     }
-    let RawInstallation { consistency, cut, hooks, kubernetes, components, .. } = raw;
-    Ok(InstallationSettings { name, consistency, cut, hooks, kubernetes, components })
+    let files_external = raw.files == Files::External;
+    if files_external && let Some(files) = raw.components.iter().find(|c| c.engine.as_str() == "files") {
+        return invalid(format!(
+            "installation {name}: `files: external` says that System's files are elsewhere, and component {} has files: choose one",
+            files.name
+        ));
+    }
+    let RawInstallation { consistency, cut, hooks, kubernetes, mut components, .. } = raw;
+    if kubernetes.as_ref().is_some_and(|k| k.objects) {
+        let name = Component::new(objects::COMPONENT)?;
+        components.push(ComponentSettings { name, engine: EngineName::new(objects::ENGINE)?, agent: None });
+    }
+    Ok(InstallationSettings { name, consistency, cut, hooks, kubernetes, files_external, components })
 }
 
 /// What is wrong with the platform, if something is.

@@ -85,6 +85,7 @@ async fn main() {
         release: BTreeMap::new(),
         left_out: Vec::new(),
         rows_without_file: None,
+        files_elsewhere: None,
         components,
     };
     let (bytes, signature) = sign_record(&signing, &record).unwrap();

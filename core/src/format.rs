@@ -4,6 +4,7 @@
 //! format does not say of itself (which keys, which rows) is not known here.
 
 pub mod background;
+pub mod objects;
 pub mod pgc;
 pub mod rdb;
 pub mod sql;
@@ -44,6 +45,11 @@ pub fn read_to_end(engine: &EngineName, mut bytes: Passing) -> Result<Counts> {
             }
             Ok(rules.tally().counts())
         }
+        objects::ENGINE => {
+            let mut all = Vec::new();
+            bytes.read_to_end(&mut all).map_err(|e| Error::io("read the object", e))?;
+            Ok(objects::Object::parse(&all)?.counts())
+        }
         other => {
             Err(Error::new(Kind::Unsupported, format!("this Keepsake does not know the format of the engine {other}")))
         }
@@ -56,7 +62,7 @@ pub fn read_to_end(engine: &EngineName, mut bytes: Passing) -> Result<Counts> {
 /// # Errors
 /// `Corrupt`, with the first differences.
 pub fn same_counts(report: &DumpReport, found: &Counts) -> Result<()> {
-    let of_content = |name: &str| ["rows:", "keys:", "expiring:"].iter().any(|p| name.starts_with(p));
+    let of_content = |name: &str| ["rows:", "keys:", "expiring:", "objects:"].iter().any(|p| name.starts_with(p));
     let differ: Vec<String> = report
         .counts
         .iter()

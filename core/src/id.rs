@@ -11,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 /// Defines a newtype over a checked name: letters, digits, `-`, `_` and `.`, starting with a letter or digit.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $max:literal) => {
+        name! { $(#[$doc])* $type, $what, $max, check_name }
+    };
+    ($(#[$doc:meta])* $type:ident, $what:literal, $max:literal, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -23,7 +26,7 @@ macro_rules! name {
             /// `Invalid` when it is empty, too long, or has a character that could not stand in an object's key or a DNS name.
             pub fn new(name: impl Into<String>) -> Result<Self> {
                 let name = name.into();
-                check_name(&name, $what, $max)?;
+                $check(&name, $what, $max)?;
                 Ok(Self(name))
             }
 
@@ -80,6 +83,17 @@ fn check_name(name: &str, what: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
+/// A name, or two of them with a `/` between.
+fn check_path(name: &str, what: &str, max: usize) -> Result<()> {
+    match name.split_once('/') {
+        Some((folder, name)) if folder.len() + name.len() < max => {
+            check_name(folder, what, max)?;
+            check_name(name, what, max)
+        }
+        _ => check_name(name, what, max),
+    }
+}
+
 name! {
     /// One 3scale.
     Installation, "installation", 63
@@ -89,8 +103,9 @@ name! {
     Component, "component", 63
 }
 name! {
-    /// One stored stream of a component, for example `dump.rdb`.
-    ArtifactName, "artifact", 120
+    /// One stored stream of a component, for example `dump.rdb`; of the cluster's objects `<kind>/<name>`, for example `secret/system-seed`. A name in
+    /// Kubernetes has up to 253 characters.
+    ArtifactName, "artifact", 320, check_path
 }
 name! {
     /// The key of a step in its plan, for example `dump-system-mysql`.
@@ -238,6 +253,16 @@ mod tests {
         }
         for good in ["system-mysql", "a", "3scale.prod", "x_y"] {
             assert!(Component::new(good).is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn artifacts_may_have_one_folder() {
+        for bad in ["", "/", "a/", "/a", "a/b/c", "../a", "a/..", "secret/A", &format!("secret/{}", "x".repeat(320))] {
+            assert!(ArtifactName::new(bad).is_err(), "{bad:?} was accepted");
+        }
+        for good in ["dump.rdb", "secret/system-seed", &format!("secret/{}", "x".repeat(253))] {
+            assert!(ArtifactName::new(good).is_ok(), "{good:?} was refused");
         }
     }
 

@@ -65,6 +65,9 @@ pub struct Record {
     /// Rows of the system database whose file is not in the set; absent where the set has not both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_without_file: Option<RowsWithoutFile>,
+    /// Where the installation has its files, if the set does not have them because they are on no volume of it: `S3 bucket NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_elsewhere: Option<String>,
     /// One entry per component asked for.
     pub components: Vec<ComponentRecord>,
 }

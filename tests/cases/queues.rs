@@ -69,6 +69,7 @@ fn record() -> Record {
         release: Facts::new(),
         left_out: Vec::new(),
         rows_without_file: None,
+        files_elsewhere: None,
         components: vec![
             dumped("system-mysql", "mysql", Facts::new()),
             dumped("backend-redis", "redis", facts(&[("resque:queue:priority", 12), ("resque:failed", 1)])),

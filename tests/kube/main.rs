@@ -2,6 +2,7 @@
 
 mod comes_back;
 mod dies;
+mod objects;
 mod restore;
 mod trouble;
 
@@ -20,6 +21,7 @@ fn settings(namespace: &str, kubeconfig: PathBuf) -> KubernetesSettings {
         namespace: namespace.to_owned(),
         kubeconfig: Some(kubeconfig),
         context: None,
+        objects: true,
         by: By::Scale,
         operator: None,
         deadline: 120,

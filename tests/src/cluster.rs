@@ -4,6 +4,7 @@
 
 pub mod faults;
 pub mod kubelet;
+pub mod objects;
 pub mod openshift;
 pub mod skeleton;
 

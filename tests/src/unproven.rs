@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use keepsake_coordinator::app::App;
-use keepsake_coordinator::fleet::grpc::GrpcFleet;
+use keepsake_coordinator::fleet::whole::WholeFleet;
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Paths, Progress};
 use keepsake_coordinator::inventory::{Found, Inventory};
 use keepsake_coordinator::plan::{self, Plan, Step};
@@ -27,7 +27,7 @@ const SHORT_LEASE: Duration = Duration::from_millis(500);
 const LATE: &str = "system-redis";
 
 struct Late<'a> {
-    inner: GrpcFleet,
+    inner: WholeFleet,
     writers: &'a Writers,
     /// The last step is switched off.
     proves_nothing: bool,

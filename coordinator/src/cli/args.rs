@@ -174,6 +174,13 @@ pub struct Restore {
     /// Whether alert levels are compared, too; by default as the release of 3scale does.
     #[arg(long, env = "KEEPSAKE_ALERT_LEVELS", value_enum)]
     pub alert_levels: Option<AlertLevelsArg>,
+    /// What becomes of Secrets, ConfigMaps and 3scale's other objects of the cluster: `skip`; `missing` makes those that are not there; `replace` writes those that differ,
+    /// too, but for the Secrets that say where the stores are (system-database, backend-redis, system-redis, zync).
+    #[arg(long, env = "KEEPSAKE_OBJECTS", default_value = "missing", value_parser = ["skip", "missing", "replace"])]
+    pub objects: String,
+    /// With `--objects replace`: those Secrets, too.
+    #[arg(long, env = "KEEPSAKE_REPLACE_ENDPOINTS")]
+    pub replace_endpoints: bool,
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,

@@ -17,7 +17,7 @@ use super::report::Terminal;
 use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
-use crate::fleet::grpc::GrpcFleet;
+use crate::fleet::whole::WholeFleet;
 use crate::plan::{Action, Plan};
 use crate::platform::{self, Platform};
 use crate::run::event::Outcome;
@@ -30,7 +30,7 @@ use crate::topology::InstallationSettings;
 pub(super) struct Means<'a> {
     pub(super) installation: &'a InstallationSettings,
     pub(super) repository: Repository,
-    pub(super) fleet: GrpcFleet,
+    pub(super) fleet: WholeFleet,
     platform: Option<Box<dyn Platform + 'a>>,
     /// Needed to make a set.
     pub(super) signing: Option<SigningKey>,

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::config::{self, Applications, Report};
 use crate::exit::Exit;
 use crate::fleet::config::ConfigOrder;
-use crate::fleet::grpc::GrpcFleet;
+use crate::fleet::whole::WholeFleet;
 use crate::fleet::{Fleet, OpKey};
 use crate::inventory::Inventory;
 use crate::plan::config::{alert_levels, must_pair};
@@ -82,7 +82,7 @@ pub(super) async fn resync(args: &Args, app: &App, command: &ResyncConfig) -> Re
 }
 
 /// The pair, and whether alert levels belong to it: as was said, or as the live release has it.
-async fn pair(installation: &InstallationSettings, fleet: &GrpcFleet, look: &Look) -> Result<ConfigPair> {
+async fn pair(installation: &InstallationSettings, fleet: &WholeFleet, look: &Look) -> Result<ConfigPair> {
     let mut pair = must_pair(installation, AlertLevels::default())?;
     pair.alert_levels = match look.alert_levels {
         Some(levels) => levels.into(),
@@ -93,7 +93,7 @@ async fn pair(installation: &InstallationSettings, fleet: &GrpcFleet, look: &Loo
 
 async fn look(
     installation: &InstallationSettings,
-    fleet: &GrpcFleet,
+    fleet: &WholeFleet,
     pair: &ConfigPair,
     look: &Look,
 ) -> Result<Report> {

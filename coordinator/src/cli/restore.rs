@@ -12,6 +12,7 @@ use crate::app::{App, identities};
 use crate::catalog;
 use crate::exit::Exit;
 use crate::inventory::Inventory;
+use crate::plan::objects::ObjectPolicy;
 use crate::plan::restore::Wishes;
 use crate::plan::{self, Action, Plan, Undo};
 use crate::run::claim;
@@ -33,6 +34,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
         other_release: command.other_release,
         resync: command.resync.into(),
         alert_levels: command.alert_levels.map(Into::into),
+        objects: objects(command)?,
     };
     let plan = match plan::restore::plan(installation, &inventory, &record, &wishes) {
         Ok(plan) => plan,
@@ -61,6 +63,15 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let what = format!("The live data of {} is replaced with that of {finished}.", installation.name);
     confirm(command.yes.as_ref(), installation, &plan, &what)?;
     carry::begin(args, &means, &app.runs()?, &plan).await
+}
+
+/// What becomes of the cluster's objects.
+fn objects(command: &Restore) -> Result<ObjectPolicy> {
+    match (command.objects.parse()?, command.replace_endpoints) {
+        (ObjectPolicy::Replace { .. }, endpoints) => Ok(ObjectPolicy::Replace { endpoints }),
+        (policy, false) => Ok(policy),
+        (_, true) => Err(Error::new(Kind::Invalid, "--replace-endpoints goes with --objects replace")),
+    }
 }
 
 /// The components that a plan stages.

@@ -57,9 +57,10 @@ impl GrpcFleet {
             tls.map(|t| keepsake_proto::tls::TlsFiles { ca: t.ca.clone(), cert: t.cert.clone(), key: t.key.clone() });
         let mut agents = BTreeMap::new();
         for component in &settings.components {
+            let Some(agent) = &component.agent else { continue };
             // The name in the certificate tells component and installation, so no address, however wrong, reaches another store.
             let name = format!("{}.{}", component.name, settings.name);
-            let dialer = Dialer::new(&component.agent, &name, files.clone())
+            let dialer = Dialer::new(agent, &name, files.clone())
                 .with_context(|| format!("component {} of {}", component.name, settings.name))?;
             agents.insert(component.name.clone(), dialer);
         }

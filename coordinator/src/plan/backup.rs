@@ -4,12 +4,12 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, EngineName, SetId};
 
 use super::make_set::{self, Wanted};
-use super::{Goal, Plan};
+use super::{Goal, Plan, files};
 use crate::inventory::Inventory;
 use crate::topology::InstallationSettings;
 
-/// Engines whose writes are never held: they are read after the databases' cut.
-const WITHOUT_HOLD: [&str; 1] = ["files"];
+/// Engines whose writes are never held: they are read after the databases' cut. The cluster's objects change by hand, not by traffic.
+const WITHOUT_HOLD: [&str; 2] = ["files", keepsake_core::format::objects::ENGINE];
 
 /// Plans a backup of the components asked for; of all if none is named.
 ///
@@ -53,7 +53,10 @@ pub fn plan(
     let chosen: Vec<_> = installation.components.iter().filter(|c| asked(&c.name)).collect();
     let wanted = Wanted { installation, inventory, chosen: &chosen, consistency: installation.consistency };
     let stages = make_set::stages(&wanted, "", &mut notes)?;
-    Ok(Plan { goal: Goal::Backup { left_out }, installation: installation.name.clone(), set: Some(set), stages, notes })
+    let files_elsewhere = files::elsewhere(installation, inventory)?;
+    notes.extend(files_elsewhere.as_ref().map(|place| format!("files: in {place}, not in this set")));
+    let goal = Goal::Backup { left_out };
+    Ok(Plan { goal, installation: installation.name.clone(), set: Some(set), stages, notes, files_elsewhere })
 }
 
 /// Whether writes of components of this engine are held for a cut.

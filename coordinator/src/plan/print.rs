@@ -91,8 +91,11 @@ impl fmt::Display for Action {
             Self::Quiesce { commands, .. } | Self::ResumeWorkloads { commands, .. } => {
                 write!(f, "run {}", told(commands))
             }
-            Self::Stage { component, queues, in_place } => {
+            Self::Stage { component, queues, in_place, objects } => {
                 write!(f, "stage {component}")?;
+                if component.as_str() == keepsake_core::format::objects::COMPONENT {
+                    return write!(f, ": {objects}");
+                }
                 match (queues.is_restore(), in_place) {
                     (true, false) => Ok(()),
                     (false, false) => write!(f, " (queues: {queues})"),

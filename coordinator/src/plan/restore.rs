@@ -12,7 +12,8 @@ use keepsake_core::record::{ComponentRecord, Record, Status};
 use super::applications::stop_and_start;
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
-use super::{Action, CheckAt, Goal, Plan, Safety, Stage, Step, Undo};
+use super::objects::{ObjectPolicy, are_objects};
+use super::{Action, CheckAt, Goal, Plan, Safety, Stage, Step, Undo, files};
 use crate::inventory::{Found, Inventory};
 use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
@@ -38,6 +39,8 @@ pub struct Wishes {
     pub resync: Resync,
     /// Whether alert levels are part of that; found from the release of 3scale if it is not said.
     pub alert_levels: Option<AlertLevels>,
+    /// What becomes of the cluster's objects.
+    pub objects: ObjectPolicy,
 }
 
 /// What is done with one component.
@@ -130,6 +133,7 @@ pub fn plan(
         set: Some(record.set),
         stages,
         notes,
+        files_elsewhere: if wishes.safety.is_some() { files::elsewhere(installation, inventory)? } else { None },
     })
 }
 
@@ -167,7 +171,13 @@ fn load(parts: &[Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
     let stage = parts.iter().map(|part| {
         let component = part.component.name.clone();
         let undo = rollback(&component);
-        Action::Stage { component, queues: part.queues, in_place: wishes.in_place }.step(undo)
+        // Objects are always kept beside what replaces them: they take no room.
+        let (in_place, objects) = if are_objects(&part.component.engine) {
+            (false, wishes.objects)
+        } else {
+            (wishes.in_place, ObjectPolicy::default())
+        };
+        Action::Stage { component, queues: part.queues, in_place, objects }.step(undo)
     });
     let mut stages =
         vec![Stage { title: "read and check the whole set".to_owned(), steps: stage.collect::<Result<_>>()? }];
@@ -248,6 +258,9 @@ fn parts<'a>(
     let mut lacking = Vec::new();
     for component in installation.components.iter().filter(|c| asked(&c.name)) {
         let name = &component.name;
+        if are_objects(&component.engine) && !has_objects(record, name, wishes, notes)? {
+            continue;
+        }
         let entry = dumped(record, name)?;
         let found = answer(inventory, component, entry)?;
         notes.extend(found.problems.iter().map(|p| format!("{name}: {p}")));
@@ -261,7 +274,11 @@ fn parts<'a>(
         if has_queues(&entry.engine) {
             notes.extend(queues::note(name, policy, entry));
         }
-        let cannot_undo = if wishes.in_place { Some(IN_PLACE.to_owned()) } else { found.cannot_undo.clone() };
+        let cannot_undo = if wishes.in_place && !are_objects(&entry.engine) {
+            Some(IN_PLACE.to_owned())
+        } else {
+            found.cannot_undo.clone()
+        };
         if !wishes.in_place {
             lacking.extend(preflight::lacks_room(entry, found));
         }
@@ -277,6 +294,26 @@ fn parts<'a>(
     }
     preflight::room(&lacking)?;
     Ok(parts)
+}
+
+/// Whether the cluster's objects are restored: not if nobody wants them, nor from a set of before they were in one.
+fn has_objects(record: &Record, name: &Component, wishes: &Wishes, notes: &mut Vec<String>) -> Result<bool> {
+    let is_named = wishes.only.contains(name);
+    if wishes.objects == ObjectPolicy::Skip {
+        if is_named {
+            return Err(Error::new(Kind::Invalid, format!("--component {name} and --objects skip: choose one")));
+        }
+        notes.push("Secrets, ConfigMaps and 3scale's other objects stay as they are, as asked for".to_owned());
+        return Ok(false);
+    }
+    if !is_named && record.component(name).is_none_or(|entry| entry.dump.is_none()) {
+        notes.push(
+            "the set has no objects of the cluster: Secrets, ConfigMaps and 3scale's others stay as they are"
+                .to_owned(),
+        );
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// What the set has of a component.

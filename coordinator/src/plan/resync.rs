@@ -54,5 +54,12 @@ pub fn plan(
                 .to_owned(),
         );
     }
-    Ok(Plan { goal: Goal::Resync, installation: installation.name.clone(), set: None, stages, notes })
+    Ok(Plan {
+        goal: Goal::Resync,
+        installation: installation.name.clone(),
+        set: None,
+        stages,
+        notes,
+        files_elsewhere: None,
+    })
 }

@@ -9,6 +9,7 @@ mod api;
 mod discovery;
 pub mod examine;
 mod names;
+pub mod objects;
 mod record;
 mod remembered;
 mod rollout;

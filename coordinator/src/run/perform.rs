@@ -34,11 +34,11 @@ impl Runner<'_> {
             Action::CommitSet => self.commit_set().await,
             Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(|()| Output::Nothing),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
-            Action::Stage { component, queues, in_place } => {
+            Action::Stage { component, queues, in_place, objects } => {
                 let (entry, opening) = self.source(component)?;
-                let (queues, in_place) = (*queues, *in_place);
+                let (queues, in_place, objects) = (*queues, *in_place, *objects);
                 let set = self.plan.set.ok_or_else(|| Error::new(Kind::Internal, "the plan names no set"))?;
-                let order = LoadOrder { key, set, entry, opening, queues, in_place };
+                let order = LoadOrder { key, set, entry, opening, queues, in_place, objects };
                 let stage = self.once_it_is_free(step, || fleet.stage(&order, &report));
                 self.unless_cancelled(component, stage).await.map(Output::from)
             }

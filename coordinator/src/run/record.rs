@@ -7,7 +7,7 @@ use keepsake_core::record::{ComponentRecord, FORMAT, Facts, Record, Sealing, Sta
 use super::Runner;
 use super::event::Output;
 use crate::plan::Action;
-use crate::plan::restore::preflight::SCHEMA;
+use crate::plan::restore::preflight::{RELEASE, SCHEMA};
 
 impl Runner<'_> {
     pub(super) async fn record(&self, sealing: Sealing) -> Result<Record> {
@@ -41,8 +41,10 @@ impl Runner<'_> {
         let complete = left_out.is_empty() && components.iter().all(|c| c.dump.is_some());
         let release: Facts = components
             .iter()
-            .filter_map(|c| c.dump.as_ref()?.report.facts.get(SCHEMA))
-            .map(|newest| (SCHEMA.to_owned(), newest.clone()))
+            .filter_map(|c| Some(&c.dump.as_ref()?.report.facts))
+            .flatten()
+            .filter(|(name, _)| *name == SCHEMA || name.starts_with(RELEASE))
+            .map(|(name, value)| (name.strip_prefix(RELEASE).unwrap_or(name).to_owned(), value.clone()))
             .collect();
         Ok(Record {
             format: FORMAT,
@@ -64,6 +66,7 @@ impl Runner<'_> {
             release,
             left_out: left_out.to_vec(),
             rows_without_file,
+            files_elsewhere: self.plan.files_elsewhere.clone(),
             components,
         })
     }

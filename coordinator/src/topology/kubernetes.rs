@@ -19,6 +19,9 @@ pub struct KubernetesSettings {
     /// The kubeconfig's context; the current one if absent.
     #[serde(default)]
     pub context: Option<String>,
+    /// Whether Secrets, ConfigMaps, the APIManager and 3scale's other objects are in every set.
+    #[serde(default = "yes")]
+    pub objects: bool,
     /// How applications are stopped and started.
     #[serde(default)]
     pub by: By,
@@ -57,6 +60,10 @@ pub struct OperatorSettings {
     /// The name of its Deployment.
     #[serde(default = "operator")]
     pub deployment: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn deadline() -> u32 {

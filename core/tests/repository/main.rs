@@ -136,6 +136,7 @@ async fn make_set(repository: &Repository, store: &Store, keys: &Keys, epoch: u6
         release: BTreeMap::new(),
         left_out: Vec::new(),
         rows_without_file: None,
+        files_elsewhere: None,
         components,
     };
     let (bytes, signature) = sign_record(&keys.signing, &record)?;

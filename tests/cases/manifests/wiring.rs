@@ -134,18 +134,17 @@ fn topology_problems(topology: &Topology, agents: &[Agent<'_>], objects: &Object
     let mut left: BTreeSet<_> = agents.iter().map(|a| a.told("KEEPSAKE_COMPONENT")).collect();
     for component in &installation.components {
         left.remove(component.name.as_str());
-        let found = reached(&component.agent, agents, objects);
+        // The coordinator itself serves the cluster's objects.
+        let Some(address) = &component.agent else { continue };
+        let found = reached(address, agents, objects);
         let Some(agent) = found else {
-            wrong.push(format!("at {} is no agent of ours", component.agent));
+            wrong.push(format!("at {address} is no agent of ours"));
             continue;
         };
         if agent.told("KEEPSAKE_COMPONENT") != component.name.as_str()
             || agent.engine() != Some(component.engine.as_str())
         {
-            wrong.push(format!(
-                "at {} is {}, not {} by {}",
-                component.agent, agent.name, component.name, component.engine
-            ));
+            wrong.push(format!("at {address} is {}, not {} by {}", agent.name, component.name, component.engine));
         }
     }
     wrong.extend(left.iter().map(|component| format!("{component} has an agent and is not in the topology")));

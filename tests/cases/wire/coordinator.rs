@@ -19,10 +19,11 @@ fn fleet(proxy: &Proxy) -> GrpcFleet {
         cut: CutLimits::default(),
         hooks: None,
         kubernetes: None,
+        files_external: false,
         components: vec![ComponentSettings {
             name: COMPONENT.parse().unwrap(),
             engine: "mysql".parse().unwrap(),
-            agent: format!("http://{}", proxy.address),
+            agent: Some(format!("http://{}", proxy.address)),
         }],
     };
     GrpcFleet::new(&settings, None).unwrap()
@@ -86,10 +87,11 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
         cut: CutLimits::default(),
         hooks: None,
         kubernetes: None,
+        files_external: false,
         components: vec![ComponentSettings {
             name: component.clone(),
             engine: "mysql".parse().unwrap(),
-            agent: format!("https://{}", frozen.local_addr().unwrap()),
+            agent: Some(format!("https://{}", frozen.local_addr().unwrap())),
         }],
     };
     let tls = keepsake_coordinator::topology::TlsFiles { ca: files.ca, cert: files.cert, key: files.key };

@@ -54,8 +54,11 @@ impl Faulty {
             async move {
                 let method = request.method().clone();
                 let dies = |n: usize| matches!(rule, Rule::DieBefore(at) if n >= at);
-                // A review of what is allowed changes nothing.
-                if !matches!(method, Method::PATCH | Method::PUT | Method::DELETE) {
+                let path = request.uri().path().to_owned();
+                // A review of what is allowed changes nothing, nor does what is only tried.
+                let is_tried = request.uri().query().is_some_and(|q| q.contains("dryRun"));
+                let is_read = method == Method::GET || path.ends_with("reviews") || is_tried;
+                if is_read {
                     if dies(number.load(Ordering::SeqCst)) {
                         std::future::pending::<()>().await;
                     }
@@ -66,14 +69,14 @@ impl Faulty {
                     told.notify_one();
                     std::future::pending::<()>().await;
                 }
-                let path = request.uri().path().to_owned();
                 seen.lock().expect("the writes").push(path.clone());
                 let strike = || {
                     let mut struck = struck.lock().expect("what was struck");
                     struck.insert(path.clone()) || !struck.remove(&path)
                 };
                 match rule {
-                    Rule::Conflict if strike() => {
+                    // What is made has nobody that could write to it before.
+                    Rule::Conflict if method != Method::POST && strike() => {
                         inner
                             .merge(&path, json!({ "metadata": { "annotations": { "somebody": n.to_string() } } }))
                             .await;

@@ -22,6 +22,12 @@ pub async fn define_apimanager(client: &Client) {
     define_resource(client, "apps.3scale.net", "v1alpha1", "APIManager", "apimanagers").await;
 }
 
+/// Makes the API server serve one of the operator's capabilities, and an order to do something once.
+pub async fn define_capabilities(client: &Client) {
+    define_resource(client, "capabilities.3scale.net", "v1beta1", "Product", "products").await;
+    define_resource(client, "capabilities.3scale.net", "v1beta1", "ProxyConfigPromote", "proxyconfigpromotes").await;
+}
+
 async fn define_resource(client: &Client, group: &str, version: &str, kind: &str, plural: &str) {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -9,6 +9,8 @@ use crate::topology::InstallationSettings;
 
 /// A fact that the system database's engine gives: the newest migration, which tells the 3scale release.
 pub(crate) const SCHEMA: &str = "schema_migrations";
+/// Facts whose names begin so tell the release, too: what the cluster's objects say of versions and images.
+pub(crate) const RELEASE: &str = "release:";
 
 /// Old data that an earlier restore has kept would be in the way, and whoever kept it may want it.
 ///

@@ -1,9 +1,12 @@
 //! Whether we may do what has to be done: asked of the API server before anything is changed, so that nothing is given up half way.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use keepsake_core::error::{Error, Kind, Result};
 use kube::Api;
 use kube::api::PostParams;
+use kube::core::ApiResource;
 
 use super::api::Cluster;
 use super::discovery::Served;
@@ -13,8 +16,8 @@ use crate::topology::KubernetesSettings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Need {
     pub(super) verb: &'static str,
-    group: &'static str,
-    resource: &'static str,
+    group: Cow<'static, str>,
+    resource: Cow<'static, str>,
     namespace: String,
     name: Option<String>,
 }
@@ -31,15 +34,16 @@ impl Need {
 /// All that stopping and starting needs. `with_operator`: it has to be set aside.
 pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operator: bool) -> Vec<Need> {
     let mut needs = Vec::new();
-    let mut need = |verbs: &[&'static str], group, resource, namespace: &str, name: Option<&str>| {
-        needs.extend(verbs.iter().map(|verb| Need {
-            verb,
-            group,
-            resource,
-            namespace: namespace.to_owned(),
-            name: name.map(str::to_owned),
-        }));
-    };
+    let mut need =
+        |verbs: &[&'static str], group: &'static str, resource: &'static str, namespace: &str, name: Option<&str>| {
+            needs.extend(verbs.iter().map(|verb| Need {
+                verb,
+                group: Cow::Borrowed(group),
+                resource: Cow::Borrowed(resource),
+                namespace: namespace.to_owned(),
+                name: name.map(str::to_owned),
+            }));
+        };
     let namespace = &settings.namespace;
     need(&["get", "list", "patch"], "apps", "deployments", namespace, None);
     if served.configs {
@@ -61,6 +65,31 @@ pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operato
     needs
 }
 
+/// What is done with the cluster's objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Objects {
+    /// They are read into a set.
+    Read,
+    /// They are brought back from one, and taken back.
+    Written,
+}
+
+/// All that this needs of objects of these kinds. What a load keeps until it is over is kept in Secrets.
+pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Objects) -> Vec<Need> {
+    let verbs: &[&'static str] = match what {
+        Objects::Read => &["list"],
+        Objects::Written => &["get", "list", "create", "update", "delete"],
+    };
+    let of = |kind: &ApiResource, verb: &'static str| Need {
+        verb,
+        group: kind.group.clone().into(),
+        resource: kind.plural.clone().into(),
+        namespace: namespace.to_owned(),
+        name: None,
+    };
+    kinds.iter().flat_map(|kind| verbs.iter().map(move |verb| of(kind, verb))).collect()
+}
+
 /// Those of them that are not allowed.
 ///
 /// # Errors
@@ -73,8 +102,8 @@ pub(super) async fn denied(cluster: &Cluster, needs: Vec<Need>) -> Result<Vec<Ne
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
                     verb: Some(need.verb.to_owned()),
-                    group: Some(need.group.to_owned()),
-                    resource: Some(need.resource.to_owned()),
+                    group: Some(need.group.to_string()),
+                    resource: Some(need.resource.to_string()),
                     namespace: Some(need.namespace.clone()),
                     name: need.name.clone(),
                     ..ResourceAttributes::default()

@@ -252,6 +252,7 @@ mod tests {
             namespace: "threescale".to_owned(),
             kubeconfig: None,
             context: None,
+            objects: true,
             by: By::Scale,
             operator: None,
             deadline: 600,

@@ -102,7 +102,7 @@ impl Kubernetes {
     }
 }
 
-async fn version(cluster: &Cluster) -> Result<String> {
+pub(super) async fn version(cluster: &Cluster) -> Result<String> {
     let version = cluster.ask("ask for its version", || cluster.client.apiserver_version()).await?;
     judge(&version.major, &version.minor, &version.git_version)
 }
