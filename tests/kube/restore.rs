@@ -1,11 +1,11 @@
 //! Whole restores by the command line: real stores with real agents, and the applications on a genuine control plane.
 
 use keepsake_tests::child::killed_when;
-use keepsake_tests::cluster::ControlPlane;
-use keepsake_tests::cluster::openshift;
+use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift};
 use keepsake_tests::cluster::skeleton::{self, Form, OPERATOR, WHOLE};
 use keepsake_tests::house::{House, State};
 use keepsake_tests::threescale::Size;
+use serde_json::json;
 
 #[tokio::test]
 async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it() {
@@ -13,10 +13,11 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     let Some(plane) = ControlPlane::start(name).await else { return };
     let client = plane.client().await;
     openshift::define_apimanager(&client).await;
+    openshift::define_capabilities(&client).await;
     skeleton::namespace(&client, "threescale").await;
     skeleton::build(&client, Form::Deployments, "threescale", WHOLE).await;
     skeleton::build_operator(&client, "threescale").await;
-    skeleton::build_apimanager(&client, "threescale").await;
+    objects::build(&client, "threescale").await;
     let running = skeleton::picture(&client, &["threescale"]).await;
 
     let mut house = House::new(&["prod"], Size::TINY).await;
@@ -34,6 +35,13 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     let before = State::of(&house.installations[0]).await;
     house.installations[0].wreck().await;
     let wrecked = State::of(&house.installations[0]).await;
+    let whole = objects::picture(&client, "threescale").await;
+    for gone in ["system-seed", "my-custom-policy"] {
+        client.remove(&format!("{}/{gone}", objects::path("threescale", "secret"))).await;
+    }
+    let environment = format!("{}/system-environment", objects::path("threescale", "configmap"));
+    client.merge(&environment, json!({ "data": { "key": "another" } })).await;
+    let spoilt = objects::picture(&client, "threescale").await;
     let identity = house.path("identity-1");
     let is_stopped = async || {
         let replicas = skeleton::replicas(&client, Form::Deployments, "threescale").await;
@@ -55,7 +63,7 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     house.write_topology();
     let restore = || {
         let mut command = house.command();
-        command.args(["restore", "--yes", "prod", "--identity", &identity]);
+        command.args(["restore", "--yes", "prod", "--identity", &identity, "--objects", "replace"]);
         command
     };
 
@@ -67,10 +75,22 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     house.must(&["cancel", "--coordinator-is-gone"]);
     assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "after a restore that was cancelled");
     State::of(&house.installations[0]).await.assert_is(&wrecked, "after a restore that was cancelled");
+    assert_eq!(objects::picture(&client, "threescale").await, spoilt, "after a restore that was cancelled");
 
     killed_when(restore(), "commit-system-mysql done");
+    is_stopped().await;
+    house.must(&["cancel", "--coordinator-is-gone"]);
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after a restore that was taken back");
+    assert_eq!(objects::picture(&client, "threescale").await, spoilt, "after a restore that was taken back");
+
+    killed_when(restore(), "commit-objects done");
     is_stopped().await;
     house.must(&["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", &identity]);
     assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "after a restore that was resumed");
     State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was resumed");
+    assert_eq!(objects::picture(&client, "threescale").await, whole, "after a restore that was resumed");
+    let told = house.must(&["show"]);
+    assert!(told.contains("artifact  secret/system-seed"), "{told}");
+    house.must(&["verify"]);
+    house.must(&["inspect", "--identity", &identity]);
 }
