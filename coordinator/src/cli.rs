@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod inspect;
 mod keys;
+mod objects;
 mod output;
 mod pki;
 mod report;
@@ -71,6 +72,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Show(command) => sets::show(args, &app, command).await,
         Command::Verify(command) => sets::verify(args, &app, command).await,
         Command::Inspect(command) => inspect::run(args, &app, command).await,
+        Command::Objects(command) => objects::run(args, &app, command).await,
         Command::Runs(command) => runs::list(args, &app, command).await,
         Command::Cancel(command) => cancel::run(args, &app, command).await,
         Command::Resume(command) => resume::run(args, &app, command).await,

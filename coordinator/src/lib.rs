@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod exit;
 pub mod fleet;
 pub mod inventory;
+pub mod objects;
 pub mod pki;
 pub mod plan;
 pub mod platform;

@@ -1,8 +1,10 @@
 //! Whole restores by the command line: real stores with real agents, and the applications on a genuine control plane.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use keepsake_tests::child::killed_when;
-use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift};
 use keepsake_tests::cluster::skeleton::{self, Form, OPERATOR, WHOLE};
+use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift};
 use keepsake_tests::house::{House, State};
 use keepsake_tests::threescale::Size;
 use serde_json::json;
@@ -93,4 +95,11 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     assert!(told.contains("artifact  secret/system-seed"), "{told}");
     house.must(&["verify"]);
     house.must(&["inspect", "--identity", &identity]);
+    let into = house.path("objects");
+    let told = house.must(&["objects", "--identity", &identity, "--into", &into]);
+    assert!(told.contains("secret/system-seed.json") && !told.contains("new-app.env"), "{told}");
+    let seed = std::fs::metadata(format!("{into}/secret/system-seed.json")).expect("a file");
+    assert_eq!(seed.permissions().mode() & 0o777, 0o600);
+    let again = house.keepsake(&["objects", "--identity", &identity, "--into", &into]);
+    assert!(!again.status.success(), "it wrote over what was there");
 }

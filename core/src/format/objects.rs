@@ -11,6 +11,9 @@ pub const COMPONENT: &str = "objects";
 /// What stands in the place of its engine.
 pub const ENGINE: &str = "objects";
 
+/// An object larger than this is none: no API server takes a request of more than 3 MiB.
+pub const LARGEST: u64 = 4 << 20;
+
 /// An object, checked as far as its name.
 #[derive(Clone, PartialEq)]
 pub struct Object {

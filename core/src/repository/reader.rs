@@ -50,6 +50,25 @@ impl ArtifactReader {
         Self { shared, next: 0, ahead: VecDeque::new(), given: None, total: 0 }
     }
 
+    /// The whole artifact, which must have at most so many bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` when it has more, and as [`ArtifactReader::read`].
+    pub async fn read_at_most(mut self, most: u64) -> Result<Vec<u8>> {
+        let length = self.shared.artifact.length;
+        if length > most {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("{} has {length} bytes: that is too much", self.shared.name()),
+            ));
+        }
+        let mut all = Vec::new();
+        while let Some(chunk) = self.read().await? {
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all)
+    }
+
     /// The plaintext of the next segment; `None` at the end.
     ///
     /// # Errors

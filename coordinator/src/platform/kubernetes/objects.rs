@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::clock;
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::format::objects::{ENGINE, Object};
+use keepsake_core::format::objects::{ENGINE, LARGEST, Object};
 use keepsake_core::id::{Component, EngineName, Installation, RunKey};
 use keepsake_core::record::{ArtifactRecord, Counts, DumpRecord, DumpReport};
 use keepsake_core::repository::reader::ArtifactReader;
@@ -29,9 +29,6 @@ use super::api::Cluster;
 use super::{BEFORE, Kubernetes, access, examine};
 use crate::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
 use crate::inventory::Found;
-
-/// An object larger than this is none: the API server takes no request of more than 3 MiB.
-const LARGEST: u64 = 4 << 20;
 
 /// The objects of one installation.
 pub struct Objects {
@@ -141,16 +138,9 @@ impl Objects {
     }
 
     async fn object(&self, component: &Component, artifact: &ArtifactRecord, unsealer: &Unsealer) -> Result<Object> {
-        if artifact.length > LARGEST {
-            return Err(Error::new(Kind::Corrupt, format!("it has {} bytes: no object is so large", artifact.length)));
-        }
         let (store, budget) = (self.store.clone(), self.budget.clone());
-        let mut reader = ArtifactReader::new(store, budget, unsealer.clone(), component.clone(), artifact.clone());
-        let mut all = Vec::new();
-        while let Some(chunk) = reader.read().await? {
-            all.extend_from_slice(&chunk);
-        }
-        let object = Object::parse(&all)?;
+        let reader = ArtifactReader::new(store, budget, unsealer.clone(), component.clone(), artifact.clone());
+        let object = Object::parse(&reader.read_at_most(LARGEST).await?)?;
         if object.artifact()? != artifact.artifact {
             return Err(Error::new(Kind::Corrupt, format!("it holds the {} {}", object.kind(), object.name())));
         }
