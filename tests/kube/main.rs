@@ -25,6 +25,8 @@ fn settings(namespace: &str, kubeconfig: PathBuf) -> KubernetesSettings {
         deadline: 120,
         stop: Vec::new(),
         leave: Vec::new(),
+        resync: None,
+        resync_deadline: 120,
     }
 }
 
