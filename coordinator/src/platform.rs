@@ -1,26 +1,52 @@
-//! What runs the applications of an installation, as the coordinator sees it: they are stopped and started.
+//! What runs the applications of an installation, as the coordinator sees it: they are stopped and started, and made to follow the data.
 
 pub mod kubernetes;
 pub mod standalone;
 
 use async_trait::async_trait;
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
+use serde::{Deserialize, Serialize};
 
 use self::kubernetes::Kubernetes;
 use self::standalone::Standalone;
 use crate::topology::InstallationSettings;
-use crate::topology::kubernetes::By;
+use crate::topology::kubernetes::ResyncTask;
 
-/// What runs the applications. Both may be asked again: what is stopped stays stopped, what runs goes on.
+/// A workload that was stopped, and what it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Where it is.
+    pub namespace: String,
+    /// Its sort and name, as `deployment/system-app`.
+    pub workload: String,
+    /// So many replicas it had.
+    pub replicas: i32,
+    /// So many of them were ready.
+    pub ready: i32,
+}
+
+/// One thing that was looked at when a restore was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// What was looked at.
+    pub check: String,
+    /// What was found.
+    pub found: String,
+    /// It is not as it should be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warning: bool,
+}
+
+/// What runs the applications. Everything may be asked again: what is stopped stays stopped, what runs goes on, what is done is not done twice.
 #[async_trait]
 pub trait Platform: Send + Sync {
-    /// Whether both could be done now, as far as that can be told without changing anything: asked before a run begins.
+    /// Whether all of it could be done now, as far as that can be told without changing anything: asked before a run begins.
     async fn preflight(&self) -> Result<()> {
         Ok(())
     }
-    /// Stops everything that writes to the stores; when it returns, nothing writes any more.
-    async fn quiesce(&self, run: &RunKey) -> Result<()>;
+    /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.
+    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>>;
     /// Whether still nothing writes: asked again before data is put in the place of other data, which may be hours after it was stopped. Where that cannot be
     /// looked at it is taken for true.
     async fn is_still_quiet(&self, _run: &RunKey) -> Result<()> {
@@ -28,13 +54,30 @@ pub trait Platform: Send + Sync {
     }
     /// Starts it again.
     async fn resume(&self, run: &RunKey) -> Result<()>;
+    /// Has the pods of those of these workloads made anew that run; when it returns, the new ones are ready and the old ones gone.
+    async fn roll_out(&self, _run: &RunKey, _workloads: &[String]) -> Result<()> {
+        Err(only_in_a_cluster())
+    }
+    /// Has System make something anew; when it returns, that is done. Gives back what was done, in words.
+    async fn resync(&self, _run: &RunKey, _task: ResyncTask) -> Result<String> {
+        Err(only_in_a_cluster())
+    }
+    /// Looks whether the applications are as they should be; those that were stopped must be as good as they were.
+    async fn check(&self, _run: &RunKey, _had: &[Stopped]) -> Result<Vec<Looked>> {
+        Err(only_in_a_cluster())
+    }
 }
 
-/// What runs the applications of an installation; none when a person stops and starts them. Nothing is asked yet.
+/// No plan asks for it elsewhere.
+fn only_in_a_cluster() -> Error {
+    Error::new(Kind::Unsupported, "this takes an installation with `platform: kubernetes`")
+}
+
+/// What runs the applications of an installation; none when nobody knows. Nothing is asked yet.
 pub fn of(installation: &InstallationSettings) -> Option<Box<dyn Platform + '_>> {
     if let Some(hooks) = &installation.hooks {
         return Some(Box::new(Standalone::new(hooks)));
     }
-    let settings = installation.kubernetes.as_ref().filter(|k| k.by == By::Scale)?;
+    let settings = installation.kubernetes.as_ref()?;
     Some(Box::new(Kubernetes::new(settings.clone())))
 }

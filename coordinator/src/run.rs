@@ -35,7 +35,7 @@ use self::status::{Next, RunStatus, StepStatus};
 use self::story::Story;
 use crate::fleet::{Fleet, Opening, Progress};
 use crate::plan::{Plan, Step};
-use crate::platform::Platform;
+use crate::platform::{Looked, Platform};
 
 /// Where events become durable.
 #[async_trait]
@@ -284,6 +284,11 @@ impl<'a> Runner<'a> {
                 Err(e) => tracing::warn!("ask {component} what it has staged: {}", e.chain()),
             }
         }
+    }
+
+    /// What was found when the applications ran again.
+    pub async fn looks(&self) -> Vec<Looked> {
+        self.status.lock().await.looks(self.plan)
     }
 
     /// Whether anything of a run that is no backup may have been begun: what is there then waits for `resume` or `cancel`.

@@ -27,6 +27,8 @@ fn settings(namespace: &str, kubeconfig: PathBuf) -> KubernetesSettings {
         deadline: 120,
         stop: Vec::new(),
         leave: Vec::new(),
+        resync: None,
+        resync_deadline: 120,
     }
 }
 

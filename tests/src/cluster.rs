@@ -2,6 +2,7 @@
 //!
 //! The programs come from the folder that `KUBEBUILDER_ASSETS` names, as in other suites, or from the archive beside the project.
 
+pub mod audit;
 pub mod faults;
 pub mod kubelet;
 pub mod objects;
@@ -37,6 +38,7 @@ pub struct ControlPlane {
     assets: PathBuf,
     port: u16,
     etcd_port: u16,
+    is_audited: bool,
     scratch: Scratch,
 }
 
@@ -75,6 +77,15 @@ fn assets(test: &str) -> Option<PathBuf> {
 impl ControlPlane {
     /// Starts one; none, loudly, where there are no programs.
     pub async fn start(test: &str) -> Option<Self> {
+        Self::start_as(test, false).await
+    }
+
+    /// Starts one that writes down who asked it for what; none, loudly, where there are no programs.
+    pub async fn start_audited(test: &str) -> Option<Self> {
+        Self::start_as(test, true).await
+    }
+
+    async fn start_as(test: &str, is_audited: bool) -> Option<Self> {
         let assets = assets(test)?;
         let scratch = Scratch::new();
         let (port, etcd_port, peer_port) = (free_port(), free_port(), free_port());
@@ -91,7 +102,8 @@ impl ControlPlane {
         etcd.args(["--listen-peer-urls", &url(peer_port), "--initial-advertise-peer-urls", &url(peer_port)]);
         etcd.args(["--initial-cluster", &format!("default={}", url(peer_port))]);
         let etcd = Process::start("etcd", etcd);
-        let mut plane = Self { controllers: None, api: None, _etcd: etcd, assets, port, etcd_port, scratch };
+        let mut plane =
+            Self { controllers: None, api: None, _etcd: etcd, assets, port, etcd_port, is_audited, scratch };
         plane.start_api().await;
         plane.start_controllers();
         Some(plane)
@@ -113,6 +125,11 @@ impl ControlPlane {
         api.args(["--service-cluster-ip-range", "10.96.0.0/16"]);
         // Pods need no account here: nothing in them runs.
         api.args(["--disable-admission-plugins", "ServiceAccount"]);
+        if self.is_audited {
+            audit::write_policy(self.scratch.path());
+            api.arg("--audit-policy-file").arg(audit::policy(self.scratch.path()));
+            api.arg("--audit-log-path").arg(audit::log(self.scratch.path()));
+        }
         let client = self.client().await;
         self.api = Some(Process::start("kube-apiserver", api));
         let api = &mut self.api;
@@ -171,6 +188,19 @@ impl ControlPlane {
         });
         std::fs::write(&path, config.to_string()).expect("write a kubeconfig");
         path
+    }
+
+    /// What this user was answered to, if it is audited.
+    pub fn asked_by(&self, user: &str) -> std::collections::BTreeSet<audit::Asked> {
+        audit::read(self.scratch.path(), user)
+    }
+
+    /// A kubeconfig file of a service account, whose token is asked for.
+    pub async fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> PathBuf {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "audiences": ["https://kubernetes.default.svc"] } });
+        let answer = self.client().await.create(&path, request).await;
+        self.kubeconfig_of(account, answer["status"]["token"].as_str().expect("a token"))
     }
 
     /// A client that may do everything.

@@ -10,14 +10,14 @@ pub mod judge;
 pub mod lab;
 mod look;
 mod plans;
+mod platform;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use keepsake_coordinator::platform::Platform;
+use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Component, Epoch, Installation, RunId, RunKey};
+use keepsake_core::id::{Component, Epoch, Installation, RunId};
 use keepsake_core::record::{DumpRecord, Record};
 use keepsake_core::repository::Store;
 
@@ -127,6 +127,14 @@ struct State {
     alone: bool,
     /// The Config is changed while applications write.
     live: bool,
+    /// A person stops and starts the applications.
+    by_hand: bool,
+    /// For which run their pods were made anew.
+    rolled_out: Option<RunId>,
+    /// What System has made anew, and for which run.
+    made_anew: BTreeMap<ResyncTask, RunId>,
+    /// The run by which the applications were looked at in the end.
+    looked: Option<RunId>,
 }
 
 /// The installation.
@@ -157,6 +165,10 @@ impl FakeWorld {
             flaw: None,
             alone: false,
             live: false,
+            by_hand: false,
+            rolled_out: None,
+            made_anew: BTreeMap::new(),
+            looked: None,
         };
         Self { store, installation, state: Arc::new(Mutex::new(state)), dumps: BTreeMap::new() }
     }
@@ -182,6 +194,13 @@ impl FakeWorld {
     /// The Config is changed while applications write.
     pub fn is_live(&self, live: bool) {
         self.lock().live = live;
+    }
+
+    /// A person stops and starts the applications, and has stopped them.
+    pub fn is_by_hand(&self) {
+        let mut state = self.lock();
+        state.by_hand = true;
+        state.running = false;
     }
 
     /// This is broken on purpose.
@@ -317,32 +336,5 @@ impl State {
         if self.running {
             self.violations.push(format!("{what} of {component} while the applications run"));
         }
-    }
-}
-
-#[async_trait]
-impl Platform for FakeWorld {
-    async fn quiesce(&self, _: &RunKey) -> Result<()> {
-        self.enter("quiesce", "quiesce")?;
-        self.lock().running = false;
-        self.leave("quiesce")
-    }
-
-    async fn resume(&self, _: &RunKey) -> Result<()> {
-        self.enter("resume", "resume")?;
-        {
-            let mut state = self.lock();
-            if !state.running {
-                state.running = true;
-                state.since_start.clear();
-            }
-            let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
-            let wrong = state.config_of_another();
-            state.violations.extend(wrong.map(|wrong| format!("the applications were started: {wrong}")));
-            if bases.len() > 1 && !state.alone {
-                state.violations.push("the applications were started on stores that do not belong together".to_owned());
-            }
-        }
-        self.leave("resume")
     }
 }

@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::output;
-use super::report::Terminal;
+use super::report::{Terminal, with_looks};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::whole::WholeFleet;
-use crate::plan::{Action, Plan};
-use crate::platform::{self, Platform};
+use crate::plan::Plan;
+use crate::platform::{self, Looked, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
@@ -61,6 +61,8 @@ struct Done {
     safety: Option<String>,
     outcome: Outcome,
     note: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<Looked>,
 }
 
 impl<'a> Means<'a> {
@@ -86,13 +88,12 @@ impl<'a> Means<'a> {
         Ok(())
     }
 
-    /// Whether the applications could be stopped now, if the plan stops them.
+    /// Whether what the plan does with the applications could be done now.
     ///
     /// # Errors
     /// The platform's word on why not.
     pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
-        let stops = plan.steps().any(|s| matches!(s.action, Action::Quiesce { .. }));
-        match self.platform.as_deref().filter(|_| stops) {
+        match self.platform.as_deref().filter(|_| plan.needs_platform()) {
             Some(platform) => platform.preflight().await,
             None => Ok(()),
         }
@@ -197,17 +198,17 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
         safety,
         outcome,
         note,
+        checks: runner.looks().await,
     };
     output::result(args, &done, || {
         let note = if done.note.is_empty() { String::new() } else { format!(": {}", done.note) };
         let (word, name, outcome) = (done.run, &done.installation, outcome.as_str());
-        let Some(set) = &done.set else { return format!("{word} {epoch} of {name}: {outcome}{note}\n") };
-        match &done.safety {
-            Some(safety) if outcome == "completed" => format!(
-                "{word} {epoch} of {name} from set {set}: {outcome}{note}; what was there before is safety set {safety}\n"
-            ),
-            _ => format!("{word} {epoch} of {name} from set {set}: {outcome}{note}\n"),
+        let from = done.set.as_ref().map(|set| format!(" from set {set}")).unwrap_or_default();
+        let mut told = format!("{word} {epoch} of {name}{from}: {outcome}{note}");
+        if let Some(safety) = done.safety.as_ref().filter(|_| outcome == "completed") {
+            told.push_str(&format!("; what was there before is safety set {safety}"));
         }
+        with_looks(told, &done.checks) + "\n"
     })?;
     Ok(Ok(outcome))
 }

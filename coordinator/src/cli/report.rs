@@ -10,6 +10,7 @@ use keepsake_core::id::StepId;
 use super::output;
 use crate::fleet::Progress;
 use crate::plan::{Plan, Step};
+use crate::platform::Looked;
 use crate::run::Reporter;
 use crate::run::event::{Event, Output};
 
@@ -117,9 +118,13 @@ impl Reporter for Terminal {
     }
 }
 
-fn said(output: &Output) -> String {
+/// What a step left, in words; empty when there is nothing to tell.
+pub(super) fn said(output: &Output) -> String {
     match output {
         Output::Nothing | Output::Set { .. } => String::new(),
+        Output::Stopped { workloads } => format!(": {} workloads", workloads.len()),
+        Output::Resynced { told } => format!(": {told}"),
+        Output::Looked { looks } => with_looks(String::new(), looks),
         Output::Recorded { status } => format!(": the set is {}", crate::catalog::status_word(*status)),
         Output::Cut { made: Some(made), .. } => {
             let pause = std::time::Duration::from_micros(made.cut.pause_us);
@@ -149,6 +154,20 @@ fn said(output: &Output) -> String {
             with_warnings(found + &made, warnings)
         }
     }
+}
+
+/// One thing that was looked at.
+fn looked(look: &Looked) -> String {
+    format!("  {}: {}: {}", if look.warning { "warning" } else { "good" }, look.check, look.found)
+}
+
+/// With a line for each.
+pub(super) fn with_looks(mut told: String, looks: &[Looked]) -> String {
+    for look in looks {
+        told.push('\n');
+        told.push_str(&looked(look));
+    }
+    told
 }
 
 fn with_warnings(mut told: String, warnings: &[String]) -> String {

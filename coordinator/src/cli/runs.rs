@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Args, Runs};
 use super::backup::looked_at;
-use super::output;
+use super::{output, report};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::run::claim;
@@ -156,7 +156,7 @@ fn told(story: &Story) -> String {
 fn said(event: &Event) -> Option<String> {
     Some(match event {
         Event::Started { step } => format!("{step} started"),
-        Event::Succeeded { step, .. } => format!("{step} done"),
+        Event::Succeeded { step, output } => format!("{step} done{}", report::said(output)),
         Event::Failed { step, failure } => format!("{step} FAILED: {}", failure.text),
         Event::UndoStarted { step } => format!("{step} is being undone"),
         Event::Undone { step } => format!("{step} undone"),

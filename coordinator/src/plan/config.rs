@@ -43,7 +43,7 @@ pub enum Resync {
     /// This restore, before the applications are started.
     #[default]
     Keepsake,
-    /// A person, by upstream's rake task, once the applications run.
+    /// Upstream's rake task, once the applications run: a Job where they run on Kubernetes, else a person.
     Rake,
 }
 
@@ -56,6 +56,11 @@ pub fn alert_levels(release: Option<&str>) -> AlertLevels {
         Some(release) if release >= WITH_ALERT_LEVELS => AlertLevels::Expected,
         Some(_) | None => AlertLevels::LeftAlone,
     }
+}
+
+/// Whether a component is System's database by its name.
+pub(super) fn is_system(component: &Component) -> bool {
+    SYSTEM.contains(&component.as_str())
 }
 
 /// The pair of an installation; `None` when it has not both.
@@ -94,6 +99,8 @@ pub(super) struct Stages {
     pub(super) before: Vec<Stage>,
     /// When nothing goes back any more and no application runs yet.
     pub(super) behind: Vec<Stage>,
+    /// Upstream's task is to do it, once the applications run.
+    pub(super) by_rake: bool,
 }
 
 /// What is done about the Config when these components are put in place.
@@ -113,12 +120,7 @@ pub(super) fn stages(
         return Ok(Stages::default());
     }
     if resync == Resync::Rake {
-        notes.push(
-            "the Config of Backend is not made equal to System's, as asked for with --resync rake: once the applications run, run `bundle exec rake \
-             backend:storage:rewrite` in system-app. It only adds: what System does not have any more goes on authorizing"
-                .to_owned(),
-        );
-        return Ok(Stages::default());
+        return Ok(Stages { by_rake: true, ..Stages::default() });
     }
     for component in [&pair.system, &pair.backend] {
         if let Some(Err(failure)) = inventory.of(component) {
@@ -152,6 +154,7 @@ pub(super) fn stages(
         first: vec![Stage { title: "remember the Config".to_owned(), steps: vec![first] }],
         before: vec![Stage { title: "look at the Config".to_owned(), steps: vec![look] }],
         behind: vec![resync()?, check()?],
+        by_rake: false,
     })
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use keepsake_core::config::AlertLevels;
 
 use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo};
+use crate::topology::kubernetes::ResyncTask;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,10 +130,29 @@ impl fmt::Display for Action {
             Self::PointOfNoReturn => {
                 f.write_str("before this every failure is undone; from here on nothing goes back, and a failure halts")
             }
+            Self::RollOut { namespace, workloads } => {
+                write!(f, "roll out in namespace {namespace}, as far as there are: {}", workloads.join(", "))
+            }
+            Self::Resync { namespace, task } => {
+                write!(f, "{} (`rake {}`, a Job in namespace {namespace})", purpose(*task), task.rake())
+            }
+            Self::CheckApplications { namespace } => {
+                write!(f, "look whether the applications in namespace {namespace} are as they were")
+            }
             Self::Commit { component } => write!(f, "commit {component}"),
             Self::Rollback { component } => write!(f, "roll back {component}"),
             Self::Finalize { component } => write!(f, "finalize {component}"),
         }
+    }
+}
+
+/// What System makes anew.
+fn purpose(task: ResyncTask) -> &'static str {
+    match task {
+        ResyncTask::ZyncDomains => "have zync make the routes anew",
+        ResyncTask::SearchIndex => "index for the search anew, by ts:index alone where it is system-sphinx",
+        ResyncTask::CacheFlush => "flush System's cache",
+        ResyncTask::BackendRewrite => "have System write Backend's Config, which only adds",
     }
 }
 

@@ -9,6 +9,7 @@ use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server};
 use keepsake_core::record::{ComponentRecord, Record, Status};
 
+use super::after;
 use super::applications::stop_and_start;
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
@@ -115,9 +116,12 @@ pub fn plan(
         // Only `rollback --discard-writes` undoes it: who takes data away from the applications stops them first.
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::by(quiesce))?] });
     }
-    stages.push(each("check again", &parts, |component| {
-        Action::Check { component, at: CheckAt::Live }.step(Undo::Nothing)
-    })?);
+    let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
+    stages.extend(after::stages(installation, &placed, config.by_rake, &mut notes)?);
+    let mut again =
+        each("check again", &parts, |component| Action::Check { component, at: CheckAt::Live }.step(Undo::Nothing))?;
+    again.steps.extend(after::check(installation)?);
+    stages.push(again);
     if wishes.keep_old {
         notes.push(format!(
             "the old data is kept, and takes its room, until `keepsake finalize --installation {0}` drops it or `keepsake rollback --installation {0} \

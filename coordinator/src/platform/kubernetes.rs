@@ -1,4 +1,5 @@
-//! Kubernetes and OpenShift: applications are stopped by scaling their workloads to 0, and started by giving back what they had.
+//! Kubernetes and OpenShift: applications are stopped by scaling their workloads to 0, and started by giving back what they had; what follows from the data is made
+//! anew by Jobs (`resync`).
 //!
 //! First the operator is set aside, then the applications stop step by step, each step waiting until no pod of it remains; starting is the mirror, the operator
 //! last. The stores' own workloads are never touched. What a workload had is remembered on the object itself (`record`) before anything is changed, so that any
@@ -6,12 +7,17 @@
 
 mod access;
 mod api;
+mod checks;
 mod discovery;
 pub mod examine;
+mod job;
 mod names;
 pub mod objects;
+mod pod;
 mod record;
 mod remembered;
+mod renewal;
+mod resync;
 mod rollout;
 mod wait;
 mod workload;
@@ -27,9 +33,11 @@ use self::api::{Cluster, Pace};
 use self::discovery::Found;
 pub use self::record::ANNOTATION;
 use self::record::{Me, Record, Start};
+pub use self::workload::ROLLED_OUT;
 use self::workload::Workload;
-use super::Platform;
+use super::{Looked, Platform, Stopped};
 use crate::topology::KubernetesSettings;
+use crate::topology::kubernetes::{By, ResyncTask};
 
 /// Before anything has begun, an API server that does not answer is not waited for any longer.
 const BEFORE: Duration = Duration::from_secs(15);
@@ -47,11 +55,14 @@ impl std::fmt::Debug for Kubernetes {
 }
 
 /// A write to one workload.
+#[derive(Default)]
 struct Change {
     /// Replicas to set.
     replicas: Option<i32>,
     /// What is remembered from then on.
     record: Option<Record>,
+    /// The run for which its pods are made anew.
+    rolled_out: Option<String>,
 }
 
 impl Kubernetes {
@@ -85,7 +96,19 @@ impl Kubernetes {
         Ok(found)
     }
 
-    async fn stop(&self, run: &RunKey) -> Result<()> {
+    /// A person does it, says the topology.
+    fn must_scale(&self) -> Result<()> {
+        match self.settings.by {
+            By::Scale => Ok(()),
+            By::None => Err(Error::new(
+                Kind::Invalid,
+                "the plan stops and starts the applications, and the topology says `by: none`: write `by: scale` into it as it was",
+            )),
+        }
+    }
+
+    async fn stop(&self, run: &RunKey) -> Result<Vec<Stopped>> {
+        self.must_scale()?;
         let (namespace, limit) = (&self.settings.namespace, self.limit());
         let cluster = self.cluster(limit).await?;
         let me = Me::new(run, namespace);
@@ -93,6 +116,7 @@ impl Kubernetes {
         for workload in found.operator.iter_mut().chain(found.steps.iter_mut().flatten()) {
             *workload = cluster.remember(workload, &me).await?;
         }
+        cluster.end_own_jobs(namespace, run, limit).await?;
         if let Some(operator) = &found.operator {
             let stopped = cluster.scale_to_nothing(operator, &me).await?;
             cluster.until_stopped(&[stopped], limit).await?;
@@ -111,7 +135,8 @@ impl Kubernetes {
         }
         let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
         cluster.until_stopped(&all, limit).await?;
-        cluster.until_no_hook_runs(namespace, limit).await
+        cluster.until_no_hook_runs(namespace, limit).await?;
+        Ok(all.iter().filter_map(Workload::stopped).collect())
     }
 
     /// Whether everything is as `stop` has left it. It is looked at once: what runs now has written already.
@@ -125,6 +150,7 @@ impl Kubernetes {
 
     /// Starts all that can be started, whatever cannot: an application that runs is better than none.
     async fn start(&self, run: &RunKey) -> Result<()> {
+        self.must_scale()?;
         let namespace = &self.settings.namespace;
         let cluster = self.cluster(self.limit()).await?;
         let me = Me::new(run, namespace);
@@ -181,11 +207,16 @@ impl Kubernetes {
 impl Platform for Kubernetes {
     async fn preflight(&self) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
-        let found = Box::pin(self.found(&cluster)).await;
-        found.map(drop).context("the applications could not be stopped")
+        if self.settings.by == By::Scale {
+            let found = Box::pin(self.found(&cluster)).await;
+            found.map(drop).context("the applications could not be stopped")?;
+        }
+        let served = discovery::served(&cluster).await?;
+        let allowed = access::ensure(&cluster, access::needs_after(&self.settings, &served)).await;
+        allowed.context("what follows on the restore could not be done")
     }
 
-    async fn quiesce(&self, run: &RunKey) -> Result<()> {
+    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
         Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
     }
 
@@ -197,6 +228,22 @@ impl Platform for Kubernetes {
     async fn resume(&self, run: &RunKey) -> Result<()> {
         Box::pin(self.start(run)).await.with_context(|| format!("start the applications of {}", run.installation))
     }
+
+    async fn roll_out(&self, run: &RunKey, workloads: &[String]) -> Result<()> {
+        let cluster = self.cluster(self.limit()).await?;
+        let done = Box::pin(renewal::roll_out(&cluster, &self.settings, run, workloads)).await;
+        done.with_context(|| format!("roll out the applications of {}", run.installation))
+    }
+
+    async fn resync(&self, run: &RunKey, task: ResyncTask) -> Result<String> {
+        let cluster = self.cluster(self.limit()).await?;
+        Box::pin(resync::resync(&cluster, &self.settings, run, task)).await
+    }
+
+    async fn check(&self, run: &RunKey, had: &[Stopped]) -> Result<Vec<Looked>> {
+        let cluster = self.cluster(self.limit()).await?;
+        Box::pin(checks::look(&cluster, &self.settings, run, had)).await
+    }
 }
 
 impl Cluster {
@@ -204,7 +251,7 @@ impl Cluster {
     async fn remember(&self, workload: &Workload, me: &Me) -> Result<Workload> {
         let wish = |now: &Workload| {
             let record = record::remember(now.live(), now.record.as_ref(), me)?;
-            Ok((now.record.as_ref() != Some(&record)).then_some(Change { replicas: None, record: Some(record) }))
+            Ok((now.record.as_ref() != Some(&record)).then_some(Change { record: Some(record), ..Change::default() }))
         };
         self.change(workload, wish).await
     }
@@ -214,7 +261,7 @@ impl Cluster {
         let wish = |now: &Workload| {
             let record = record::remember(now.live(), now.record.as_ref(), me)?;
             let is_done = now.replicas == 0 && now.record.as_ref() == Some(&record);
-            Ok((!is_done).then_some(Change { replicas: Some(0), record: Some(record) }))
+            Ok((!is_done).then_some(Change { replicas: Some(0), record: Some(record), ..Change::default() }))
         };
         self.change(workload, wish).await
     }
@@ -224,11 +271,12 @@ impl Cluster {
         let wish = |now: &Workload| {
             let kept = now.record.clone();
             Ok(match record::start(now.live(), kept.as_ref(), me)? {
-                Start::Leave(others) => Some(Change { replicas: None, record: Some(others) }),
+                Start::Leave(others) => Some(Change { record: Some(others), ..Change::default() }),
                 Start::Scale(replicas) => {
-                    Some(Change { replicas: Some(replicas), record: kept.filter(|r| r.ready > 0) })
+                    let record = kept.filter(|r| r.ready > 0);
+                    Some(Change { replicas: Some(replicas), record, ..Change::default() })
                 }
-                Start::Await(0) => Some(Change { replicas: None, record: None }),
+                Start::Await(0) => Some(Change::default()),
                 Start::Nothing | Start::Await(_) => None,
             })
         };
@@ -241,8 +289,10 @@ impl Cluster {
 
     /// It is as it was.
     async fn forget(&self, workload: &Workload, me: &Me) -> Result<()> {
-        let wish =
-            |now: &Workload| Ok(now.record.as_ref().map(|found| Change { replicas: None, record: me.leave(found) }));
+        let wish = |now: &Workload| {
+            let left = |found: &Record| Change { record: me.leave(found), ..Change::default() };
+            Ok(now.record.as_ref().map(left))
+        };
         self.change(workload, wish).await.map(drop)
     }
 
@@ -258,12 +308,14 @@ impl Cluster {
         loop {
             let Some(change) = wish(&now).with_context(|| workload.to_string())? else { return Ok(now) };
             let record = change.record.as_ref().map(Record::text).transpose()?;
-            let mut patch = json!({
+            let mut spec = serde_json::Map::new();
+            spec.extend(change.replicas.map(|replicas| ("replicas".to_owned(), replicas.into())));
+            let mark = |run| json!({ "metadata": { "annotations": { ROLLED_OUT: run } } });
+            spec.extend(change.rolled_out.map(|run| ("template".to_owned(), mark(run))));
+            let patch = json!({
                 "metadata": { "resourceVersion": now.version, "annotations": { ANNOTATION: record } },
+                "spec": spec,
             });
-            if let (Some(replicas), Some(body)) = (change.replicas, patch.as_object_mut()) {
-                body.insert("spec".to_owned(), json!({ "replicas": replicas }));
-            }
             match self.patch(&now.sort.resource(), &now.namespace, &now.name, &patch).await {
                 Ok(changed) => return Workload::read(now.sort, changed),
                 Err(e) if matches!(e.kind(), Kind::Conflict | Kind::Unavailable) => {

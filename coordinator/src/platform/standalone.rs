@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use super::Platform;
+use super::{Platform, Stopped};
 use crate::topology::Hooks;
 
 /// So much of what a command said last is told when it fails.
@@ -42,8 +42,9 @@ impl<'a> Standalone<'a> {
 
 #[async_trait]
 impl Platform for Standalone<'_> {
-    async fn quiesce(&self, run: &RunKey) -> Result<()> {
-        self.all("quiesce", &self.hooks.quiesce, run).await
+    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
+        // What they have stopped only their writer knows.
+        self.all("quiesce", &self.hooks.quiesce, run).await.map(|()| Vec::new())
     }
 
     async fn resume(&self, run: &RunKey) -> Result<()> {
@@ -140,7 +141,7 @@ mod tests {
     async fn quiesce(commands: Vec<Vec<String>>, deadline: u32) -> Result<()> {
         let hooks = Hooks { quiesce: commands, resume: vec![sh("true")], deadline };
         let run = RunKey { run: RunId::generate(), installation: "prod".parse().unwrap(), epoch: Epoch(3) };
-        Standalone::new(&hooks).quiesce(&run).await
+        Standalone::new(&hooks).quiesce(&run).await.map(drop)
     }
 
     #[tokio::test]

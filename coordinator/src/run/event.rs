@@ -6,6 +6,7 @@ use keepsake_core::record::{Counts, DumpRecord, Failure, Sealing, Status};
 use serde::{Deserialize, Serialize};
 
 use super::cut::Made;
+use crate::platform::{Looked, Stopped};
 
 /// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,6 +128,21 @@ pub enum Output {
         counts: Counts,
         /// What an operator should know.
         warnings: Vec<String>,
+    },
+    /// The applications were stopped.
+    Stopped {
+        /// What each had.
+        workloads: Vec<Stopped>,
+    },
+    /// Something was made anew.
+    Resynced {
+        /// What was done, in words.
+        told: String,
+    },
+    /// The applications were looked at.
+    Looked {
+        /// What was found.
+        looks: Vec<Looked>,
     },
     /// The Config was looked at, or made equal.
     Config {

@@ -11,7 +11,7 @@ use super::event::Output;
 use crate::fleet::{LoadOrder, LoadReport, OpKey, Opening, Progress};
 use crate::inventory::Staged;
 use crate::plan::{Action, CheckAt, Step, Undo};
-use crate::platform::Platform;
+use crate::platform::{Platform, Stopped};
 
 /// How often an agent that is busy with what an earlier epoch has begun is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -19,6 +19,12 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 impl From<LoadReport> for Output {
     fn from(report: LoadReport) -> Self {
         Self::Loaded { counts: report.counts, warnings: report.warnings }
+    }
+}
+
+impl From<Vec<Stopped>> for Output {
+    fn from(workloads: Vec<Stopped>) -> Self {
+        if workloads.is_empty() { Self::Nothing } else { Self::Stopped { workloads } }
     }
 }
 
@@ -32,8 +38,15 @@ impl Runner<'_> {
             Action::Cut { groups, required, limits } => self.cut(groups, *required, *limits, &report).await,
             Action::Dump { component, .. } => self.dump(step, component, key, &report).await,
             Action::CommitSet => self.commit_set().await,
-            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(|()| Output::Nothing),
+            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(Output::from),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
+            Action::RollOut { workloads, .. } => {
+                self.platform()?.roll_out(&self.key, workloads).await.map(|()| Output::Nothing)
+            }
+            Action::Resync { task, .. } => {
+                self.platform()?.resync(&self.key, *task).await.map(|told| Output::Resynced { told })
+            }
+            Action::CheckApplications { .. } => self.check_applications().await,
             Action::Stage { component, queues, in_place, objects } => {
                 let (entry, opening) = self.source(component)?;
                 let (queues, in_place, objects) = (*queues, *in_place, *objects);
@@ -119,6 +132,12 @@ impl Runner<'_> {
         Ok(Output::Loaded { counts: keepsake_core::record::Counts::new(), warnings: found.problems })
     }
 
+    async fn check_applications(&self) -> Result<Output> {
+        let had = self.status.lock().await.had();
+        let looks = self.platform()?.check(&self.key, &had).await?;
+        Ok(Output::Looked { looks })
+    }
+
     /// Somebody or something may have started applications since the run stopped them.
     async fn is_still_quiet(&self) -> Result<()> {
         if !self.plan.steps().any(|step| matches!(step.action, Action::Quiesce { .. })) {
@@ -145,7 +164,7 @@ impl Runner<'_> {
         self.world.platform.ok_or_else(|| {
             Error::new(
                 Kind::Invalid,
-                "the plan stops and starts the applications, and the topology of this installation does not say how: write `hooks`, or `kubernetes` with `by: scale`, into it as it was",
+                "the plan does something with the applications, and the topology of this installation does not say how: write `hooks`, or `kubernetes`, into it as it was",
             )
         })
     }

@@ -12,7 +12,8 @@ use keepsake_core::repository::runs::StoredRun;
 pub use self::next::Next;
 use super::cut::Made;
 use super::event::{Event, Outcome, Output};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, CheckAt, Plan, Step};
+use crate::platform::{Looked, Stopped};
 
 /// One epoch of a run of ours as read from the repository.
 pub type Run = StoredRun<Plan, Event>;
@@ -224,8 +225,33 @@ impl RunStatus {
         })
     }
 
+    /// What the applications had that were stopped; nothing where nobody knows.
+    pub fn had(&self) -> Vec<Stopped> {
+        let stopped = self.results.values().find_map(|result| match result {
+            Ok(Output::Stopped { workloads }) => Some(workloads.clone()),
+            Ok(_) | Err(_) => None,
+        });
+        stopped.unwrap_or_default()
+    }
+
+    /// What was found when the applications ran again, of a plan that looks at them: the agents, and the applications themselves.
+    pub fn looks(&self, plan: &Plan) -> Vec<Looked> {
+        if !plan.steps().any(|s| matches!(s.action, Action::CheckApplications { .. })) {
+            return Vec::new();
+        }
+        let of_a_step = |step: &Step| match (&step.action, self.results.get(&step.id)) {
+            (Action::Check { component, at: CheckAt::Live }, Some(Ok(Output::Loaded { warnings, .. }))) => {
+                let found = if warnings.is_empty() { "answers".to_owned() } else { warnings.join("; ") };
+                vec![Looked { check: format!("agent of {component}"), found, warning: !warnings.is_empty() }]
+            }
+            (Action::CheckApplications { .. }, Some(Ok(Output::Looked { looks }))) => looks.clone(),
+            _ => Vec::new(),
+        };
+        plan.steps().flat_map(of_a_step).collect()
+    }
+
     /// The components of the stages whose commit is not done, with the step that stages each.
-    pub fn not_loaded<'p>(&self, plan: &'p Plan) -> Vec<&'p crate::plan::Step> {
+    pub fn not_loaded<'p>(&self, plan: &'p Plan) -> Vec<&'p Step> {
         let is_loaded = |component| {
             plan.steps().any(|s| {
                 matches!(&s.action, Action::Commit { component: c } if c == component)

@@ -51,7 +51,7 @@ impl Runner<'_> {
                     again.await.with_context(|| action.to_string())?;
                 }
             }
-            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await?,
+            Action::Quiesce { .. } => drop(self.platform()?.quiesce(&self.key).await?),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await?,
             Action::BeginSet
             | Action::Cut { .. }
@@ -63,6 +63,9 @@ impl Runner<'_> {
             | Action::CheckConfig { .. }
             | Action::RememberConfig { .. }
             | Action::PointOfNoReturn
+            | Action::RollOut { .. }
+            | Action::Resync { .. }
+            | Action::CheckApplications { .. }
             | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
         }
         match (&step.action, &step.undo) {

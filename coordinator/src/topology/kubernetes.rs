@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The operator's Deployment is named so unless the topology says otherwise.
 pub const OPERATOR: &str = "threescale-operator-controller-manager-v2";
@@ -37,6 +37,48 @@ pub struct KubernetesSettings {
     /// Names of workloads that are not stopped: they write to no store.
     #[serde(default)]
     pub leave: Vec<String>,
+    /// What System makes anew after a restore, each by a Job: if absent, what follows from the components that are restored; if empty, nothing.
+    #[serde(default)]
+    pub resync: Option<Vec<ResyncTask>>,
+    /// Each of those Jobs is ended after so many seconds.
+    #[serde(default = "resync_deadline")]
+    pub resync_deadline: u32,
+}
+
+/// What System can make anew from its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncTask {
+    /// The routes: zync is told of every provider and proxy.
+    ZyncDomains,
+    /// The index of the search.
+    SearchIndex,
+    /// Memcached is emptied.
+    CacheFlush,
+    /// Backend's Config, by upstream's own task, which only adds.
+    BackendRewrite,
+}
+
+impl ResyncTask {
+    /// Its word in the topology.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ZyncDomains => "zync-domains",
+            Self::SearchIndex => "search-index",
+            Self::CacheFlush => "cache-flush",
+            Self::BackendRewrite => "backend-rewrite",
+        }
+    }
+
+    /// The rake task that does it. Of the two that write the Config it is the one whose end is that of the work; the other only queues it.
+    pub fn rake(self) -> &'static str {
+        match self {
+            Self::ZyncDomains => "zync:resync:domains",
+            Self::SearchIndex => "searchd:optimal_index",
+            Self::CacheFlush => "cache:flush",
+            Self::BackendRewrite => "backend:storage:rewrite",
+        }
+    }
 }
 
 /// How applications are stopped and started.
@@ -70,6 +112,10 @@ fn deadline() -> u32 {
     600
 }
 
+fn resync_deadline() -> u32 {
+    3600
+}
+
 fn operator() -> String {
     OPERATOR.to_owned()
 }
@@ -97,6 +143,13 @@ impl KubernetesSettings {
         }
         if let Some(name) = self.stop.iter().find(|n| self.leave.contains(n)) {
             return Some(format!("{name} stands in both `stop` and `leave`: choose one"));
+        }
+        let tasks = self.resync.as_deref().unwrap_or_default();
+        if let Some((_, task)) = tasks.iter().enumerate().find(|(n, task)| tasks.iter().take(*n).any(|t| t == *task)) {
+            return Some(format!("resync lists {} twice", task.as_str()));
+        }
+        if self.resync_deadline == 0 {
+            return Some("resync_deadline is 0: say how many seconds a Job may take".to_owned());
         }
         (self.deadline == 0).then(|| "deadline is 0: say how many seconds a wait may take".to_owned())
     }
@@ -143,18 +196,23 @@ installations:
         assert_eq!(settings.by, By::Scale);
         assert_eq!((settings.deadline, settings.kubeconfig.as_deref()), (600, None));
         assert_eq!(settings.operator(), ("threescale", OPERATOR));
+        assert_eq!((settings.resync, settings.resync_deadline), (None, 3600));
     }
 
     #[test]
     fn much_can_be_said() {
         let settings = parsed(
             "    kubernetes: { namespace: threescale, kubeconfig: admin.conf, context: east, by: none, operator: { namespace: operators }, deadline: 60, \
-             stop: [zync-extra], leave: [apicast-staging] }",
+             stop: [zync-extra], leave: [apicast-staging], resync: [zync-domains, search-index, cache-flush, backend-rewrite], resync_deadline: 9 }",
         )
         .unwrap();
         assert_eq!(settings.kubeconfig.as_deref(), Some(Path::new("/etc/keepsake/admin.conf")));
         assert_eq!((settings.by, settings.deadline), (By::None, 60));
         assert_eq!(settings.operator(), ("operators", OPERATOR));
+        let words: Vec<_> = settings.resync.unwrap().into_iter().map(ResyncTask::as_str).collect();
+        assert_eq!(words, ["zync-domains", "search-index", "cache-flush", "backend-rewrite"]);
+        let off = parsed("    kubernetes: { namespace: threescale, resync: [] }").unwrap();
+        assert_eq!(off.resync, Some(Vec::new()));
         let named = parsed("    kubernetes: { namespace: threescale, operator: { deployment: threescale-operator } }");
         assert_eq!(named.unwrap().operator(), ("threescale", "threescale-operator"));
     }
@@ -170,6 +228,9 @@ installations:
             ("    kubernetes: { namespace: Threescale }", "Threescale"),
             ("    kubernetes: { namespace: threescale, deadline: 0 }", "deadline"),
             ("    kubernetes: { namespace: threescale, stop: [a], leave: [a] }", "both"),
+            ("    kubernetes: { namespace: threescale, resync: [everything] }", "everything"),
+            ("    kubernetes: { namespace: threescale, resync: [cache-flush, cache-flush] }", "twice"),
+            ("    kubernetes: { namespace: threescale, resync_deadline: 0 }", "resync_deadline"),
             ("    kubernetes: { namespace: threescale, leave: [a_b] }", "a_b"),
             ("    kubernetes: { namespace: threescale }\n    hooks: { quiesce: [[stop]], resume: [[start]] }", "hooks"),
         ] {

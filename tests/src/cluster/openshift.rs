@@ -28,6 +28,28 @@ pub async fn define_capabilities(client: &Client) {
     define_resource(client, "capabilities.3scale.net", "v1beta1", "ProxyConfigPromote", "proxyconfigpromotes").await;
 }
 
+/// Kinds of 3scale's own, by group, version, kind and plural, as operator 2.15 defines them. `APIManager` is not among them.
+pub const KINDS: [(&str, &str, &str, &str); 10] = [
+    ("apps.3scale.net", "v1alpha1", "APIcast", "apicasts"),
+    ("capabilities.3scale.net", "v1beta1", "ActiveDoc", "activedocs"),
+    ("capabilities.3scale.net", "v1beta1", "Application", "applications"),
+    ("capabilities.3scale.net", "v1beta1", "Backend", "backends"),
+    ("capabilities.3scale.net", "v1beta1", "CustomPolicyDefinition", "custompolicydefinitions"),
+    ("capabilities.3scale.net", "v1beta1", "DeveloperAccount", "developeraccounts"),
+    ("capabilities.3scale.net", "v1beta1", "DeveloperUser", "developerusers"),
+    ("capabilities.3scale.net", "v1beta1", "OpenAPI", "openapis"),
+    ("capabilities.3scale.net", "v1beta1", "Product", "products"),
+    ("capabilities.3scale.net", "v1alpha1", "Tenant", "tenants"),
+];
+
+/// Makes the API server serve [`KINDS`] and an order to do something once.
+pub async fn define_all(client: &Client) {
+    for (group, version, kind, plural) in KINDS {
+        define_resource(client, group, version, kind, plural).await;
+    }
+    define_resource(client, "capabilities.3scale.net", "v1beta1", "ProxyConfigPromote", "proxyconfigpromotes").await;
+}
+
 async fn define_resource(client: &Client, group: &str, version: &str, kind: &str, plural: &str) {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

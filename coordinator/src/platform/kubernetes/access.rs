@@ -17,6 +17,7 @@ use crate::topology::KubernetesSettings;
 pub(super) struct Need {
     pub(super) verb: &'static str,
     group: Cow<'static, str>,
+    /// With a subresource, as in a Role: `pods/log`.
     resource: Cow<'static, str>,
     namespace: String,
     name: Option<String>,
@@ -31,38 +32,76 @@ impl Need {
     }
 }
 
+/// What must be allowed, as it is gathered.
+#[derive(Default)]
+struct Needs(Vec<Need>);
+
+impl Needs {
+    fn add(&mut self, verbs: &[&'static str], group: &'static str, resource: &'static str, namespace: &str) {
+        self.of_one(verbs, group, resource, namespace, None);
+    }
+
+    fn of_one(
+        &mut self,
+        verbs: &[&'static str],
+        group: &'static str,
+        resource: &'static str,
+        namespace: &str,
+        name: Option<&str>,
+    ) {
+        self.0.extend(verbs.iter().map(|verb| Need {
+            verb,
+            group: group.into(),
+            resource: resource.into(),
+            namespace: namespace.to_owned(),
+            name: name.map(str::to_owned),
+        }));
+    }
+
+    /// Workloads are looked at and changed, and their pods waited for.
+    fn workloads(&mut self, served: &Served, namespace: &str) {
+        self.add(&["get", "list", "patch"], "apps", "deployments", namespace);
+        if served.configs {
+            self.add(&["get", "list", "patch"], "apps.openshift.io", "deploymentconfigs", namespace);
+        }
+        self.add(&["list"], "", "pods", namespace);
+        self.add(&["get", "list", "delete"], "batch", "jobs", namespace);
+        if served.managers.is_some() {
+            self.add(&["list"], "apps.3scale.net", "apimanagers", namespace);
+        }
+    }
+}
+
 /// All that stopping and starting needs. `with_operator`: it has to be set aside.
 pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operator: bool) -> Vec<Need> {
-    let mut needs = Vec::new();
-    let mut need =
-        |verbs: &[&'static str], group: &'static str, resource: &'static str, namespace: &str, name: Option<&str>| {
-            needs.extend(verbs.iter().map(|verb| Need {
-                verb,
-                group: Cow::Borrowed(group),
-                resource: Cow::Borrowed(resource),
-                namespace: namespace.to_owned(),
-                name: name.map(str::to_owned),
-            }));
-        };
+    let mut needs = Needs::default();
     let namespace = &settings.namespace;
-    need(&["get", "list", "patch"], "apps", "deployments", namespace, None);
-    if served.configs {
-        need(&["get", "list", "patch"], "apps.openshift.io", "deploymentconfigs", namespace, None);
-    }
-    need(&["list"], "", "pods", namespace, None);
-    need(&["get", "delete"], "batch", "jobs", namespace, None);
+    needs.workloads(served, namespace);
     if served.scalers.is_some() {
-        need(&["list"], "autoscaling", "horizontalpodautoscalers", namespace, None);
-    }
-    if served.managers.is_some() {
-        need(&["list"], "apps.3scale.net", "apimanagers", namespace, None);
+        needs.add(&["list"], "autoscaling", "horizontalpodautoscalers", namespace);
     }
     let (at, name) = settings.operator();
     if with_operator && at != namespace {
-        need(&["get", "patch"], "apps", "deployments", at, Some(name));
-        need(&["list"], "", "pods", at, None);
+        needs.of_one(&["get", "patch"], "apps", "deployments", at, Some(name));
+        needs.add(&["list"], "", "pods", at);
     }
-    needs
+    needs.0
+}
+
+/// All that rollouts, resyncs and the last look need.
+pub(super) fn needs_after(settings: &KubernetesSettings, served: &Served) -> Vec<Need> {
+    let mut needs = Needs::default();
+    let namespace = &settings.namespace;
+    needs.workloads(served, namespace);
+    let (at, name) = settings.operator();
+    if served.managers.is_some() && at != namespace {
+        needs.of_one(&["get"], "apps", "deployments", at, Some(name));
+    }
+    if settings.resync.as_ref().is_none_or(|tasks| !tasks.is_empty()) {
+        needs.add(&["create"], "batch", "jobs", namespace);
+        needs.add(&["get"], "", "pods/log", namespace);
+    }
+    needs.0
 }
 
 /// What is done with the cluster's objects.
@@ -76,9 +115,13 @@ pub(super) enum Objects {
 
 /// All that this needs of objects of these kinds. What a load keeps until it is over is kept in Secrets.
 pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Objects) -> Vec<Need> {
-    let verbs: &[&'static str] = match what {
-        Objects::Read => &["list"],
-        Objects::Written => &["get", "list", "create", "update", "delete"],
+    let verbs = |kind: &ApiResource| -> &'static [&'static str] {
+        match what {
+            Objects::Read => &["list"],
+            // One that is not there is never made, so never taken away.
+            Objects::Written if kind.kind == "APIManager" => &["get", "list", "update"],
+            Objects::Written => &["get", "list", "create", "update", "delete"],
+        }
     };
     let of = |kind: &ApiResource, verb: &'static str| Need {
         verb,
@@ -87,7 +130,7 @@ pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Obj
         namespace: namespace.to_owned(),
         name: None,
     };
-    kinds.iter().flat_map(|kind| verbs.iter().map(move |verb| of(kind, verb))).collect()
+    kinds.iter().flat_map(|kind| verbs(kind).iter().map(move |verb| of(kind, verb))).collect()
 }
 
 /// Those of them that are not allowed.
@@ -98,12 +141,17 @@ pub(super) async fn denied(cluster: &Cluster, needs: Vec<Need>) -> Result<Vec<Ne
     let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     let mut denied = Vec::new();
     for need in needs {
+        let (resource, subresource) = match need.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (need.resource.as_ref(), None),
+        };
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
                     verb: Some(need.verb.to_owned()),
                     group: Some(need.group.to_string()),
-                    resource: Some(need.resource.to_string()),
+                    resource: Some(resource.to_owned()),
+                    subresource,
                     namespace: Some(need.namespace.clone()),
                     name: need.name.clone(),
                     ..ResourceAttributes::default()

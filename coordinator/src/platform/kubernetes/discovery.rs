@@ -258,6 +258,8 @@ mod tests {
             deadline: 600,
             stop: Vec::new(),
             leave: Vec::new(),
+            resync: None,
+            resync_deadline: 600,
         }
     }
 

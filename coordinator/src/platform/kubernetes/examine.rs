@@ -24,7 +24,7 @@ pub struct Examined {
 
 impl Kubernetes {
     /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, and whether some
-    /// are stopped. Where nobody is stopped only the first.
+    /// are stopped. Where nobody is stopped only the first two.
     pub async fn examine(&self) -> Vec<Examined> {
         let cluster = match self.cluster(PATIENCE).await {
             Ok(cluster) => cluster,
@@ -33,7 +33,7 @@ impl Kubernetes {
         let version = version(&cluster).await;
         let is_there = version.as_ref().map_or_else(|e| e.kind() == Kind::Unsupported, |_| true);
         let mut examined = vec![Examined { check: "cluster", found: version }];
-        if is_there && self.settings.by == By::Scale {
+        if is_there {
             examined.extend(Box::pin(self.workloads(&cluster)).await);
         }
         examined
@@ -44,7 +44,7 @@ impl Kubernetes {
         let permissions = self.permissions(cluster).await;
         let is_allowed = permissions.is_ok();
         examined.push(Examined { check: "permissions", found: permissions });
-        if !is_allowed {
+        if !is_allowed || self.settings.by == By::None {
             // What could be seen would be told as missing.
             return examined;
         }
@@ -95,10 +95,18 @@ impl Kubernetes {
     async fn permissions(&self, cluster: &Cluster) -> Result<String> {
         let served = discovery::served(cluster).await?;
         let with_operator = served.managers.is_some() || self.settings.operator.is_some();
-        let needs = access::needs(&self.settings, &served, with_operator);
+        let mut needs = match self.settings.by {
+            By::Scale => access::needs(&self.settings, &served, with_operator),
+            By::None => Vec::new(),
+        };
+        for after in access::needs_after(&self.settings, &served) {
+            if !needs.contains(&after) {
+                needs.push(after);
+            }
+        }
         let count = needs.len();
         access::ensure(cluster, needs).await?;
-        Ok(format!("all {count} that stopping and starting needs"))
+        Ok(format!("all {count} that a restore needs"))
     }
 }
 

@@ -1,8 +1,9 @@
-//! Whether a workload has stopped or started, and if not, why not: pure, each reason a value.
+//! Whether a workload has stopped, started or got new pods, and if not, why not: pure, each reason a value.
 
 use std::fmt;
 
-use super::workload::Workload;
+use super::pod::{Count, Seen};
+use super::workload::{ROLLED_OUT, Workload};
 
 /// Why it is not as it should be yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub(super) enum Unfinished {
     Updated { updated: i32, wanted: i32 },
     /// Too few are ready.
     Ready { ready: i32, wanted: i32 },
+    /// New pods do not follow when its template is changed.
+    Held { why: &'static str },
+    /// Too few of its new pods are ready; how those are that are not.
+    New { ready: usize, wanted: i32, others: Count },
+    /// Pods of before are still there.
+    Old { pods: Vec<String> },
 }
 
 impl fmt::Display for Unfinished {
@@ -29,6 +36,9 @@ impl fmt::Display for Unfinished {
             Self::Pods { pods } => write!(f, "pods remain: {}", pods.join(", ")),
             Self::Updated { updated, wanted } => write!(f, "{updated} of {wanted} replicas updated"),
             Self::Ready { ready, wanted } => write!(f, "{ready} of {wanted} replicas ready"),
+            Self::Held { why } => f.write_str(why),
+            Self::New { ready, wanted, others } => write!(f, "{ready} of {wanted} new pods ready: {others}"),
+            Self::Old { pods } => write!(f, "pods of before remain: {}", pods.join(", ")),
         }
     }
 }
@@ -68,6 +78,30 @@ pub(super) fn started(workload: &Workload, wanted: i32) -> Result<(), Unfinished
     }
 }
 
+/// Whether all of its pods were made anew for this run and are ready. The pods tell: they have the annotation of the template that they were made from.
+///
+/// # Errors
+/// The reason why not.
+pub(super) fn rolled_out(workload: &Workload, pods: &[Seen], run: &str) -> Result<(), Unfinished> {
+    observed(workload)?;
+    let (new, old): (Vec<_>, Vec<_>) = pods.iter().filter(|p| p.is_there()).partition(|p| p.is_marked(ROLLED_OUT, run));
+    let (ready, others): (Vec<_>, Vec<_>) = new.into_iter().partition(|p| p.is_ready);
+    let wanted = usize::try_from(workload.replicas).unwrap_or_default();
+    if ready.len() < wanted {
+        if workload.paused {
+            return Err(Unfinished::Held { why: "its rollouts are paused: resume them (`kubectl rollout resume`)" });
+        }
+        if !workload.follows {
+            return Err(Unfinished::Held {
+                why: "it has no ConfigChange trigger, so that nothing follows when its template is changed: roll it out by hand (`oc rollout latest`)",
+            });
+        }
+        let others = Count::of(others);
+        return Err(Unfinished::New { ready: ready.len(), wanted: workload.replicas, others });
+    }
+    if old.is_empty() { Ok(()) } else { Err(Unfinished::Old { pods: old.iter().map(|p| p.name.clone()).collect() }) }
+}
+
 fn observed(workload: &Workload) -> Result<(), Unfinished> {
     let (generation, observed) = (workload.generation, workload.status.observed_generation);
     if observed < generation { Err(Unfinished::NotObserved { generation, observed }) } else { Ok(()) }
@@ -99,6 +133,27 @@ mod tests {
         let told = stopped(&of(5, json!({ "observedGeneration": 5, "replicas": 2 })), vec![]).unwrap_err();
         assert_eq!(told, Unfinished::Remain { replicas: 2 });
         assert_eq!(stopped(&of(5, json!({ "observedGeneration": 5, "replicas": 0 })), vec![]), Ok(()));
+    }
+
+    #[test]
+    fn it_is_rolled_out_when_all_of_its_pods_are_new_and_ready() {
+        let pod = |name: &str, run: &str, ready: &str| {
+            let status = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] });
+            let meta = json!({ "name": name, "annotations": { ROLLED_OUT: run } });
+            Seen::of(serde_json::from_value(json!({ "metadata": meta, "status": status })).unwrap())
+        };
+        let of = |paused: bool| {
+            workload(2, &json!({ "replicas": 2, "paused": paused }), &json!({ "observedGeneration": 2 }))
+        };
+        let told = |pods: &[Seen]| rolled_out(&of(false), pods, "now").unwrap_err().to_string();
+        let (old, new) = (pod("old", "before", "True"), pod("new", "now", "True"));
+        assert_eq!(told(std::slice::from_ref(&old)), "0 of 2 new pods ready: it has no pod");
+        assert_eq!(told(&[new.clone(), pod("slow", "now", "False")]), "1 of 2 new pods ready: 1 pod running");
+        assert_eq!(told(&[new.clone(), new.clone(), old]), "pods of before remain: old");
+        assert_eq!(rolled_out(&of(false), &[new.clone(), new.clone()], "now"), Ok(()));
+        assert!(rolled_out(&of(true), &[new], "now").unwrap_err().to_string().contains("paused"));
+        let unseen = workload(3, &json!({ "replicas": 2 }), &json!({ "observedGeneration": 2 }));
+        assert!(matches!(rolled_out(&unseen, &[], "now"), Err(Unfinished::NotObserved { .. })));
     }
 
     #[test]

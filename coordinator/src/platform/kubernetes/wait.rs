@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::api::{Cluster, Pace};
 use super::names::HOOK_JOBS;
+use super::pod::Seen;
 use super::record::Me;
 use super::rollout;
 use super::workload::Workload;
@@ -122,13 +123,9 @@ impl Cluster {
     }
 
     /// The pods with these labels that run or may run, each with its state. What has ended and lies about, as after an eviction, is nothing.
-    async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<String>> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().labels(labels);
-        let what = format!("list pods with {labels} in namespace {namespace}");
-        let pods = self.ask(&what, || api.list(&params)).await?;
+    pub(super) async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<String>> {
+        let pods = self.list_pods(namespace, labels).await?;
         Ok(pods
-            .items
             .into_iter()
             .filter_map(|pod| {
                 let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
@@ -140,6 +137,21 @@ impl Cluster {
                 }
             })
             .collect())
+    }
+
+    /// All pods with these labels, as they are.
+    ///
+    /// # Errors
+    /// As [`Cluster::ask`].
+    pub(super) async fn seen(&self, namespace: &str, labels: &str) -> Result<Vec<Seen>> {
+        Ok(self.list_pods(namespace, labels).await?.into_iter().map(Seen::of).collect())
+    }
+
+    async fn list_pods(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(labels);
+        let what = format!("list pods with {labels} in namespace {namespace}");
+        Ok(self.ask(&what, || api.list(&params)).await?.items)
     }
 
     /// Waits until no Job of the operator works on the system database.
@@ -200,13 +212,13 @@ impl Cluster {
 }
 
 /// Whether a Job will make no more pods.
-fn has_ended(job: &Value) -> bool {
+pub(super) fn has_ended(job: &Value) -> bool {
     let is_suspended = job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true);
     is_suspended || is_so(job, "Complete") || is_so(job, "Failed")
 }
 
 /// Whether a condition of this type is true of an object.
-fn is_so(object: &Value, kind: &str) -> bool {
+pub(super) fn is_so(object: &Value, kind: &str) -> bool {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     let is = |c: &Value, key: &str, value: &str| c.get(key).and_then(Value::as_str) == Some(value);
     conditions.into_iter().flatten().any(|c| is(c, "type", kind) && is(c, "status", "True"))
@@ -224,6 +236,7 @@ pub(super) fn not_left_alone(now: &Workload) -> Error {
     )
 }
 
-fn jobs() -> ApiResource {
+/// Jobs, as the API server knows them.
+pub(super) fn jobs() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("batch", "v1", "Job"), "jobs")
 }

@@ -10,7 +10,10 @@ use serde::Deserialize;
 
 use super::names;
 use super::record::{ANNOTATION, Live, Record};
+use crate::platform::Stopped;
 
+/// The annotation of a pod template that says for which run its pods were made anew.
+pub const ROLLED_OUT: &str = "keepsake/rolled-out";
 /// 3scale's own label, on every object and pod of an installation.
 const COMPONENT: &str = "threescale_component";
 /// The pod label with a workload's name: of Deployments (2.15 and later), and of DeploymentConfigs.
@@ -63,6 +66,10 @@ pub(super) struct Workload {
     pub(super) status: WorkloadStatus,
     /// What is remembered of it.
     pub(super) record: Option<Record>,
+    /// For which run its pods were last made anew.
+    pub(super) rolled_out: Option<String>,
+    /// Whether new pods follow when its template is changed.
+    pub(super) follows: bool,
 }
 
 /// What its controller says.
@@ -92,6 +99,15 @@ struct Spec {
     selector: serde_json::Value,
     #[serde(default)]
     template: Option<Template>,
+    /// Of a DeploymentConfig.
+    #[serde(default)]
+    triggers: Option<Vec<Trigger>>,
+}
+
+#[derive(Deserialize)]
+struct Trigger {
+    #[serde(rename = "type", default)]
+    sort: String,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +143,12 @@ impl Workload {
                 "{what}: it says how many replicas it had before a restore stopped it; set them by hand and remove it"
             ))
         })?;
-        let pods = spec.template.and_then(|t| t.metadata).and_then(|m| m.labels).unwrap_or_default();
+        let pods = spec.template.and_then(|t| t.metadata).unwrap_or_default();
+        let rolled_out = pods.annotations.and_then(|mut a| a.remove(ROLLED_OUT));
+        let pods = pods.labels.unwrap_or_default();
+        // Without a list of triggers it has this one.
+        let follows = sort == Sort::Deployment
+            || spec.triggers.is_none_or(|triggers| triggers.iter().any(|t| t.sort == "ConfigChange"));
         let labels = metadata.labels.unwrap_or_default();
         let owned = metadata.owner_references.iter().flatten().any(|o| o.kind == "APIManager");
         let part = std::iter::once(&name)
@@ -145,6 +166,8 @@ impl Workload {
             selector,
             status: status.unwrap_or_default(),
             record,
+            rolled_out,
+            follows,
             namespace,
             name,
         })
@@ -153,6 +176,18 @@ impl Workload {
     /// What it has now.
     pub(super) fn live(&self) -> Live {
         Live { replicas: self.replicas, ready: self.status.ready_replicas }
+    }
+
+    /// What it had, as it is remembered.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        let record = self.record.as_ref()?;
+        let (namespace, workload) = (self.namespace.clone(), self.told());
+        Some(Stopped { namespace, workload, replicas: record.replicas, ready: record.ready })
+    }
+
+    /// Its sort and name.
+    pub(super) fn told(&self) -> String {
+        format!("{}/{}", self.sort.word(), self.name)
     }
 
     /// The step in which it is started.
@@ -218,6 +253,21 @@ mod tests {
         );
         assert!(found.is_labelled);
         assert_eq!(found.to_string(), "deploymentconfig/amp-zync in namespace threescale");
+        assert!(found.follows && found.rolled_out.is_none());
+    }
+
+    #[test]
+    fn whether_pods_follow_their_template_is_read() {
+        let of = |triggers: Value| {
+            let template = json!({ "metadata": { "labels": { "a": "b" }, "annotations": { ROLLED_OUT: "a-run" } } });
+            let spec = json!({ "selector": { "a": "b" }, "triggers": triggers, "template": template });
+            let object = json!({ "metadata": { "name": "zync", "namespace": "a" }, "spec": spec });
+            read(Sort::DeploymentConfig, object).unwrap()
+        };
+        assert_eq!(of(Value::Null).rolled_out.as_deref(), Some("a-run"));
+        let image = json!({ "type": "ImageChange", "imageChangeParams": {} });
+        assert!(of(Value::Null).follows && of(json!([image, { "type": "ConfigChange" }])).follows);
+        assert!(!of(json!([])).follows && !of(json!([image])).follows);
     }
 
     #[test]

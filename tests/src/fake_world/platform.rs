@@ -1,0 +1,105 @@
+//! The applications of the fake world: stopped and started, and made to follow the data.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use keepsake_coordinator::platform::{Looked, Platform, Stopped};
+use keepsake_coordinator::topology::kubernetes::ResyncTask;
+use keepsake_core::error::Result;
+use keepsake_core::id::RunKey;
+
+use super::{FakeWorld, NEW};
+
+/// What the applications had before they were stopped.
+fn had() -> Stopped {
+    let (namespace, workload) = ("threescale".to_owned(), "deployment/system-app".to_owned());
+    Stopped { namespace, workload, replicas: 3, ready: 3 }
+}
+
+impl FakeWorld {
+    /// What was done behind the point of no return, in words.
+    pub fn followed(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut told: Vec<_> = state.made_anew.keys().map(|task| task.as_str().to_owned()).collect();
+        told.extend(state.rolled_out.map(|_| "rolled out".to_owned()));
+        told.extend(state.looked.map(|_| "looked at".to_owned()));
+        told
+    }
+
+    /// Nothing that follows on the data may happen while it may still go back, or while nobody runs.
+    fn must_follow(&self, what: &str, takes_applications: bool) {
+        let mut state = self.lock();
+        let old: Vec<_> =
+            state.stores.iter().filter(|(_, s)| s.base() != NEW).map(|(name, _)| name.to_string()).collect();
+        if !old.is_empty() && !state.alone {
+            state.violations.push(format!("{what} while the data of {} is that of before", old.join(", ")));
+        }
+        if takes_applications && !state.running {
+            state.violations.push(format!("{what} while no application runs"));
+        }
+    }
+}
+
+#[async_trait]
+impl Platform for FakeWorld {
+    async fn quiesce(&self, _: &RunKey) -> Result<Vec<Stopped>> {
+        self.enter("quiesce", "quiesce")?;
+        self.lock().running = false;
+        self.leave("quiesce").map(|()| vec![had()])
+    }
+
+    async fn resume(&self, _: &RunKey) -> Result<()> {
+        self.enter("resume", "resume")?;
+        {
+            let mut state = self.lock();
+            if !state.running {
+                state.running = true;
+                state.since_start.clear();
+            }
+            let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
+            let wrong = state.config_of_another();
+            state.violations.extend(wrong.map(|wrong| format!("the applications were started: {wrong}")));
+            if bases.len() > 1 && !state.alone {
+                state.violations.push("the applications were started on stores that do not belong together".to_owned());
+            }
+        }
+        self.leave("resume")
+    }
+
+    async fn roll_out(&self, run: &RunKey, _: &[String]) -> Result<()> {
+        self.enter("roll-out", "roll-out")?;
+        self.must_follow("a rollout", false);
+        {
+            let mut state = self.lock();
+            state.rolled_out = Some(run.run);
+            // Whoever has stopped them starts them now.
+            if state.by_hand && !state.running {
+                state.running = true;
+                state.since_start.clear();
+            }
+        }
+        self.leave("roll-out")
+    }
+
+    async fn resync(&self, run: &RunKey, task: ResyncTask) -> Result<String> {
+        let step = format!("resync-{}", task.as_str());
+        self.enter(&step, &step)?;
+        self.must_follow(&step, true);
+        self.lock().made_anew.insert(task, run.run);
+        self.leave(&step).map(|()| "it is done".to_owned())
+    }
+
+    async fn check(&self, run: &RunKey, had_before: &[Stopped]) -> Result<Vec<Looked>> {
+        self.enter("check-applications", "check-applications")?;
+        self.must_follow("a last look", true);
+        let mut state = self.lock();
+        let expected = if state.by_hand { Vec::new() } else { vec![had()] };
+        if had_before != expected {
+            state.violations.push(format!("what the applications had is forgotten: {had_before:?}"));
+        }
+        state.looked = Some(run.run);
+        drop(state);
+        let look = Looked { check: "workloads".to_owned(), found: "as they were".to_owned(), warning: false };
+        self.leave("check-applications").map(|()| vec![look])
+    }
+}
