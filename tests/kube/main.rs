@@ -1,8 +1,11 @@
-//! Applications stopped and started on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
+//! Applications stopped, started and made to follow their data on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
 
 mod comes_back;
 mod dies;
+mod looks;
 mod restore;
+mod resyncs;
+mod rollouts;
 mod trouble;
 
 use std::path::PathBuf;

@@ -84,3 +84,12 @@ async fn crash_loop_of_what_follows_takes_back_what_halts() {
         must_be_empty(&format!("crash at {at}"), &struck.differs_from(&smooth));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn crash_loop_of_what_follows_sees_what_comes_too_early() {
+    let lab = Lab::on_kubernetes().await;
+    let case = Case { flaw: Some(Flaw::FollowsTooEarly), ..Case::new(Kinds::Restore, &[], &[]) };
+    let told = lab.run(&case).await;
+    assert!(told.wrong.iter().any(|w| w.contains("while no application runs")), "{:?}", told.wrong);
+    assert!(told.wrong.iter().any(|w| w.contains("that of before")), "{:?}", told.wrong);
+}

@@ -55,7 +55,8 @@ impl Faulty {
                 let method = request.method().clone();
                 let dies = |n: usize| matches!(rule, Rule::DieBefore(at) if n >= at);
                 // A review of what is allowed changes nothing.
-                if !matches!(method, Method::PATCH | Method::PUT | Method::DELETE) {
+                let creates = method == Method::POST && !request.uri().path().ends_with("accessreviews");
+                if !creates && !matches!(method, Method::PATCH | Method::PUT | Method::DELETE) {
                     if dies(number.load(Ordering::SeqCst)) {
                         std::future::pending::<()>().await;
                     }
@@ -73,7 +74,8 @@ impl Faulty {
                     struck.insert(path.clone()) || !struck.remove(&path)
                 };
                 match rule {
-                    Rule::Conflict if strike() => {
+                    // What is created nobody can have written to.
+                    Rule::Conflict if !creates && strike() => {
                         inner
                             .merge(&path, json!({ "metadata": { "annotations": { "somebody": n.to_string() } } }))
                             .await;

@@ -3,7 +3,7 @@
 use keepsake_coordinator::inventory::Inventory;
 use keepsake_coordinator::plan::restore::Wishes;
 use keepsake_coordinator::plan::take_back::{self, Restored};
-use keepsake_coordinator::plan::{self, Action, LiveLook, Plan, Undo};
+use keepsake_coordinator::plan::{self, Action, LiveLook, Plan, Stage, Undo};
 use keepsake_coordinator::run::claim;
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_coordinator::topology::kubernetes::By;
@@ -103,6 +103,13 @@ pub(super) fn break_plan(plan: &mut Plan, case: &Case) {
         }
         Some(Flaw::ConfigIsNotRemembered) => {
             plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::RememberConfig { .. })));
+        }
+        Some(Flaw::FollowsTooEarly) => {
+            let follows = |s: &Stage| s.steps.iter().any(|step| matches!(step.action, Action::Resync { .. }));
+            if let Some(at) = plan.stages.iter().position(follows) {
+                let stage = plan.stages.remove(at);
+                plan.stages.insert(1, stage);
+            }
         }
         Some(Flaw::NothingIsFinal) => {
             plan.stages.retain(|s| s.steps.iter().all(|step| step.action != Action::PointOfNoReturn));
