@@ -3,6 +3,7 @@
 //! What must hold is in `fake_world::look`; here is what is tried. A run that was struck ends as the one that was not. With `KEEPSAKE_SOAK=1` every pair of step and
 //! place, and every pair of places, is tried; otherwise a part of them, and every place alone.
 
+mod after;
 mod config;
 
 use keepsake_coordinator::run::event::Outcome;

@@ -52,7 +52,14 @@ async fn applied(client: &Client, file: &str) -> BTreeSet<Right> {
             other => panic!("{other} grants something?"),
         };
         for rule in object["rules"].as_array().into_iter().flatten() {
-            let texts = |field: &str| rule[field].as_array().into_iter().flatten().map(|v| v.as_str().expect("a text").to_owned()).collect::<Vec<_>>();
+            let texts = |field: &str| {
+                rule[field]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.as_str().expect("a text").to_owned())
+                    .collect::<Vec<_>>()
+            };
             for group in texts("apiGroups") {
                 for resource in texts("resources") {
                     for verb in texts("verbs") {
@@ -105,7 +112,9 @@ async fn wreck(client: &Client) {
     for kind in ["secret", "configmap"] {
         let [gone, changed] = if kind == "secret" { ["system-seed", "system-app"] } else { ["system", "redis-config"] };
         client.remove(&format!("{}/{gone}", objects::path(NAMESPACE, kind))).await;
-        client.merge(&format!("{}/{changed}", objects::path(NAMESPACE, kind)), json!({ "data": { "key": "eA==" } })).await;
+        client
+            .merge(&format!("{}/{changed}", objects::path(NAMESPACE, kind)), json!({ "data": { "key": "eA==" } }))
+            .await;
     }
     let manager = format!("{}/apimanager-sample", objects::path(NAMESPACE, "apimanager"));
     client.merge(&manager, json!({ "spec": { "wildcardDomain": "another.example.com" } })).await;
@@ -156,7 +165,9 @@ async fn backs_up(plane: &ControlPlane, store: &Store) -> ComponentRecord {
     let kubeconfig = plane.kubeconfig_of_account(NAMESPACE, "keepsake-coordinator").await;
     let it = Objects::new(platform(settings(NAMESPACE, kubeconfig)), "prod".parse().expect("a name"), store.clone());
     let component: Component = "objects".parse().expect("a name");
-    let found = wait_for("the account to be known", PATIENCE, async || it.describe(&component).await.map_err(|e| e.chain())).await;
+    let found =
+        wait_for("the account to be known", PATIENCE, async || it.describe(&component).await.map_err(|e| e.chain()))
+            .await;
     assert!(found.problems.is_empty(), "{:?}", found.problems);
     let key = OpKey { run: run(1), step: "dump-objects".parse().expect("a name") };
     let order = DumpOrder { component: &component, key, set: SetId::generate(), sealing: &Sealing::None, hold: None };

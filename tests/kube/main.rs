@@ -1,9 +1,13 @@
-//! Applications stopped and started on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
+//! Applications stopped, started and made to follow their data on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
 
+mod access;
 mod comes_back;
 mod dies;
+mod looks;
 mod objects;
 mod restore;
+mod resyncs;
+mod rollouts;
 mod trouble;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use keepsake_tests::child::killed_when;
+use keepsake_tests::cluster::kubelet::{Fate, Kubelet};
 use keepsake_tests::cluster::skeleton::{self, Form, OPERATOR, WHOLE};
 use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift};
 use keepsake_tests::house::{House, State};
@@ -87,7 +88,18 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
 
     killed_when(restore(), "commit-objects done");
     is_stopped().await;
-    house.must(&["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", &identity]);
+    // What follows on it is done by Jobs, and all is looked at in the end.
+    let _kubelet = Kubelet::of_jobs(client.clone(), "threescale", Fate::Succeed);
+    let told = house.must(&["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", &identity]);
+    let epoch = told.split_whitespace().nth(1).expect("an epoch").to_owned();
+    let story = house.must(&["runs", &epoch]);
+    assert!(told.contains("good: agent of system-mysql: answers"), "{told}");
+    for word in ["good: workloads: 12 are as they were", "warning: APIManager"] {
+        assert!(told.contains(word) && story.contains(word), "{word}: {told}\n{story}");
+    }
+    for rake in ["zync:resync:domains", "searchd:optimal_index", "cache:flush"] {
+        assert!(story.contains(&format!("rake {rake} is done")), "{rake}: {story}");
+    }
     assert_eq!(skeleton::picture(&client, &["threescale"]).await, running, "after a restore that was resumed");
     State::of(&house.installations[0]).await.assert_is(&before, "after a restore that was resumed");
     assert_eq!(objects::picture(&client, "threescale").await, whole, "after a restore that was resumed");

@@ -49,6 +49,8 @@ pub enum Flaw {
     NothingIsFinal,
     /// An interrupted unwinding forgets that it goes back.
     UnwindingIsForgotten,
+    /// What follows on the data is done before the point of no return.
+    FollowsTooEarly,
     /// Where only System's database is restored, Backend's Config is not made equal again when it is taken back.
     ConfigIsNotRemembered,
 }

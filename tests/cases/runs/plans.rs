@@ -2,7 +2,8 @@
 
 use keepsake_coordinator::inventory::Inventory;
 use keepsake_coordinator::plan::restore::Wishes;
-use keepsake_coordinator::plan::{self, Plan, take_back};
+use keepsake_coordinator::plan::{self, Action, Plan, take_back};
+use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{RunId, SetId};
 use keepsake_core::record::Record;
@@ -61,6 +62,45 @@ async fn plans_read_as_people_need_them() {
     insta::assert_snapshot!("restore-one-keep-old", named(&planned(&house, &record, wishes).await.unwrap()));
     let wishes = Wishes { in_place: true, ..Wishes::default() };
     insta::assert_snapshot!("restore-in-place-without-safety", named(&planned(&house, &record, wishes).await.unwrap()));
+}
+
+/// On a cluster more follows once nothing goes back any more.
+#[tokio::test]
+async fn plans_on_kubernetes_say_what_follows() {
+    let on = async |settings: &str| {
+        let hooks = WITH_HOOKS.lines().find(|l| l.contains("hooks:")).expect("hooks");
+        let platform = format!("    platform: kubernetes\n    kubernetes: {{ namespace: threescale{settings} }}");
+        let house = House::with(&WITH_HOOKS.replace(hooks, &platform)).await;
+        house.back_up().await.unwrap();
+        let record = house.latest().await.unwrap();
+        (house, record)
+    };
+    let (house, record) = on("").await;
+    insta::assert_snapshot!("restore-on-kubernetes", named(&planned(&house, &record, safe()).await.unwrap()));
+    let (house, record) = on(", by: none").await;
+    insta::assert_snapshot!("restore-on-kubernetes-by-hand", named(&planned(&house, &record, safe()).await.unwrap()));
+    let only = vec!["backend-redis".parse().unwrap()];
+    let plan = planned(&house, &record, Wishes { only, ..Wishes::default() }).await.unwrap();
+    assert!(!plan.to_string().contains("rake"), "nothing of System's database was restored: {plan}");
+    let (house, record) = on(", resync: []").await;
+    let plan = planned(&house, &record, Wishes::default()).await.unwrap();
+    assert!(!plan.to_string().contains("rake"), "{plan}");
+    assert!(plan.needs_platform());
+}
+
+/// What a plan of today says is read as it was written, also by whoever goes on with it later.
+#[tokio::test]
+async fn plans_on_kubernetes_are_read_as_they_were_written() {
+    let step = |text: &str| serde_json::from_str::<Action>(text).unwrap();
+    let task = r#"{"action":"resync","namespace":"threescale","task":"zync-domains"}"#;
+    let read = step(task);
+    assert_eq!(read, Action::Resync { namespace: "threescale".to_owned(), task: ResyncTask::ZyncDomains });
+    assert_eq!(serde_json::to_string(&read).unwrap(), task);
+    assert_eq!(read.step_id().unwrap().as_str(), "resync-zync-domains");
+    let rollout = r#"{"action":"roll-out","namespace":"threescale","workloads":["system-app"]}"#;
+    assert_eq!(serde_json::to_string(&step(rollout)).unwrap(), rollout);
+    let check = r#"{"action":"check-applications","namespace":"threescale"}"#;
+    assert_eq!(serde_json::to_string(&step(check)).unwrap(), check);
 }
 
 #[tokio::test]

@@ -98,16 +98,25 @@ async fn reconcile(client: &Client, namespace: &str, config: &Value) {
     let name = config["metadata"]["name"].as_str().expect("a name");
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let found = client.at(&format!("{pods}?labelSelector=deploymentConfig%3D{name}")).await.expect("pods");
-    let there: Vec<&str> =
-        found["items"].as_array().into_iter().flatten().filter_map(|p| p["metadata"]["name"].as_str()).collect();
+    let template = &config["spec"]["template"];
+    let mut there = Vec::new();
+    for pod in found["items"].as_array().into_iter().flatten() {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        // One of a template of before gives way.
+        if pod["metadata"]["annotations"] == template["metadata"]["annotations"] {
+            there.push(name);
+        } else {
+            client.remove(&format!("{pods}/{name}")).await;
+        }
+    }
     let wanted = usize::try_from(config["spec"]["replicas"].as_u64().unwrap_or(1)).expect("a number of replicas");
     for pod in there.iter().skip(wanted) {
         client.remove(&format!("{pods}/{pod}")).await;
     }
     for _ in there.len()..wanted {
-        let template = &config["spec"]["template"];
+        let (labels, annotations) = (&template["metadata"]["labels"], &template["metadata"]["annotations"]);
         let body = json!({
-            "metadata": { "generateName": format!("{name}-1-"), "labels": template["metadata"]["labels"] },
+            "metadata": { "generateName": format!("{name}-1-"), "labels": labels, "annotations": annotations },
             "spec": template["spec"],
         });
         client.create(&pods, body).await;

@@ -28,6 +28,7 @@ impl Told {
         compare("stores", format!("{:?}", self.stores), format!("{:?}", smooth.stores));
         compare("Config", format!("{:?}", self.config), format!("{:?}", smooth.config));
         compare("running", format!("{:?}", self.running), format!("{:?}", smooth.running));
+        compare("followed", format!("{:?}", self.followed), format!("{:?}", smooth.followed));
         compare("set", format!("{:?}", self.set), format!("{:?}", smooth.set));
         found
     }

@@ -103,6 +103,8 @@ pub struct Told {
     pub config: Option<String>,
     /// Whether the applications run.
     pub running: bool,
+    /// What was done behind the point of no return.
+    pub followed: Vec<String>,
     /// Whether the set that the run makes has a record, and of how many dumps.
     pub set: Option<usize>,
     /// Steps that could not be undone.
@@ -160,7 +162,7 @@ impl Lab {
         Self::of(OF_3SCALE).await
     }
 
-    async fn of(topology: &str) -> Self {
+    pub(super) async fn of(topology: &str) -> Self {
         let (store, _) = faulty_memory();
         let (signing, _) = SigningKey::generate().expect("a key");
         let init = Init { encryption: Encryption::None, signers: vec![signing.public()] };
@@ -194,6 +196,9 @@ impl Lab {
             Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem
         ));
         world.is_live(case.kind == Kinds::Resync);
+        if self.is_by_hand() {
+            world.is_by_hand();
+        }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
         break_plan(&mut plan, case);
@@ -290,7 +295,7 @@ impl Lab {
             ended = &mut work => return Fate::Ended(ended),
         }
         let Some((strike @ Strike::Sleep(at), event)) = script.and_then(Script::struck) else { return Fate::Dead };
-        // A hook cannot be fenced: whoever sleeps between the word and the deed and then wakes runs it, whatever others have done.
+        // A hook cannot be fenced, nor what has a cluster do something: whoever sleeps between the word and the deed and then wakes runs it, whatever others have done.
         // And after its last word there is nothing left to stop.
         let last = matches!(event, Event::Ended { .. } | Event::Halted { .. });
         if at % 2 == 1 && (is_hook(&event) || last) {
@@ -336,7 +341,8 @@ async fn next(runs: &Runs, story: Story, turns: Option<bool>) -> Begin {
 
 fn is_hook(event: &Event) -> bool {
     let (Event::Started { step } | Event::UndoStarted { step }) = event else { return false };
-    ["quiesce", "resume-workloads"].contains(&step.as_str())
+    let step = step.as_str();
+    ["quiesce", "resume-workloads", "roll-out", "check-applications"].contains(&step) || step.starts_with("resync-")
 }
 
 /// The Config, if there is one.

@@ -32,7 +32,8 @@ impl Lab {
         let (plan, status) = (story.plan(), story.status());
         let (outcome, _) = status.ended.clone().expect("an end");
         let stuck = outcome == Outcome::Stuck;
-        if !world.is_running() && !stuck {
+        let by_hand = self.is_by_hand() && outcome != Outcome::Completed;
+        if !world.is_running() && !stuck && !by_hand {
             wrong.push("the applications are still stopped".to_owned());
         }
         if world.held() > 0 {
@@ -85,6 +86,7 @@ impl Lab {
             stores,
             config: config_of(world),
             running: world.is_running(),
+            followed: world.followed(),
             set,
             not_undone,
             places: script.places(),

@@ -3,9 +3,10 @@
 use keepsake_coordinator::inventory::Inventory;
 use keepsake_coordinator::plan::restore::Wishes;
 use keepsake_coordinator::plan::take_back::{self, Restored};
-use keepsake_coordinator::plan::{self, Action, LiveLook, Plan, Undo};
+use keepsake_coordinator::plan::{self, Action, LiveLook, Plan, Stage, Undo};
 use keepsake_coordinator::run::claim;
 use keepsake_coordinator::run::event::Outcome;
+use keepsake_coordinator::topology::kubernetes::By;
 use keepsake_core::config::AlertLevels;
 use keepsake_core::id::{Component, SetId};
 use keepsake_core::repository::runs::Runs;
@@ -13,7 +14,42 @@ use keepsake_core::repository::runs::Runs;
 use super::lab::{Begin, Case, Fate, Kinds, Lab, names};
 use super::{FakeWorld, Flaw};
 
+/// Where the applications are scaled.
+const SCALED: &str = "by: scale, resync: [zync-domains, search-index]";
+/// Where a person stops and starts them.
+const BY_HAND: &str = "by: none, resync: [cache-flush]";
+
+fn on_kubernetes(settings: &str) -> String {
+    format!(
+        "
+repository: {{ url: 'file:///unused' }}
+installations:
+  - name: prod
+    consistency: preferred
+    platform: kubernetes
+    kubernetes: {{ namespace: threescale, {settings} }}
+    components:
+      - {{ name: sql, engine: fake, agent: 'http://127.0.0.1:1' }}
+      - {{ name: redis, engine: fake, agent: 'http://127.0.0.1:2' }}
+"
+    )
+}
+
 impl Lab {
+    /// As [`Lab::new`], where the applications run on Kubernetes and are scaled.
+    pub async fn on_kubernetes() -> Self {
+        Self::of(&on_kubernetes(SCALED)).await
+    }
+
+    /// As [`Lab::on_kubernetes`], where a person stops and starts them.
+    pub async fn by_hand() -> Self {
+        Self::of(&on_kubernetes(BY_HAND)).await
+    }
+
+    pub(super) fn is_by_hand(&self) -> bool {
+        self.installation.kubernetes.as_ref().is_some_and(|k| k.by == By::None)
+    }
+
     pub(super) async fn plan(&self, kind: Kinds, world: &FakeWorld, runs: &Runs) -> Plan {
         let inventory = Inventory::ask(&self.installation, world).await;
         let (installation, record) = (&self.installation, &self.record);
@@ -67,6 +103,13 @@ pub(super) fn break_plan(plan: &mut Plan, case: &Case) {
         }
         Some(Flaw::ConfigIsNotRemembered) => {
             plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::RememberConfig { .. })));
+        }
+        Some(Flaw::FollowsTooEarly) => {
+            let follows = |s: &Stage| s.steps.iter().any(|step| matches!(step.action, Action::Resync { .. }));
+            if let Some(at) = plan.stages.iter().position(follows) {
+                let stage = plan.stages.remove(at);
+                plan.stages.insert(1, stage);
+            }
         }
         Some(Flaw::NothingIsFinal) => {
             plan.stages.retain(|s| s.steps.iter().all(|step| step.action != Action::PointOfNoReturn));

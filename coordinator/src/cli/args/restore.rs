@@ -42,8 +42,8 @@ pub struct Restore {
     /// The set may be of another release of 3scale than the live one.
     #[arg(long, env = "KEEPSAKE_OTHER_RELEASE")]
     pub other_release: bool,
-    /// Who makes the Config of backend-redis equal to System's database: `keepsake`, before the applications are started, or `rake`: you, by upstream's
-    /// rake task, once they run.
+    /// Who makes the Config of backend-redis equal to System's database: `keepsake`, before the applications are started, or `rake`: upstream's
+    /// rake task, once they run, by a Job on Kubernetes and by you elsewhere.
     #[arg(long, env = "KEEPSAKE_RESYNC", value_enum, default_value = "keepsake")]
     pub resync: ResyncArg,
     /// Whether alert levels are compared, too; by default as the release of 3scale does.
@@ -77,7 +77,7 @@ fn queues(text: &str) -> Result<(Component, QueuePolicy)> {
 pub enum ResyncArg {
     /// Keepsake.
     Keepsake,
-    /// A person, by upstream's rake task.
+    /// Upstream's rake task: a Job on Kubernetes, a person elsewhere.
     Rake,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepsake_core::error::{Error, Result};
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use kube::core::DynamicObject;
 use serde_json::Value;
@@ -54,8 +54,9 @@ async fn workloads(
     all.extend(operator.filter(|o| o.namespace != settings.namespace));
     let had_of = |w: &Workload| had.iter().find(|h| h.namespace == w.namespace && h.workload == w.told());
     let gone = had.iter().filter(|h| all.iter().all(|w| h.namespace != w.namespace || h.workload != w.told()));
-    let mut wrong: Vec<_> = gone.map(|h| format!("{} in namespace {} is gone", h.workload, h.namespace)).collect();
-    let (mut awaited, mut good) = (Vec::new(), 0);
+    let told = |h: &Stopped| format!("{} in namespace {} was stopped and is gone", h.workload, h.namespace);
+    let mut failed: Vec<_> = gone.map(|h| Error::new(Kind::NotFound, told(h))).collect();
+    let (mut awaited, mut wrong, mut good) = (Vec::new(), Vec::new(), 0);
     for workload in all {
         let ready = workload.status.ready_replicas;
         match had_of(&workload) {
@@ -66,6 +67,9 @@ async fn workloads(
                 awaited.push((workload, had.ready));
             }
             Some(_) => good += 1,
+            None if is_application(&workload) && workload.replicas == 0 => {
+                wrong.push(format!("{workload} has no replicas: start it, unless it never had any"));
+            }
             None if is_application(&workload) && ready < workload.replicas => {
                 wrong.push(format!("{workload}: {ready} of {} replicas ready", workload.replicas));
             }
@@ -76,12 +80,13 @@ async fn workloads(
     let me = Me::new(run, &settings.namespace);
     let ended = cluster.until_started(awaited, &me, limit).await;
     good += ended.len();
-    let failed: Vec<_> = ended.into_iter().filter_map(|(_, ready)| ready.err()).collect();
+    failed.extend(ended.into_iter().filter_map(|(_, ready)| ready.err()));
     if let Some(first) = failed.first() {
         let told: Vec<_> = failed.iter().map(Error::chain).collect();
         return Err(Error::new(first.kind(), told.join("; ")));
     }
-    Ok(looked("workloads", &wrong, format!("{good} are as they were")))
+    let good = if had.is_empty() { format!("{good} are ready") } else { format!("{good} are as they were") };
+    Ok(looked("workloads", &wrong, good))
 }
 
 fn is_application(workload: &Workload) -> bool {
