@@ -112,8 +112,8 @@ async fn made_of_a_template(plane: &ControlPlane, client: &Client, form: Form, n
     build(client, form, namespace).await;
     let sidekiq = format!("{}/system-sidekiq", form.path(namespace));
     client.merge(&sidekiq, json!({ "spec": { "template": { "spec": rich() } } })).await;
-    let before = skeleton::picture(client, &[namespace]).await;
-    let kubernetes = over(plane, client, namespace);
+    let faulty = Faulty::new(client, Rule::Pass);
+    let kubernetes = over(plane, &faulty.client, namespace);
     let key = run(3);
     let (told, ()) = tokio::join!(kubernetes.resync(&key, ResyncTask::ZyncDomains), async {
         let job = the_job(client, namespace).await;
@@ -143,7 +143,8 @@ async fn made_of_a_template(plane: &ControlPlane, client: &Client, form: Form, n
         is_gone(client, namespace).await;
     });
     assert_eq!(told.unwrap_or_else(|e| panic!("{}", e.chain())), "rake zync:resync:domains is done");
-    assert_eq!(skeleton::picture(client, &[namespace]).await, before, "a workload was touched");
+    let (jobs, name) = (at(namespace), format!("keepsake-zync-domains-{}", key.run));
+    assert_eq!(faulty.writes(), [jobs.clone(), format!("{jobs}/{name}")], "something else was written");
 }
 
 /// What is run follows from what searches.

@@ -35,8 +35,8 @@ async fn fails(plane: &ControlPlane, client: &Client) {
         "BackoffLimitExceeded",
         "3 pods failed: exit code 1",
         // Without a node there is no log; what the container said last is kept by its status.
-        "cannot be had",
-        "which ended with: cannot reach redis://…@system-redis:6379",
+        "has no log",
+        "its container ended with: cannot reach redis://…@system-redis:6379",
         "keepsake resume",
     ] {
         assert!(told.chain().contains(word), "{word}: {}", told.chain());

@@ -248,14 +248,14 @@ impl Watch<'_> {
         let Some(pod) = failed.max_by(|a, b| a.created.cmp(&b.created)) else {
             return "no pod of it is left that could be asked".to_owned();
         };
-        let kept = || match &pod.message {
-            Some(message) => format!(", which ended with: {}", job::tail(message, LONGEST)),
-            None => String::new(),
+        let without = match self.cluster.log(&self.settings.namespace, pod).await {
+            Ok(log) if log.trim().is_empty() => format!("pod {} has no log", pod.name),
+            Ok(log) => return format!("pod {} said at last: {}", pod.name, job::tail(&log, LONGEST)),
+            Err(e) => format!("the log of pod {} cannot be had ({})", pod.name, e.chain()),
         };
-        match self.cluster.log(&self.settings.namespace, pod).await {
-            Ok(log) if log.trim().is_empty() => format!("pod {} said nothing{}", pod.name, kept()),
-            Ok(log) => format!("pod {} said at last: {}", pod.name, job::tail(&log, LONGEST)),
-            Err(e) => format!("the log of pod {}{} cannot be had: {}", pod.name, kept(), e.chain()),
+        match &pod.message {
+            Some(message) => format!("{without}, and its container ended with: {}", job::tail(message, LONGEST)),
+            None => without,
         }
     }
 }
