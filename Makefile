@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 MATRIX_DIR := $(abspath $(if $(KEEPSAKE_MATRIX_DIR),$(KEEPSAKE_MATRIX_DIR),$(TARGET_DIR)/matrix))
 
-.PHONY: demo test test-matrix prove-engines prove-cut prove-restore prove-config check lint setup-demo setup-test setup-matrix bench bench-cut bench-restore
+.PHONY: demo test test-matrix prove-engines prove-cut prove-restore prove-config prove-kube check lint setup-demo setup-test setup-matrix bench bench-cut bench-restore
 
 # Fill two installations on real servers, back up, wreck one, restore, compare, restore one store by hand. Built as the tests are: an
 # optimised build takes longer than the demo saves.
@@ -65,6 +65,13 @@ prove-restore: setup-test
 prove-config: setup-test
 	$(CARGO) build --locked --workspace --bins
 	KEEPSAKE_REQUIRE_SERVERS=1 "$(TARGET_DIR)/debug/keepsake-prove-config"
+
+# Kubernetes, on a genuine control plane: objects, stopping and starting, Jobs and rollouts, Roles, manifests; and for each claim a deliberate break that
+# must be seen. PARTIAL where there is no control plane (KUBEBUILDER_ASSETS), or what takes a node. At most 30 minutes.
+prove-kube: setup-test
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked -p keepsake-tests --test it --test kube --no-run
+	"$(TARGET_DIR)/debug/keepsake-prove-kube"
 
 # Formatting and lints, as CI runs them.
 lint:

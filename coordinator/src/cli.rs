@@ -11,6 +11,7 @@ mod keys;
 mod objects;
 mod output;
 mod pki;
+mod rebuild;
 mod report;
 mod restore;
 mod resume;
@@ -75,6 +76,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Objects(command) => objects::run(args, &app, command).await,
         Command::Runs(command) => runs::list(args, &app, command).await,
         Command::Cancel(command) => cancel::run(args, &app, command).await,
+        Command::Rebuild(command) => rebuild::run(args, &app, command).await,
         Command::Resume(command) => resume::run(args, &app, command).await,
         Command::Finalize(command) => take_back::finalize(args, &app, command).await,
         Command::Rollback(command) => take_back::rollback(args, &app, command).await,

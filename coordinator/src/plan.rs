@@ -13,6 +13,7 @@ mod limits;
 mod make_set;
 pub mod objects;
 mod print;
+pub mod rebuild;
 pub mod restore;
 pub mod resync;
 pub mod take_back;
@@ -77,6 +78,11 @@ pub enum Goal {
         restore: Epoch,
         /// Its run, by which agents know what it has kept.
         run: RunId,
+    },
+    /// To build an installation anew, of a set's objects, in an empty namespace.
+    Rebuild {
+        /// The epoch of the set, for people.
+        epoch: Epoch,
     },
     /// To make Backend's Config equal to System's.
     Resync,
@@ -148,7 +154,11 @@ impl Plan {
         match &self.goal {
             Goal::Backup { left_out } => self.set.map(|set| (set, Purpose::Backup, left_out.as_slice())),
             Goal::Restore { safety: Some(safety), .. } => Some((safety.set, Purpose::Safety, &safety.left_out)),
-            Goal::Restore { safety: None, .. } | Goal::Finalize { .. } | Goal::Rollback { .. } | Goal::Resync => None,
+            Goal::Restore { safety: None, .. }
+            | Goal::Rebuild { .. }
+            | Goal::Finalize { .. }
+            | Goal::Rollback { .. }
+            | Goal::Resync => None,
         }
     }
 
@@ -156,7 +166,7 @@ impl Plan {
     pub fn run_of_loads(&self, own: RunId) -> RunId {
         match &self.goal {
             Goal::Finalize { run, .. } | Goal::Rollback { run, .. } => *run,
-            Goal::Backup { .. } | Goal::Restore { .. } | Goal::Resync => own,
+            Goal::Backup { .. } | Goal::Restore { .. } | Goal::Rebuild { .. } | Goal::Resync => own,
         }
     }
 
@@ -170,9 +180,9 @@ impl Plan {
         matches!(self.goal, Goal::Backup { .. })
     }
 
-    /// Whether this is a restore.
+    /// Whether this brings something of a set back.
     pub fn is_restore(&self) -> bool {
-        matches!(self.goal, Goal::Restore { .. })
+        matches!(self.goal, Goal::Restore { .. } | Goal::Rebuild { .. })
     }
 
     /// Whether nothing that it does has to be undone or brought to an end, so that it is in nobody's way when its coordinator is gone.
@@ -185,6 +195,7 @@ impl Plan {
         match self.goal {
             Goal::Backup { .. } => "backup",
             Goal::Restore { .. } => "restore",
+            Goal::Rebuild { .. } => "rebuild",
             Goal::Finalize { .. } => "finalize",
             Goal::Rollback { .. } => "rollback",
             Goal::Resync => "resync",

@@ -62,6 +62,14 @@ pub trait Platform: Send + Sync {
     async fn resync(&self, _run: &RunKey, _task: ResyncTask) -> Result<String> {
         Err(only_in_a_cluster())
     }
+    /// Whether there is nothing yet where an installation is to be built anew.
+    async fn ensure_none(&self) -> Result<()> {
+        Err(only_in_a_cluster())
+    }
+    /// Waits until an installation that somebody builds anew is whole.
+    async fn until_built(&self, _run: &RunKey) -> Result<()> {
+        Err(only_in_a_cluster())
+    }
     /// Looks whether the applications are as they should be; those that were stopped must be as good as they were.
     async fn check(&self, _run: &RunKey, _had: &[Stopped]) -> Result<Vec<Looked>> {
         Err(only_in_a_cluster())

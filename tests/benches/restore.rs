@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 async fn measure(megabytes: u64, named: &[String]) {
-    let house = House::new(&["bench"], Size::TINY).await;
+    let mut house = House::new(&["bench"], Size::TINY).await;
     for component in COMPONENTS.into_iter().filter(|c| named.is_empty() || named.iter().any(|n| n == c)) {
         let installation = &house.installations[0];
         if component == "system-mysql" {
@@ -55,6 +55,19 @@ async fn measure(megabytes: u64, named: &[String]) {
             theirs.push(by_hand(&house, component, &plain).await);
         }
         told(component, megabytes, &ours, &theirs);
+        if component == "backend-redis" {
+            let said = house.installations[0].backend.process().output();
+            println!(
+                "  of that the server, by its own log: {:.2} s to fetch, {:.2} s to load, {:.2} s to write its AOF anew",
+                between(&said, "MASTER <-> REPLICA sync started", "Loading DB in memory"),
+                between(&said, "Loading DB in memory", "MASTER <-> REPLICA sync: Finished with success"),
+                between(
+                    &said,
+                    "Background append only file rewriting started",
+                    "Background AOF rewrite finished successfully"
+                ),
+            );
+        }
         std::fs::remove_file(plain).expect("make room");
     }
 }
@@ -91,6 +104,16 @@ fn restored(house: &House, component: &str, set: &str) -> Restored {
     };
     let took = |step: &str| at(step, "succeeded") - at(step, "started");
     Restored { stage: took("stage"), commit: took("commit"), finalize: took("finalize"), whole }
+}
+
+/// Seconds between the last two lines of a Redis log that have these words.
+fn between(said: &[String], first: &str, second: &str) -> f64 {
+    let at = |words: &str| {
+        let line = said.iter().rev().find(|l| l.contains(words)).unwrap_or_else(|| panic!("{words}: {said:#?}"));
+        let time = line.split(' ').find(|word| word.matches(':').count() == 2).expect("a time");
+        time.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().expect("a number"))
+    };
+    at(second) - at(first)
 }
 
 /// The same data as the bare tool writes it.

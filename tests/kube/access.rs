@@ -31,7 +31,7 @@ const OPERATORS: &str = "openshift-operators";
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Verb, group, resource, namespace.
-type Right = (String, String, String, String);
+pub(super) type Right = (String, String, String, String);
 
 /// The objects of a file of the manifests.
 fn manifest(file: &str) -> Vec<Value> {
@@ -122,7 +122,11 @@ async fn wreck(client: &Client) {
 
 #[tokio::test]
 async fn kube_access_is_what_a_backup_and_a_restore_use() {
-    let name = "kube_access_is_what_a_backup_and_a_restore_use";
+    must_be_what_is_used("kube_access_is_what_a_backup_and_a_restore_use", None).await;
+}
+
+/// Of the Roles of the manifests; with one right more, if one is given, for whoever restores.
+pub(super) async fn must_be_what_is_used(name: &str, more: Option<Right>) {
     let Some(plane) = ControlPlane::start_audited(name).await else { return };
     let client = plane.client().await;
     openshift::define_apimanager(&client).await;
@@ -143,6 +147,7 @@ async fn kube_access_is_what_a_backup_and_a_restore_use() {
     let to_back_up = applied(&client, "backup.yaml").await;
     let mut to_restore = applied(&client, "restore.yaml").await;
     to_restore.extend(applied(&client, "operator/operator.yaml").await);
+    to_restore.extend(more);
 
     let scratch = Scratch::new();
     let store = Store::open(&format!("file://{}", scratch.path().display())).expect("a store");

@@ -1,10 +1,12 @@
 //! Applications stopped, started and made to follow their data on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
 
 mod access;
+mod broken;
 mod comes_back;
 mod dies;
 mod looks;
 mod objects;
+mod rebuild;
 mod restore;
 mod resyncs;
 mod rollouts;

@@ -23,14 +23,14 @@ use serde_json::{Value, json};
 
 use super::{run, settings};
 
-const NAMESPACE: &str = "threescale";
+pub(super) const NAMESPACE: &str = "threescale";
 const REPLACE: ObjectPolicy = ObjectPolicy::Replace { endpoints: false };
-const REPLACE_ALL: ObjectPolicy = ObjectPolicy::Replace { endpoints: true };
+pub(super) const REPLACE_ALL: ObjectPolicy = ObjectPolicy::Replace { endpoints: true };
 
 /// A control plane with the objects of an installation, and a set of them.
-struct Ground {
+pub(super) struct Ground {
     plane: ControlPlane,
-    client: Client,
+    pub(super) client: Client,
     store: Store,
     _scratch: Scratch,
     set: SetId,
@@ -38,10 +38,10 @@ struct Ground {
     entry: ComponentRecord,
 }
 
-type Picture = BTreeMap<String, Value>;
+pub(super) type Picture = BTreeMap<String, Value>;
 
 impl Ground {
-    async fn open(test: &str) -> Option<Self> {
+    pub(super) async fn open(test: &str) -> Option<Self> {
         let plane = ControlPlane::start(test).await?;
         let client = plane.client().await;
         openshift::define_apimanager(&client).await;
@@ -59,7 +59,7 @@ impl Ground {
         Some(ground)
     }
 
-    fn objects(&self, namespace: &str, client: &Client) -> Objects {
+    pub(super) fn objects(&self, namespace: &str, client: &Client) -> Objects {
         let cluster = Kubernetes::over(settings(namespace, self.plane.kubeconfig()), client.clone());
         Objects::new(cluster, "prod".parse().expect("a name"), self.store.clone())
     }
@@ -71,7 +71,7 @@ impl Ground {
         self.objects(namespace, &self.client).dump(&order, &|_| {}).await
     }
 
-    async fn stage(&self, objects: &Objects, run: &RunKey, policy: ObjectPolicy) -> Result<LoadReport> {
+    pub(super) async fn stage(&self, objects: &Objects, run: &RunKey, policy: ObjectPolicy) -> Result<LoadReport> {
         let order = LoadOrder {
             key: self.op(run),
             set: self.set,
@@ -88,7 +88,7 @@ impl Ground {
         OpKey { run: run.clone(), step: "stage-objects".parse().expect("a name") }
     }
 
-    async fn commit(&self, objects: &Objects, run: &RunKey) -> Result<LoadReport> {
+    pub(super) async fn commit(&self, objects: &Objects, run: &RunKey) -> Result<LoadReport> {
         objects.commit(&self.entry.component, &self.op(run), &|_| {}).await
     }
 
@@ -96,12 +96,12 @@ impl Ground {
         objects.rollback(&self.entry.component, &self.op(run), &|_| {}).await
     }
 
-    async fn finalize(&self, objects: &Objects, run: &RunKey) -> Result<()> {
+    pub(super) async fn finalize(&self, objects: &Objects, run: &RunKey) -> Result<()> {
         objects.finalize(&self.entry.component, &self.op(run), &|_| {}).await
     }
 
     /// Changes some objects and deletes others.
-    async fn wreck(&self) {
+    pub(super) async fn wreck(&self) {
         for gone in ["system-smtp", "system-seed", "my-custom-policy"] {
             self.client.remove(&format!("{}/{gone}", objects::path(NAMESPACE, "secret"))).await;
         }
@@ -114,16 +114,16 @@ impl Ground {
         self.client.merge(&manager, json!({ "spec": { "wildcardDomain": "wrecked.example.com" } })).await;
     }
 
-    async fn picture(&self) -> Picture {
+    pub(super) async fn picture(&self) -> Picture {
         objects::picture(&self.client, NAMESPACE).await
     }
 }
 
-fn told<T>(done: Result<T>) -> T {
+pub(super) fn told<T>(done: Result<T>) -> T {
     done.unwrap_or_else(|e| panic!("{}", e.chain()))
 }
 
-fn must_be(found: &Picture, expected: &Picture, what: &str) {
+pub(super) fn must_be(found: &Picture, expected: &Picture, what: &str) {
     let names = |p: &Picture| p.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(found), names(expected), "{what}");
     for (name, object) in expected {

@@ -7,6 +7,7 @@ pub mod config;
 pub mod cut;
 pub mod engines;
 mod flaws;
+pub mod kube;
 mod matrix;
 pub mod restore;
 mod run;

@@ -48,6 +48,8 @@ pub enum Command {
     Backup(Backup),
     /// Restore an installation from a set: all components or none.
     Restore(Restore),
+    /// Build an installation anew in an empty namespace of its cluster, from a set's objects; then `restore` brings the data back.
+    Rebuild(Rebuild),
     /// Go on with a run that was interrupted or has halted.
     Resume(Resume),
     /// Print what a backup or a restore would do, and do nothing.
@@ -210,6 +212,23 @@ pub struct Objects {
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
+}
+
+/// `rebuild`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Rebuild {
+    /// Which set.
+    #[command(flatten)]
+    pub set: OneSet,
+    /// A file with an age identity that opens the set.
+    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
+    pub identities: Vec<PathBuf>,
+    /// Print the plan and do nothing.
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
+    pub dry_run: bool,
+    /// Do not ask: the installation of this name is built.
+    #[arg(long, value_name = "INSTALLATION")]
+    pub yes: Option<Installation>,
 }
 
 /// `inspect`

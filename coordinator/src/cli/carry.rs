@@ -99,6 +99,17 @@ impl<'a> Means<'a> {
         }
     }
 
+    /// Whether there is nothing yet where an installation is to be built.
+    ///
+    /// # Errors
+    /// The platform's word on what there is.
+    pub(super) async fn ensure_none(&self) -> Result<()> {
+        match self.platform.as_deref() {
+            Some(platform) => platform.ensure_none().await,
+            None => Ok(()),
+        }
+    }
+
     fn world(&self) -> World<'_> {
         World {
             fleet: &self.fleet,

@@ -112,6 +112,11 @@ pub enum Action {
         /// What.
         task: ResyncTask,
     },
+    /// Waits until an installation that is built anew is whole.
+    AwaitInstallation {
+        /// Where.
+        namespace: String,
+    },
     /// Looks whether the applications are as they were.
     CheckApplications {
         /// Where they are.
@@ -168,6 +173,7 @@ impl Action {
             | Self::ResumeWorkloads { .. }
             | Self::RollOut { .. }
             | Self::Resync { .. }
+            | Self::AwaitInstallation { .. }
             | Self::CheckApplications { .. }
             | Self::PointOfNoReturn => None,
             Self::Dump { component, .. }
@@ -205,6 +211,7 @@ impl Action {
             Self::Resync { task: ResyncTask::SearchIndex, .. } => "resync-search-index",
             Self::Resync { task: ResyncTask::CacheFlush, .. } => "resync-cache-flush",
             Self::Resync { task: ResyncTask::BackendRewrite, .. } => "resync-backend-rewrite",
+            Self::AwaitInstallation { .. } => "await-installation",
             Self::CheckApplications { .. } => "check-applications",
             Self::Rollback { .. } => "rollback",
             Self::Finalize { .. } => "finalize",

@@ -21,6 +21,8 @@ pub enum ObjectPolicy {
     /// Those are made that are not there.
     #[default]
     Missing,
+    /// Those are made that are not there, and the APIManager too: its operator builds the installation of them.
+    Build,
     /// Those that differ are written, too.
     Replace {
         /// Also those that say where the stores are.
@@ -40,6 +42,7 @@ impl fmt::Display for ObjectPolicy {
         f.write_str(match self {
             Self::Skip => "skip",
             Self::Missing => "those that are not there",
+            Self::Build => "those that are not there, and the APIManager",
             Self::Replace { endpoints: false } => "those that differ, but for those that say where the stores are",
             Self::Replace { endpoints: true } => "those that differ",
         })

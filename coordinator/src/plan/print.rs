@@ -14,6 +14,14 @@ impl fmt::Display for Plan {
             Goal::Restore { epoch, .. } => {
                 writeln!(f, "restore of {} from {} (epoch {epoch})", self.installation, self.set_in_words())?;
             }
+            Goal::Rebuild { epoch } => {
+                writeln!(
+                    f,
+                    "rebuild of {} from the objects of {} (epoch {epoch})",
+                    self.installation,
+                    self.set_in_words()
+                )?;
+            }
             Goal::Resync => {
                 writeln!(f, "resync of {}: make Backend's Config what System's database says", self.installation)?;
             }
@@ -135,6 +143,12 @@ impl fmt::Display for Action {
             }
             Self::Resync { namespace, task } => {
                 write!(f, "{} (`rake {}`, a Job in namespace {namespace})", purpose(*task), task.rake())
+            }
+            Self::AwaitInstallation { namespace } => {
+                write!(
+                    f,
+                    "wait until the installation in namespace {namespace} is whole: its operator builds it, or you, from its template"
+                )
             }
             Self::CheckApplications { namespace } => {
                 write!(f, "look whether the applications in namespace {namespace} are as they were")

@@ -7,6 +7,7 @@
 
 mod access;
 mod api;
+mod built;
 mod checks;
 mod discovery;
 pub mod examine;
@@ -218,6 +219,17 @@ impl Platform for Kubernetes {
 
     async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
         Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    }
+
+    async fn ensure_none(&self) -> Result<()> {
+        let cluster = self.cluster(BEFORE).await?;
+        Box::pin(built::ensure_none(&cluster, &self.settings)).await
+    }
+
+    async fn until_built(&self, run: &RunKey) -> Result<()> {
+        let cluster = self.cluster(self.limit()).await?;
+        let built = Box::pin(built::until_whole(&cluster, &self.settings, self.limit())).await;
+        built.with_context(|| format!("wait for {}, which is built anew", run.installation))
     }
 
     async fn is_still_quiet(&self, run: &RunKey) -> Result<()> {

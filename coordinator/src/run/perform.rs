@@ -46,6 +46,7 @@ impl Runner<'_> {
             Action::Resync { task, .. } => {
                 self.platform()?.resync(&self.key, *task).await.map(|told| Output::Resynced { told })
             }
+            Action::AwaitInstallation { .. } => self.platform()?.until_built(&self.key).await.map(|()| Output::Nothing),
             Action::CheckApplications { .. } => self.check_applications().await,
             Action::Stage { component, queues, in_place, objects } => {
                 let (entry, opening) = self.source(component)?;

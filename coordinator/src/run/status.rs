@@ -242,7 +242,9 @@ impl RunStatus {
         let of_a_step = |step: &Step| match (&step.action, self.results.get(&step.id)) {
             (Action::Check { component, at: CheckAt::Live }, Some(Ok(Output::Loaded { warnings, .. }))) => {
                 let found = if warnings.is_empty() { "answers".to_owned() } else { warnings.join("; ") };
-                vec![Looked { check: format!("agent of {component}"), found, warning: !warnings.is_empty() }]
+                let has_agent = component.as_str() != keepsake_core::format::objects::COMPONENT;
+                let check = if has_agent { format!("agent of {component}") } else { component.to_string() };
+                vec![Looked { check, found, warning: !warnings.is_empty() }]
             }
             (Action::CheckApplications { .. }, Some(Ok(Output::Looked { looks }))) => looks.clone(),
             _ => Vec::new(),

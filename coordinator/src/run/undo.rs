@@ -65,6 +65,7 @@ impl Runner<'_> {
             | Action::PointOfNoReturn
             | Action::RollOut { .. }
             | Action::Resync { .. }
+            | Action::AwaitInstallation { .. }
             | Action::CheckApplications { .. }
             | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
         }

@@ -23,6 +23,8 @@ pub enum Rule {
     LoseAnswers,
     /// Before the first write to an object, and before every second one from then on, somebody else writes to it.
     Conflict,
+    /// Whatever is written to a path that ends so is answered as if it were written, and is not.
+    Swallow(&'static str),
 }
 
 /// A client with a rule.
@@ -48,7 +50,7 @@ impl Faulty {
         let struck = Arc::new(Mutex::new(BTreeSet::new()));
         let number = Arc::new(AtomicUsize::new(0));
         let (inner, seen, told) = (inner.clone(), writes.clone(), gone.clone());
-        let service = tower::service_fn(move |request: Request<Body>| {
+        let service = tower::service_fn(move |mut request: Request<Body>| {
             let (inner, seen, told) = (inner.clone(), seen.clone(), told.clone());
             let (struck, number) = (struck.clone(), number.clone());
             async move {
@@ -75,6 +77,12 @@ impl Faulty {
                     struck.insert(path.clone()) || !struck.remove(&path)
                 };
                 match rule {
+                    Rule::Swallow(end) if path.ends_with(end) => {
+                        let uri = request.uri().to_string();
+                        let more = if uri.contains('?') { '&' } else { '?' };
+                        *request.uri_mut() = format!("{uri}{more}dryRun=All").parse().expect("a URI");
+                        inner.send(request).await
+                    }
                     // What is made has nobody that could write to it before.
                     Rule::Conflict if method != Method::POST && strike() => {
                         inner
@@ -86,7 +94,9 @@ impl Faulty {
                         inner.send(request).await?;
                         Err(kube::Error::Service("the answer is lost".into()))
                     }
-                    Rule::Pass | Rule::DieBefore(_) | Rule::LoseAnswers | Rule::Conflict => inner.send(request).await,
+                    Rule::Pass | Rule::DieBefore(_) | Rule::LoseAnswers | Rule::Conflict | Rule::Swallow(_) => {
+                        inner.send(request).await
+                    }
                 }
             }
         });

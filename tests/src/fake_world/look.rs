@@ -52,7 +52,7 @@ impl Lab {
         let keeps = |name: &str| match plan.goal {
             Goal::Restore { keep_old, .. } => completed && (keep_old || lacks(name)),
             Goal::Finalize { .. } | Goal::Rollback { .. } => !completed,
-            Goal::Backup { .. } | Goal::Resync => false,
+            Goal::Backup { .. } | Goal::Rebuild { .. } | Goal::Resync => false,
         };
         for (name, store) in world.stores() {
             if ![OLD, NEW].contains(&store.base()) {

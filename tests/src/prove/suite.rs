@@ -44,9 +44,34 @@ fn built(binary: &str) -> PathBuf {
 /// When one fails, or there are fewer than `least`.
 pub fn soaked(names: &[&str], least: usize, stride: &str, first: &str) -> Finding {
     let places = [("KEEPSAKE_SOAK", OsStr::new(stride)), ("KEEPSAKE_SOAK_FIRST", OsStr::new(first))];
-    let done = of("it", names, 1, &places);
-    assert!(done.status.success(), "tests failed:\n{}", end_of(&done));
+    judged(&of("it", names, 1, &places), names, least)
+}
+
+/// Runs tests of a binary as they are.
+///
+/// # Panics
+/// When one fails, or there are fewer than `least`.
+pub fn whole(binary: &str, names: &[&str], least: usize) -> Finding {
+    judged(&of(binary, names, 1, &[]), names, least)
+}
+
+/// Runs a test that is ignored otherwise: in it something is broken on purpose.
+///
+/// # Panics
+/// With what it said, when it fails, as it must.
+pub fn broken(binary: &str, name: &str) -> Finding {
+    let done = of(binary, &["--ignored", name], 1, &[]);
+    assert!(done.status.success(), "{}", end_of(&done));
+    assert!(passed(&said(&done)) == 1, "there is no test {name}");
     let told = said(&done);
+    told.lines()
+        .find(|l| l.starts_with("SKIPPED"))
+        .map_or_else(|| Finding::Holds(String::new()), |why| Finding::Skipped(why.to_owned()))
+}
+
+fn judged(done: &Output, names: &[&str], least: usize) -> Finding {
+    assert!(done.status.success(), "tests failed:\n{}", end_of(done));
+    let told = said(done);
     let passed = passed(&told);
     assert!(passed >= least, "{passed} tests were run, not {least}: {names:?}");
     let skipped: Vec<&str> = told.lines().filter(|l| l.starts_with("SKIPPED")).collect();

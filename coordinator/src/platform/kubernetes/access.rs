@@ -111,6 +111,8 @@ pub(super) enum Objects {
     Read,
     /// They are brought back from one, and taken back.
     Written,
+    /// The same, and the APIManager is made.
+    Built,
 }
 
 /// All that this needs of objects of these kinds. What a load keeps until it is over is kept in Secrets.
@@ -120,7 +122,7 @@ pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Obj
             Objects::Read => &["list"],
             // One that is not there is never made, so never taken away.
             Objects::Written if kind.kind == "APIManager" => &["get", "list", "update"],
-            Objects::Written => &["get", "list", "create", "update", "delete"],
+            Objects::Written | Objects::Built => &["get", "list", "create", "update", "delete"],
         }
     };
     let of = |kind: &ApiResource, verb: &'static str| Need {

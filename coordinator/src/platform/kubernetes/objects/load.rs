@@ -58,7 +58,8 @@ impl Load {
     /// The server would not take an object; `Conflict` when a later epoch has the load.
     pub(super) async fn stage(&self, objects: Vec<Object>, policy: ObjectPolicy) -> Result<LoadReport> {
         // Else a load could be begun and not be taken back.
-        let needs = access::needs_of_objects(&self.namespace, &self.kinds, access::Objects::Written);
+        let what = if policy == ObjectPolicy::Build { access::Objects::Built } else { access::Objects::Written };
+        let needs = access::needs_of_objects(&self.namespace, &self.kinds, what);
         access::ensure(&self.cluster, needs).await?;
         let kept = self.kept();
         match kept.claim().await? {
@@ -116,12 +117,12 @@ impl Load {
         let live = self.cluster.get(&kind, &self.namespace, object.name()).await?;
         let judged = match (live, policy) {
             (Some(live), _) if strip::are_same(&strip::stripped(&kind, live.clone())?, object) => Judged::Same,
-            (None, _) if object.kind() == "APIManager" => {
+            (None, policy) if object.kind() == "APIManager" && policy != ObjectPolicy::Build => {
                 // Its operator would build an installation around stores that are not loaded yet.
                 Judged::Left("there is none, and it is not made while data is restored")
             }
             (_, ObjectPolicy::Skip) => Judged::Left("objects are not restored, as asked for"),
-            (Some(_), ObjectPolicy::Missing) => {
+            (Some(_), ObjectPolicy::Missing | ObjectPolicy::Build) => {
                 Judged::Left("it differs from the set's and stays as it is (`--objects replace` writes it)")
             }
             (Some(_), ObjectPolicy::Replace { endpoints: false }) if is_endpoint(object.kind(), object.name()) => {

@@ -1,0 +1,72 @@
+//! An installation that is built anew: refused where there is one already, and waited for until it is whole.
+
+use std::time::Duration;
+
+use keepsake_core::error::{Error, Kind, Result};
+
+use super::api::{Cluster, Pace};
+use super::discovery;
+use super::workload::Workload;
+use crate::topology::KubernetesSettings;
+
+/// There must be no workload of a 3scale.
+///
+/// # Errors
+/// `Conflict`, naming those that there are.
+pub(super) async fn ensure_none(cluster: &Cluster, settings: &KubernetesSettings) -> Result<()> {
+    let served = discovery::served(cluster).await?;
+    let found = discovery::workloads(cluster, &served, &settings.namespace).await?;
+    let of_a_3scale: Vec<_> =
+        found.iter().filter(|w| w.part.is_some() || w.is_labelled).map(|w| w.name.as_str()).collect();
+    if of_a_3scale.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "namespace {} has a 3scale already, or a part of one: {}. To bring data back into it, say `keepsake restore`; to build it anew, delete it first",
+        settings.namespace,
+        of_a_3scale.join(", ")
+    );
+    Err(Error::new(Kind::Conflict, text))
+}
+
+/// Waits until all that a 3scale has is there and ready.
+///
+/// # Errors
+/// `Timeout` with what is still missing.
+pub(super) async fn until_whole(cluster: &Cluster, settings: &KubernetesSettings, limit: Duration) -> Result<()> {
+    let mut pace = Pace::new(limit);
+    loop {
+        let lacking = lacking(cluster, settings).await?;
+        if lacking.is_empty() {
+            return cluster.until_no_hook_runs(&settings.namespace, limit).await;
+        }
+        if !pace.go_on().await {
+            return Err(Error::new(
+                Kind::Timeout,
+                format!(
+                    "not whole after {} s: {}. Mend what keeps it from that (is the operator there, can images be pulled, are claims bound?), then `keepsake resume`",
+                    limit.as_secs(),
+                    lacking.join("; ")
+                ),
+            ));
+        }
+    }
+}
+
+async fn lacking(cluster: &Cluster, settings: &KubernetesSettings) -> Result<Vec<String>> {
+    let look = discovery::look(cluster, settings).await?;
+    let mut lacking: Vec<_> = look.workloads.iter().filter(|w| w.part.is_some()).filter_map(unready).collect();
+    // What is not there yet, and what the topology has to say more of.
+    lacking.extend(look.judge(settings).err().map(|e| e.chain()));
+    Ok(lacking)
+}
+
+/// Why it is not ready, if it is not.
+fn unready(workload: &Workload) -> Option<String> {
+    let status = &workload.status;
+    if status.observed_generation < workload.generation {
+        return Some(format!("{workload}: generation {} is not observed", workload.generation));
+    }
+    (status.ready_replicas < workload.replicas)
+        .then(|| format!("{workload}: {} of {} replicas ready", status.ready_replicas, workload.replicas))
+}
