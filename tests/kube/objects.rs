@@ -140,6 +140,7 @@ async fn kube_objects_come_back_as_they_were() {
     endpoints_stay(&ground, &before).await;
     into_an_empty_namespace(&ground).await;
     what_is_refused(&ground, &before).await;
+    somebody_is_faster(&ground, &before).await;
 }
 
 fn what_is_in_the_set(ground: &Ground) {
@@ -239,7 +240,11 @@ async fn into_an_empty_namespace(ground: &Ground) {
     told(ground.commit(&it, &first).await);
     let whole = objects::picture(&ground.client, NAMESPACE).await;
     let made = objects::picture(&ground.client, "empty").await;
-    for name in objects::names().iter().filter(|n| !n.starts_with("apimanager/")) {
+    assert!(
+        report.warnings.iter().any(|w| w.contains("product/my-product") && w.contains("keepsake objects")),
+        "{report:?}"
+    );
+    for name in objects::names().iter().filter(|n| !n.starts_with("apimanager/") && !n.starts_with("product/")) {
         let stripped = |picture: &Picture| {
             let mut object = picture[name].clone();
             let metadata = object["metadata"].as_object_mut().expect("metadata");
@@ -252,6 +257,36 @@ async fn into_an_empty_namespace(ground: &Ground) {
     }
     told(ground.rollback(&it, &first).await);
     assert!(objects::picture(&ground.client, "empty").await.is_empty());
+}
+
+/// What somebody makes or changes between the stage and the commit is not written over in silence, and comes back with nothing lost.
+async fn somebody_is_faster(ground: &Ground, before: &Picture) {
+    let it = ground.objects(NAMESPACE, &ground.client);
+    ground.wreck().await;
+    let first = run(11);
+    told(ground.stage(&it, &first, ObjectPolicy::Missing).await);
+    let secrets = objects::path(NAMESPACE, "secret");
+    ground
+        .client
+        .create(&secrets, json!({ "metadata": { "name": "system-smtp" }, "data": { "address": "bXk=" } }))
+        .await;
+    let made = ground.picture().await["secret/system-smtp"].clone();
+    let report = told(ground.commit(&it, &first).await);
+    assert!(report.warnings.iter().any(|w| w.contains("secret/system-smtp")), "{report:?}");
+    assert_eq!(ground.picture().await["secret/system-smtp"], made);
+    told(ground.rollback(&it, &first).await);
+    assert_eq!(ground.picture().await["secret/system-smtp"], made, "it is not ours to take away");
+    assert!(!ground.picture().await.contains_key("secret/system-seed"), "it was not there");
+
+    // What was kept is taken away: that nothing could be put back is no success.
+    let second = run(12);
+    told(ground.stage(&it, &second, REPLACE_ALL).await);
+    told(ground.commit(&it, &second).await);
+    ground.client.remove(&format!("{secrets}/keepsake-{}-old-001", second.run)).await;
+    let lost = ground.rollback(&it, &second).await.expect_err("something is not kept");
+    assert!(lost.chain().contains("not kept any more"), "{}", lost.chain());
+    told(ground.finalize(&it, &second).await);
+    must_be(&ground.picture().await, before, "after somebody was faster");
 }
 
 async fn what_is_refused(ground: &Ground, before: &Picture) {

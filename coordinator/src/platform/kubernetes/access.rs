@@ -120,6 +120,8 @@ pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Obj
     let verbs = |kind: &ApiResource| -> &'static [&'static str] {
         match what {
             Objects::Read => &["list"],
+            // Never written.
+            _ if kind.group == "capabilities.3scale.net" => &["list"],
             // One that is not there is never made, so never taken away.
             Objects::Written if kind.kind == "APIManager" => &["get", "list", "update"],
             Objects::Written | Objects::Built => &["get", "list", "create", "update", "delete"],

@@ -13,7 +13,7 @@ use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::api::Cluster;
+use super::super::api::{Cluster, Pace};
 use super::kinds::secrets;
 use crate::inventory::Staged;
 
@@ -23,6 +23,9 @@ pub(super) const LABEL: &str = "keepsake/run";
 const LARGEST: usize = 1 << 20;
 const HEAD: &str = "head";
 const OBJECT: &str = "object";
+const MADE: &str = "made";
+const LEFT: &str = "left";
+const OF: &str = "of";
 
 /// How far a load is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub(super) enum State {
     Committed,
     /// What was there before is being put back.
     RollingBack,
+    /// It is back; what is kept is being dropped.
+    PutBack,
     /// What was there before is being dropped.
     Finalizing,
 }
@@ -55,13 +60,23 @@ pub(super) struct Head {
     pub(super) warnings: Vec<String>,
 }
 
-/// The old object of one that was written.
+/// An object that is to be written.
+#[derive(Debug, Clone)]
+pub(super) struct New {
+    pub(super) object: Object,
+    /// There was none when it was staged: one that somebody has made since is not written over.
+    pub(super) is_made: bool,
+}
+
+/// What was in the place of one that was to be written.
 #[derive(Debug, Clone)]
 pub(super) enum Old {
-    /// There was none.
+    /// Nothing.
     Absent,
     /// This one.
     Was(Object),
+    /// What somebody else has put there since the stage: it stays.
+    Left,
 }
 
 /// What is kept for one run in one namespace.
@@ -115,7 +130,7 @@ impl Kept<'_> {
         }
     }
 
-    /// Whether this epoch still has it.
+    /// Whether this epoch still has it: asked before every write.
     ///
     /// # Errors
     /// `Conflict` when a later one has it, or it is gone.
@@ -182,29 +197,51 @@ impl Kept<'_> {
     ///
     /// # Errors
     /// `Unsupported` when it is too large for that.
-    pub(super) async fn keep_new(&self, n: usize, object: &Object) -> Result<()> {
-        let bytes = fitting(object)?;
-        self.keep(&format!("-new-{n:03}"), &BTreeMap::from([(OBJECT, bytes)])).await
+    pub(super) async fn keep_new(&self, n: usize, new: &New) -> Result<()> {
+        let mut data = BTreeMap::from([(OBJECT, fitting(&new.object)?)]);
+        if new.is_made {
+            data.insert(MADE, Vec::new());
+        }
+        self.keep(&format!("-new-{n:03}"), &data).await
     }
 
-    /// Keeps what was in its place. What is kept already stays: what is there now may be new.
+    /// Keeps what was in its place, over what was kept before.
     ///
     /// # Errors
     /// As [`Kept::keep_new`].
-    pub(super) async fn keep_old(&self, n: usize, old: Option<&Object>) -> Result<()> {
+    pub(super) async fn keep_old(&self, n: usize, of: &Object, old: &Old) -> Result<()> {
         let data = match old {
-            Some(object) => BTreeMap::from([(OBJECT, fitting(object)?)]),
-            None => BTreeMap::new(),
+            Old::Absent => BTreeMap::from([(OF, of.to_bytes()?)]),
+            Old::Was(object) => BTreeMap::from([(OBJECT, fitting(object)?)]),
+            Old::Left => BTreeMap::from([(LEFT, Vec::new())]),
         };
         self.keep(&format!("-old-{n:03}"), &data).await
     }
 
+    /// Makes the Secret that, whatever it is now: another epoch may have begun to keep something else.
     async fn keep(&self, part: &str, data: &BTreeMap<&str, Vec<u8>>) -> Result<()> {
-        let body = self.secret(&self.name(part), data);
-        match self.cluster.create(&secrets(), self.namespace, &body).await {
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == Kind::Exists => Ok(()),
-            Err(e) => Err(e),
+        let name = self.name(part);
+        let body = self.secret(&name, data);
+        let mut pace = Pace::new(self.cluster.patience);
+        loop {
+            self.ensure_ours().await?;
+            match self.cluster.create(&secrets(), self.namespace, &body).await {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == Kind::Exists => {
+                    let found = self.cluster.get(&secrets(), self.namespace, &name).await?;
+                    if found.is_some_and(|f| {
+                        f.data.get("data") == body.get("data").filter(|d| d.as_object().is_some_and(|d| !d.is_empty()))
+                    }) {
+                        return Ok(());
+                    }
+                    self.ensure_ours().await?;
+                    self.cluster.remove(&secrets(), self.namespace, &name).await?;
+                    if !pace.go_on().await {
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
 
@@ -212,45 +249,53 @@ impl Kept<'_> {
     ///
     /// # Errors
     /// `NotFound` when it is not kept.
-    pub(super) async fn new_object(&self, n: usize) -> Result<Object> {
+    pub(super) async fn new_object(&self, n: usize) -> Result<New> {
         let name = self.name(&format!("-new-{n:03}"));
         let found = self.cluster.get(&secrets(), self.namespace, &name).await?;
         let found = found.ok_or_else(|| Error::new(Kind::NotFound, format!("Secret {name} is gone")))?;
         let object = datum(&found, OBJECT)?;
-        object.map_or_else(|| Err(Error::new(Kind::Corrupt, format!("Secret {name} is empty"))), |o| Object::parse(&o))
+        let object = object.ok_or_else(|| Error::new(Kind::Corrupt, format!("Secret {name} is empty")))?;
+        Ok(New { object: Object::parse(&object)?, is_made: datum(&found, MADE)?.is_some() })
     }
 
-    /// What was in its place, if that was kept.
+    /// What was in its place, if that was kept, and the object that it is about where that was none.
     ///
     /// # Errors
     /// As [`Cluster::ask`].
-    pub(super) async fn old(&self, n: usize) -> Result<Option<Old>> {
+    pub(super) async fn old(&self, n: usize) -> Result<Option<(Old, Option<Object>)>> {
         let name = self.name(&format!("-old-{n:03}"));
         let Some(found) = self.cluster.get(&secrets(), self.namespace, &name).await? else { return Ok(None) };
-        Ok(Some(match datum(&found, OBJECT)? {
-            Some(bytes) => Old::Was(Object::parse(&bytes)?),
-            None => Old::Absent,
-        }))
+        if datum(&found, LEFT)?.is_some() {
+            return Ok(Some((Old::Left, None)));
+        }
+        if let Some(bytes) = datum(&found, OBJECT)? {
+            return Ok(Some((Old::Was(Object::parse(&bytes)?), None)));
+        }
+        let of = datum(&found, OF)?;
+        let of = of.ok_or_else(|| Error::new(Kind::Corrupt, format!("Secret {name} does not say what it is about")))?;
+        Ok(Some((Old::Absent, Some(Object::parse(&of)?))))
     }
 
     /// Drops all of it, the head last: as long as that is there the rest is known.
     ///
     /// # Errors
-    /// As [`Cluster::ask`].
-    pub(super) async fn drop_all(&self, count: usize) -> Result<()> {
-        self.drop_pieces(count).await?;
+    /// As [`Cluster::ask`]; `Conflict` when a later epoch has it.
+    pub(super) async fn drop_all(&self) -> Result<()> {
+        self.drop_pieces().await?;
         self.cluster.remove(&secrets(), self.namespace, &self.name("")).await
     }
 
     /// Drops all but the head.
     ///
     /// # Errors
-    /// As [`Cluster::ask`].
-    pub(super) async fn drop_pieces(&self, count: usize) -> Result<()> {
-        for n in 0..count {
-            // Whoever puts back asks for the old one first, and then for the new.
-            for which in ["old", "new"] {
-                let name = self.name(&format!("-{which}-{n:03}"));
+    /// As [`Kept::drop_all`].
+    pub(super) async fn drop_pieces(&self) -> Result<()> {
+        let (head, run) = (self.name(""), self.run.run.to_string());
+        for secret in self.cluster.list(&secrets(), self.namespace).await? {
+            let Some(name) = secret.metadata.name else { continue };
+            let is_ours = secret.metadata.labels.is_some_and(|l| l.get(LABEL) == Some(&run));
+            if is_ours && name != head {
+                self.ensure_ours().await?;
                 self.cluster.remove(&secrets(), self.namespace, &name).await?;
             }
         }
@@ -270,7 +315,7 @@ pub(super) async fn loads(cluster: &Cluster, namespace: &str) -> Result<Vec<(Run
             continue;
         }
         let staged = match read_head(&secret)?.state {
-            State::Partial => Staged::Partial,
+            State::Partial | State::PutBack => Staged::Partial,
             State::Staged => Staged::Staged,
             State::Committing | State::RollingBack => Staged::Committing,
             State::Committed | State::Finalizing => Staged::Committed,

@@ -54,9 +54,8 @@ pub(super) async fn served(cluster: &Cluster) -> Result<Vec<ApiResource>> {
     Ok(kinds)
 }
 
-/// The kind of an object, in the version in which it is stored.
+/// The kind of an object, if it is served in the version in which it is stored.
 pub(super) fn of(object: &Object, served: &[ApiResource]) -> Option<ApiResource> {
     let (group, version) = object.group_and_version();
-    let known = served.iter().find(|k| k.group == group && k.kind == object.kind())?;
-    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, object.kind()), &known.plural))
+    served.iter().find(|k| k.group == group && k.kind == object.kind() && k.version == version).cloned()
 }

@@ -8,11 +8,15 @@ use keepsake_core::id::{Epoch, RunKey};
 use kube::core::{ApiResource, DynamicObject};
 
 use super::super::access;
-use super::super::api::Cluster;
-use super::kept::{Head, Kept, Old, State};
+use super::super::api::{Cluster, Pace};
+use super::kept::{Head, Kept, New, Old, State};
+use super::write::is_another;
 use super::{kinds, strip};
 use crate::fleet::LoadReport;
 use crate::plan::objects::{ObjectPolicy, is_endpoint};
+
+/// What stands for tenants, products and the like in System, one by one (3scale-operator, `capabilities.3scale.net`).
+const CAPABILITIES: &str = "capabilities.3scale.net";
 
 /// The load of one run.
 pub(super) struct Load {
@@ -26,8 +30,10 @@ pub(super) struct Load {
 enum Judged {
     /// It is there, as it was.
     Same,
-    /// It is written.
+    /// It is written over what is there.
     Write,
+    /// It is made.
+    Make,
     /// It stays as it is, for this reason.
     Left(&'static str),
 }
@@ -65,7 +71,7 @@ impl Load {
         match kept.claim().await? {
             Some(head) if head.state != State::Partial => return Ok(report(head)),
             // Whoever began it kept perhaps what another policy wanted.
-            Some(head) => kept.drop_pieces(head.count).await?,
+            Some(_) => kept.drop_pieces().await?,
             None => {
                 let head = Head {
                     state: State::Partial,
@@ -90,8 +96,9 @@ impl Load {
                     left.entry(why).or_insert_with(Vec::new).push(name.to_string());
                     "objects:left"
                 }
-                Judged::Write => {
-                    kept.keep_new(count, object).await?;
+                Judged::Write | Judged::Make => {
+                    let is_made = matches!(judged, Judged::Make);
+                    kept.keep_new(count, &New { object: object.clone(), is_made }).await?;
                     count += 1;
                     "objects:written"
                 }
@@ -114,6 +121,12 @@ impl Load {
 
     async fn judge(&self, object: &Object, policy: ObjectPolicy) -> Result<Judged> {
         let kind = self.kind(object)?;
+        if kind.group == CAPABILITIES {
+            // Its operator knows what belongs to it by its status, which is not stored: it would make it in System a second time, or delete it there.
+            return Ok(Judged::Left(
+                "it stands for something in System, which the data brings back: it stays as it is (`keepsake objects` writes it into a file)",
+            ));
+        }
         let live = self.cluster.get(&kind, &self.namespace, object.name()).await?;
         let judged = match (live, policy) {
             (Some(live), _) if strip::are_same(&strip::stripped(&kind, live.clone())?, object) => Judged::Same,
@@ -130,9 +143,10 @@ impl Load {
                     "it says where the stores are, differs from the set's and stays as it is (`--replace-endpoints` writes it)",
                 )
             }
-            (None, _) | (Some(_), ObjectPolicy::Replace { .. }) => Judged::Write,
+            (Some(_), ObjectPolicy::Replace { .. }) => Judged::Write,
+            (None, _) => Judged::Make,
         };
-        if matches!(judged, Judged::Write) {
+        if matches!(judged, Judged::Write | Judged::Make) {
             self.cluster.would_take(&kind, &self.namespace, object).await?;
         }
         Ok(judged)
@@ -141,7 +155,7 @@ impl Load {
     /// Writes what is staged, keeping what was in its place.
     ///
     /// # Errors
-    /// `NotFound` when nothing is staged; the server does not take an object.
+    /// `NotFound` when nothing is staged; `Conflict` when somebody else writes the same objects; the server does not take an object.
     pub(super) async fn commit(&self) -> Result<LoadReport> {
         let kept = self.kept();
         let Some(head) = kept.claim().await? else {
@@ -150,55 +164,121 @@ impl Load {
         match head.state {
             State::Committed => return Ok(report(head)),
             State::Staged | State::Committing => {}
-            State::Partial | State::RollingBack | State::Finalizing => return Err(out_of_turn("written", head.state)),
+            State::Partial | State::RollingBack | State::PutBack | State::Finalizing => {
+                return Err(out_of_turn("written", head.state));
+            }
         }
         kept.advance(State::Committing).await?;
+        let mut left = Vec::new();
         for n in 0..head.count {
-            let wanted = kept.new_object(n).await?;
-            let kind = self.kind(&wanted)?;
-            if kept.old(n).await?.is_none() {
-                let live = self.live(&kind, &wanted).await?;
-                kept.keep_old(n, live.as_ref()).await?;
+            let new = kept.new_object(n).await?;
+            let name = new.object.artifact()?;
+            let is_written = self.write(&kept, n, &new).await.with_context(|| name.to_string())?;
+            if !is_written {
+                left.push(name.to_string());
             }
-            kept.ensure_ours().await?;
-            let name = wanted.artifact()?;
-            self.cluster.ensure_object(&kind, &self.namespace, &wanted).await.with_context(|| name.to_string())?;
         }
         kept.advance(State::Committed).await?;
-        Ok(report(head))
+        let mut report = report(head);
+        if !left.is_empty() {
+            report
+                .warnings
+                .push(format!("somebody has made it since it was looked at, and it stays: {}", left.join(", ")));
+        }
+        Ok(report)
     }
 
-    async fn live(&self, kind: &ApiResource, object: &Object) -> Result<Option<Object>> {
-        let live: Option<DynamicObject> = self.cluster.get(kind, &self.namespace, object.name()).await?;
-        live.map(|live| strip::stripped(kind, live)).transpose()
+    /// Writes one object, once it is kept what it is written over. `false` when it stays as somebody else has made it.
+    async fn write(&self, kept: &Kept<'_>, n: usize, new: &New) -> Result<bool> {
+        let (wanted, kind) = (&new.object, self.kind(&new.object)?);
+        let mut pace = Pace::new(self.cluster.patience);
+        let mut is_refused = false;
+        loop {
+            kept.ensure_ours().await?;
+            let live: Option<DynamicObject> = self.cluster.get(&kind, &self.namespace, wanted.name()).await?;
+            let now = live.clone().map(|live| strip::stripped(&kind, live)).transpose()?;
+            let old = kept.old(n).await?.map(|(old, _)| old);
+            match (&now, &old) {
+                (_, Some(Old::Left)) => return Ok(false),
+                (Some(now), Some(_)) if strip::are_same(now, wanted) => return Ok(true),
+                // Somebody was faster.
+                (Some(now), None) if new.is_made || strip::are_same(now, wanted) => {
+                    kept.keep_old(n, wanted, &Old::Left).await?;
+                    return Ok(strip::are_same(now, wanted));
+                }
+                (Some(now), None) => kept.keep_old(n, wanted, &Old::Was(now.clone())).await?,
+                (None, None) => kept.keep_old(n, wanted, &Old::Absent).await?,
+                (Some(now), Some(Old::Was(was))) if strip::are_same(now, was) => {}
+                // The server has refused our write because somebody wrote in between: that is what is written over then.
+                (Some(now), Some(Old::Was(_))) if is_refused => {
+                    kept.keep_old(n, wanted, &Old::Was(now.clone())).await?;
+                }
+                (Some(_), Some(_)) => {
+                    let text = "somebody else has written it since it was looked at: which of the two is wanted is not known. Look at it, then resume or cancel the run";
+                    return Err(Error::new(Kind::Conflict, text));
+                }
+                (None, Some(_)) => {}
+            }
+            kept.ensure_ours().await?;
+            let done = match &live {
+                Some(live) => self.cluster.write_over(&kind, &self.namespace, live, wanted).await,
+                None => self.cluster.make(&kind, &self.namespace, wanted).await,
+            };
+            match done {
+                Ok(()) => return Ok(true),
+                Err(e) if is_another(&e) => {
+                    is_refused = true;
+                    if !pace.go_on().await {
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Puts back what was there before, and keeps nothing any more.
     ///
     /// # Errors
-    /// `Conflict` when it is being dropped already, or a later epoch has the load.
+    /// `Conflict` when it is being dropped already, or a later epoch has the load; `Corrupt` when something of what was kept is gone.
     pub(super) async fn rollback(&self) -> Result<()> {
         let kept = self.kept();
         let Some(head) = kept.claim().await? else { return Ok(()) };
         match head.state {
-            State::Partial | State::Staged => return kept.drop_all(head.count).await,
+            State::Partial | State::Staged | State::PutBack => return kept.drop_all().await,
             State::Committing | State::Committed | State::RollingBack => {}
             State::Finalizing => return Err(out_of_turn("put back", head.state)),
         }
+        let mut olds = Vec::new();
+        for n in 0..head.count {
+            olds.push(kept.old(n).await?);
+        }
+        // They are written one after another, so a gap is something that was taken away; in a commit that was ended none may lack.
+        let written = if head.state == State::Committed {
+            olds.len()
+        } else {
+            olds.iter().rposition(Option::is_some).map_or(0, |n| n + 1)
+        };
+        if let Some(n) = olds.iter().take(written).position(Option::is_none) {
+            let text = format!(
+                "what was in the place of object {n} of run {} is not kept any more (Secret keepsake-{}-old-{n:03}): put it back by hand from the safety set \
+                 (`keepsake objects`)",
+                self.run.run, self.run.run
+            );
+            return Err(Error::new(Kind::Corrupt, text));
+        }
         kept.advance(State::RollingBack).await?;
         // Latest first, so that what others need goes last.
-        for n in (0..head.count).rev() {
-            let Some(old) = kept.old(n).await? else { continue };
-            let new = kept.new_object(n).await?;
-            let kind = self.kind(&new)?;
-            kept.ensure_ours().await?;
-            let done = match &old {
-                Old::Was(object) => self.cluster.ensure_object(&kind, &self.namespace, object).await,
-                Old::Absent => self.cluster.ensure_gone(&kind, &self.namespace, new.name()).await,
+        for (old, of) in olds.into_iter().flatten().rev() {
+            let done = match (&old, &of) {
+                (Old::Was(object), _) => self.cluster.ensure_object(&self.kind(object)?, &kept, object).await,
+                (Old::Absent, Some(of)) => self.cluster.ensure_gone(&self.kind(of)?, &kept, of.name()).await,
+                (Old::Absent | Old::Left, _) => Ok(()),
             };
-            done.with_context(|| format!("{}/{}", new.kind(), new.name()))?;
+            done.context("put an object back")?;
         }
-        kept.drop_all(head.count).await
+        kept.advance(State::PutBack).await?;
+        kept.drop_all().await
     }
 
     /// Drops what was there before.
@@ -210,12 +290,12 @@ impl Load {
         let Some(head) = kept.claim().await? else { return Ok(()) };
         match head.state {
             State::Committed | State::Finalizing => {}
-            State::Partial | State::Staged | State::Committing | State::RollingBack => {
+            State::Partial | State::Staged | State::Committing | State::RollingBack | State::PutBack => {
                 return Err(out_of_turn("dropped", head.state));
             }
         }
         kept.advance(State::Finalizing).await?;
-        kept.drop_all(head.count).await
+        kept.drop_all().await
     }
 }
 

@@ -7,6 +7,7 @@ use kube::core::{ApiResource, DynamicObject, ObjectList};
 use serde_json::Value;
 
 use super::super::api::{Cluster, Pace};
+use super::kept::Kept;
 use super::strip;
 
 impl Cluster {
@@ -93,22 +94,23 @@ impl Cluster {
         }
     }
 
-    /// Makes the object what is wanted.
+    /// Makes the object what is wanted, as long as the load is ours.
     ///
     /// # Errors
     /// The server's word on why not.
-    pub(super) async fn ensure_object(&self, kind: &ApiResource, namespace: &str, wanted: &Object) -> Result<()> {
+    pub(super) async fn ensure_object(&self, kind: &ApiResource, kept: &Kept<'_>, wanted: &Object) -> Result<()> {
         let mut pace = Pace::new(self.patience);
         loop {
-            let done = match self.get(kind, namespace, wanted.name()).await? {
+            kept.ensure_ours().await?;
+            let done = match self.get(kind, kept.namespace, wanted.name()).await? {
                 Some(live) if strip::are_same(&strip::stripped(kind, live.clone())?, wanted) => return Ok(()),
-                Some(live) => self.replace(kind, namespace, wanted.name(), &over(&live, wanted)).await,
-                None => self.create(kind, namespace, &Value::Object(wanted.body().clone())).await,
+                Some(live) => self.write_over(kind, kept.namespace, &live, wanted).await,
+                None => self.make(kind, kept.namespace, wanted).await,
             };
             match done {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 // It is another one than it was a moment ago.
-                Err(e) if matches!(e.kind(), Kind::Exists | Kind::Conflict | Kind::NotFound) => {
+                Err(e) if is_another(&e) => {
                     if !pace.go_on().await {
                         return Err(e);
                     }
@@ -118,14 +120,38 @@ impl Cluster {
         }
     }
 
-    /// Makes an object that was not there before gone again.
+    /// Puts what is wanted in the place of this very version.
+    ///
+    /// # Errors
+    /// As [`Cluster::replace`].
+    pub(super) async fn write_over(
+        &self,
+        kind: &ApiResource,
+        namespace: &str,
+        live: &DynamicObject,
+        wanted: &Object,
+    ) -> Result<()> {
+        self.replace(kind, namespace, wanted.name(), &over(live, wanted)).await.map(drop)
+    }
+
+    /// Makes it where there is none.
+    ///
+    /// # Errors
+    /// As [`Cluster::create`].
+    pub(super) async fn make(&self, kind: &ApiResource, namespace: &str, wanted: &Object) -> Result<()> {
+        self.create(kind, namespace, &Value::Object(wanted.body().clone())).await.map(drop)
+    }
+
+    /// Makes an object that was not there before gone again, as long as the load is ours.
     ///
     /// # Errors
     /// `Busy` when somebody keeps it from going.
-    pub(super) async fn ensure_gone(&self, kind: &ApiResource, namespace: &str, name: &str) -> Result<()> {
+    pub(super) async fn ensure_gone(&self, kind: &ApiResource, kept: &Kept<'_>, name: &str) -> Result<()> {
         let mut pace = Pace::new(self.patience);
+        let namespace = kept.namespace;
         let api = self.objects(kind, namespace);
         loop {
+            kept.ensure_ours().await?;
             let Some(live) = self.get(kind, namespace, name).await? else { return Ok(()) };
             if live.metadata.deletion_timestamp.is_none() {
                 let only = Preconditions { uid: live.metadata.uid.clone(), ..Preconditions::default() };
@@ -133,7 +159,7 @@ impl Cluster {
                 let what = format!("delete {} {name} in namespace {namespace}", kind.plural);
                 match self.ask(&what, || api.delete(name, &params)).await {
                     Ok(_) => {}
-                    Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Conflict) => {}
+                    Err(e) if is_another(&e) => {}
                     Err(e) => return Err(e),
                 }
             }
@@ -144,6 +170,11 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Whether it is another one than was looked at, or none any more.
+pub(super) fn is_another(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Exists | Kind::Conflict | Kind::NotFound)
 }
 
 fn dynamic(body: &Value) -> Result<DynamicObject> {
