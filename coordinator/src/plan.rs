@@ -175,6 +175,13 @@ impl Plan {
         self.steps().any(|s| s.action.needs_platform())
     }
 
+    /// Whether more is done with the applications than to stop and start them.
+    pub fn follows(&self) -> bool {
+        let follows =
+            |a: &Action| matches!(a, Action::RollOut { .. } | Action::Resync { .. } | Action::CheckApplications { .. });
+        self.steps().any(|s| follows(&s.action))
+    }
+
     /// Whether this is a backup.
     pub fn is_backup(&self) -> bool {
         matches!(self.goal, Goal::Backup { .. })

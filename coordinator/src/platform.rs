@@ -41,8 +41,8 @@ pub struct Looked {
 /// What runs the applications. Everything may be asked again: what is stopped stays stopped, what runs goes on, what is done is not done twice.
 #[async_trait]
 pub trait Platform: Send + Sync {
-    /// Whether all of it could be done now, as far as that can be told without changing anything: asked before a run begins.
-    async fn preflight(&self) -> Result<()> {
+    /// Whether it could be done now, as far as that can be told without changing anything: asked before a run begins. `follows`: more than to stop and start.
+    async fn preflight(&self, _follows: bool) -> Result<()> {
         Ok(())
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.

@@ -10,7 +10,8 @@ use keepsake_tests::house::{House, State};
 use keepsake_tests::threescale::Size;
 use serde_json::json;
 
-#[tokio::test]
+/// On threads of its own a kubelet goes on while a command is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it() {
     let name = "kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it";
     let Some(plane) = ControlPlane::start(name).await else { return };

@@ -95,7 +95,7 @@ async fn rolls_out(plane: &ControlPlane, client: &Client, form: Form, namespace:
     let before = pods(client, namespace).await;
     let faulty = Faulty::new(client, Rule::Pass);
     let kubernetes = by_hand(plane, &faulty.client, namespace, 120);
-    kubernetes.preflight().await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    kubernetes.preflight(true).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     let key = run(1);
     kubernetes.roll_out(&key, &names()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     are_new(client, namespace, &before, &key).await;

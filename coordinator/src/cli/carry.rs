@@ -94,7 +94,7 @@ impl<'a> Means<'a> {
     /// The platform's word on why not.
     pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
         match self.platform.as_deref().filter(|_| plan.needs_platform()) {
-            Some(platform) => platform.preflight().await,
+            Some(platform) => platform.preflight(plan.follows()).await,
             None => Ok(()),
         }
     }

@@ -206,11 +206,14 @@ impl Kubernetes {
 
 #[async_trait]
 impl Platform for Kubernetes {
-    async fn preflight(&self) -> Result<()> {
+    async fn preflight(&self, follows: bool) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
         if self.settings.by == By::Scale {
             let found = Box::pin(self.found(&cluster)).await;
             found.map(drop).context("the applications could not be stopped")?;
+        }
+        if !follows {
+            return Ok(());
         }
         let served = discovery::served(&cluster).await?;
         let allowed = access::ensure(&cluster, access::needs_after(&self.settings, &served)).await;

@@ -85,7 +85,7 @@ async fn plans_on_kubernetes_say_what_follows() {
     let (house, record) = on(", resync: []").await;
     let plan = planned(&house, &record, Wishes::default()).await.unwrap();
     assert!(!plan.to_string().contains("rake"), "{plan}");
-    assert!(plan.needs_platform());
+    assert!(plan.needs_platform() && plan.follows());
 }
 
 /// What a plan of today says is read as it was written, also by whoever goes on with it later.

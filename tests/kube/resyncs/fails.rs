@@ -47,6 +47,10 @@ async fn fails(plane: &ControlPlane, client: &Client) {
     let again = kubernetes.resync(&key, task).await.expect_err("it has failed");
     assert!(again.chain().contains("BackoffLimitExceeded"), "{}", again.chain());
     assert_eq!(the_job(client, namespace).await["metadata"]["uid"], job["metadata"]["uid"]);
+    // Somebody goes on without.
+    let without = KubernetesSettings { resync: Some(Vec::new()), ..settings(namespace, plane.kubeconfig()) };
+    let told = Kubernetes::over(without, client.clone()).resync(&later(&key, 2), task).await;
+    assert!(told.is_ok_and(|told| told.contains("resync: []")));
     // Another run's last look names it.
     let looks = kubernetes.check(&run(7), &[]).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     let left = looks.iter().find(|l| l.check == "jobs of Keepsake").expect("a word of it");

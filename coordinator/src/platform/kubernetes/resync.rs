@@ -25,6 +25,8 @@ use crate::topology::kubernetes::ResyncTask;
 
 /// The workload whose pods' template is taken: it has what every task of System needs, and writes.
 const WORKER: &str = "system-sidekiq";
+/// Who makes the routes.
+const ZYNC: &str = "zync";
 /// The newer search, and the one up to 2.13 with its rake task: it has no other.
 const SEARCH: &str = "system-searchd";
 const SPHINX: (&str, &str) = ("system-sphinx", "ts:index");
@@ -55,6 +57,10 @@ pub(super) async fn resync(
     task: ResyncTask,
 ) -> Result<String> {
     let namespace = &settings.namespace;
+    // The way out when it can never be done.
+    if settings.resync.as_ref().is_some_and(Vec::is_empty) {
+        return Ok("it is not done, as the topology says now (`resync: []`)".to_owned());
+    }
     let served = discovery::served(cluster).await?;
     let workloads = discovery::workloads(cluster, &served, namespace).await?;
     let find = |part: &str| workloads.iter().find(|w| w.part.as_deref() == Some(part));
@@ -63,6 +69,9 @@ pub(super) async fn resync(
         ResyncTask::SearchIndex if find(SPHINX.0).is_some() => SPHINX.1,
         ResyncTask::SearchIndex => {
             return Ok(format!("there is no {SEARCH} or {} in namespace {namespace}: nothing is indexed", SPHINX.0));
+        }
+        ResyncTask::ZyncDomains if find(ZYNC).is_none() => {
+            return Ok(format!("there is no {ZYNC} in namespace {namespace}: nobody is told"));
         }
         ResyncTask::ZyncDomains | ResyncTask::CacheFlush | ResyncTask::BackendRewrite => task.rake(),
     };
@@ -83,7 +92,7 @@ pub(super) async fn resync(
 /// What must run for it, beside the search itself: System's own pods wait for system-app.
 fn takes(task: ResyncTask) -> &'static [&'static str] {
     match task {
-        ResyncTask::ZyncDomains => &[WORKER, "system-app", "zync", "zync-que"],
+        ResyncTask::ZyncDomains => &[WORKER, "system-app", ZYNC],
         ResyncTask::BackendRewrite => &[WORKER, "system-app", "backend-listener"],
         ResyncTask::SearchIndex | ResyncTask::CacheFlush => &[WORKER, "system-app"],
     }
@@ -145,7 +154,7 @@ impl Watch<'_> {
                     "it is not there yet".to_owned()
                 }
                 Some(job) => {
-                    let pods = self.pods().await?;
+                    let pods = self.pods_of(&job).await?;
                     has_run |= pods.iter().any(|p| !matches!(p.state, pod::State::Pending(_)));
                     if !pods.is_empty() {
                         last = Count::of(&pods).to_string();
@@ -173,7 +182,7 @@ impl Watch<'_> {
                 return Err(Error::new(
                     Kind::Timeout,
                     format!(
-                        "{} {what} after {} s: {told}. It is left as it is: look at it with `kubectl describe`, mend what is in its way, then `keepsake resume`",
+                        "{} {what} after {} s: {told}. It is left as it is: look at it with `kubectl describe`, mend what is in its way, then `keepsake resume` (with `resync: []` it goes on without)",
                         self.told(),
                         limit.as_secs()
                     ),
@@ -202,7 +211,7 @@ impl Watch<'_> {
                 Err(Error::new(
                     kind,
                     format!(
-                        "{} has failed: {reason} ({message}); {last}; {}. It is left for you to look at; `keepsake resume` makes it anew",
+                        "{} has failed: {reason} ({message}); {last}; {}. It is left for you to look at; `keepsake resume` makes it anew (with `resync: []` it goes on without)",
                         self.told(),
                         self.last_words(pods).await
                     ),
@@ -222,8 +231,9 @@ impl Watch<'_> {
             }
     }
 
-    async fn pods(&self) -> Result<Vec<Seen>> {
-        self.cluster.seen(&self.settings.namespace, &format!("job-name={}", self.name)).await
+    /// By the Job's uid: those of one before, of the same name, may still be there.
+    async fn pods_of(&self, job: &Job) -> Result<Vec<Seen>> {
+        self.cluster.seen(&self.settings.namespace, &format!("controller-uid={}", job.uid)).await
     }
 
     /// Makes it, unless it is there: by an answer that was lost, or by somebody of the same run.
