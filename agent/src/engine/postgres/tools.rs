@@ -11,7 +11,7 @@ use crate::process::Tool;
 /// A tool with connection and password in its environment.
 pub(super) fn tool(settings: &Settings, name: &str) -> Result<Tool> {
     let program = folder(settings).map_or_else(|| name.to_owned(), |f| f.join(name).display().to_string());
-    let mut tool = Tool::new(&program)
+    let mut tool = Tool::of(&settings.toolbox, &program)
         .env("PGHOST", &settings.postgres_host)
         .env("PGPORT", settings.postgres_port.to_string())
         .env("PGUSER", &settings.postgres_user)
@@ -48,6 +48,9 @@ pub(super) fn major(version: &str) -> Option<u32> {
 fn folder(settings: &Settings) -> Option<PathBuf> {
     if let Some(folder) = &settings.postgres_bin_dir {
         return Some(folder.clone());
+    }
+    if settings.toolbox.tool_dir.is_some() {
+        return None;
     }
     // Debian keeps each major version's tools apart; the newest reads all older servers.
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
