@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod attached;
 mod discovery;
 pub mod examine;
 mod names;

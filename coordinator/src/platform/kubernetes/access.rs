@@ -20,6 +20,11 @@ pub(super) struct Need {
 }
 
 impl Need {
+    /// Looking at the pods of a namespace.
+    pub(super) fn list_pods(namespace: &str) -> Self {
+        Self { verb: "list", group: "", resource: "pods", namespace: namespace.to_owned(), name: None }
+    }
+
     /// In the words of a Role.
     pub(super) fn told(&self) -> String {
         let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
