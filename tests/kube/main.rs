@@ -4,6 +4,7 @@ mod comes_back;
 mod dies;
 mod restore;
 mod trouble;
+mod webhook;
 
 use std::path::PathBuf;
 

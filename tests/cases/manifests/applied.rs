@@ -10,7 +10,7 @@ use keepsake_tests::scratch::Scratch;
 use serde_json::{Value, json};
 
 use super::kustomize::{Tree, text};
-use super::{OVERLAYS, S3, overlay_file};
+use super::{OVERLAYS, S3, overlay_file, with_sidecars};
 
 /// Starting all of it may take so long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -109,6 +109,9 @@ impl Cluster {
             if older && text(object, "/kind") == "CronJob" {
                 object["apiVersion"] = Value::from("batch/v1beta1");
             }
+            if older && text(object, "/kind") == "PodDisruptionBudget" {
+                object["apiVersion"] = Value::from("policy/v1beta1");
+            }
         }
         objects
     }
@@ -168,6 +171,27 @@ async fn manifests_apply_to_a_genuine_api_server() {
         tree.with(&overlay_file("operator"), S3, "  - ../../components/init\n  - ../../components/repository-claim\n");
     let done = cluster.apply(&cluster.overlay(&claim, "operator", "claim"), "claim", EDITOR);
     assert!(done.status.success(), "{}", told(&done));
+
+    // Agents in the databases' own pods: the webhook is the editor's to apply, what makes the API server call it is not.
+    cluster.namespace("sidecars");
+    let objects = cluster.overlay(&with_sidecars(&tree, "operator"), "operator", "sidecars");
+    let done = cluster.apply(&objects, "sidecars", EDITOR);
+    assert!(done.status.success(), "{}", told(&done));
+    let again = told(&cluster.apply(&objects, "sidecars", EDITOR));
+    assert_eq!(again.lines().filter(|l| l.ends_with(" unchanged")).count(), objects.len(), "{again}");
+    let file = Path::new("components/webhook/registration.yaml");
+    let registration: Vec<Value> = tree.read(file).expect("the registration");
+    let editor = cluster.apply(&registration, "sidecars", EDITOR);
+    assert!(!editor.status.success() && told(&editor).contains("orbidden"), "{}", told(&editor));
+    let file = cluster.scratch.path().join("registration.json");
+    std::fs::write(&file, registration[0].to_string()).expect("write it");
+    cluster.must(&["apply", "-f", &file.display().to_string()]);
+    // The webhook is not there, and pods are made all the same.
+    cluster.must(&["label", "namespace", "sidecars", "keepsake/sidecars=allowed"]);
+    cluster.must(&["create", "serviceaccount", "amp", "-n", "sidecars"]);
+    let file = cluster.scratch.path().join("pod.json");
+    std::fs::write(&file, keepsake_tests::webhook::asking("system-mysql").to_string()).expect("write a pod");
+    cluster.must(&["create", "-n", "sidecars", "-f", &file.display().to_string()]);
 
     refuses(&cluster, &tree);
 }
