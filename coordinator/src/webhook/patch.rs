@@ -59,24 +59,24 @@ pub(super) fn patch(settings: &Settings, pod: &Pod, place: &Place<'_>) -> Value 
     let mut operations = Vec::new();
     let labels = json!({ SIDECAR: place.component });
     operations.push(match pod.metadata.labels {
-        Some(_) => add(&format!("/metadata/labels/{}", escaped(SIDECAR)), json!(place.component)),
-        None => add("/metadata/labels", labels),
+        Some(_) => add(&format!("/metadata/labels/{}", escaped(SIDECAR)), &json!(place.component)),
+        None => add("/metadata/labels", &labels),
     });
     let mut append = |path: &str, is_there: bool, items: Vec<Value>| {
         if is_there {
-            operations.extend(items.into_iter().map(|item| add(&format!("{path}/-"), item)));
+            operations.extend(items.into_iter().map(|item| add(&format!("{path}/-"), &item)));
         } else {
-            operations.push(add(path, Value::Array(items)));
+            operations.push(add(path, &Value::Array(items)));
         }
     };
     let (volumes, mounts) = volumes(settings, place);
     append("/spec/volumes", pod.spec.volumes.is_some(), volumes);
     append("/spec/initContainers", pod.spec.init_containers.is_some(), vec![copy(settings)]);
-    append("/spec/containers", true, vec![agent(settings, place, mounts)]);
+    append("/spec/containers", true, vec![agent(settings, place, &mounts)]);
     Value::Array(operations)
 }
 
-fn add(path: &str, value: Value) -> Value {
+fn add(path: &str, value: &Value) -> Value {
     json!({ "op": "add", "path": path, "value": value })
 }
 
@@ -96,7 +96,7 @@ fn copy(settings: &Settings) -> Value {
     })
 }
 
-fn agent(settings: &Settings, place: &Place<'_>, mounts: Vec<Value>) -> Value {
+fn agent(settings: &Settings, place: &Place<'_>, mounts: &[Value]) -> Value {
     let sidecar = place.sidecar;
     let maps = settings.given(sidecar).into_iter().flat_map(|g| &g.config_maps);
     let from: Vec<_> = maps.map(|name| json!({ "configMapRef": { "name": name } })).collect();

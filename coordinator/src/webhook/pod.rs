@@ -64,7 +64,8 @@ pub(super) struct Port {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Mount {
     pub(super) name: String,
-    pub(super) mount_path: String,
+    #[serde(rename = "mountPath")]
+    pub(super) path: String,
     #[serde(default)]
     pub(super) sub_path: Option<String>,
     #[serde(default)]
@@ -113,7 +114,7 @@ impl Container {
     /// Where it has this volume at this place.
     pub(super) fn mount(&self, volume: &str, path: &str) -> Option<&Mount> {
         // Written with a slash at the end it is the same.
-        let is = |m: &&Mount| m.name == volume && m.mount_path.trim_end_matches('/') == path;
+        let is = |m: &&Mount| m.name == volume && m.path.trim_end_matches('/') == path;
         self.volume_mounts.iter().flatten().find(is)
     }
 }

@@ -40,17 +40,16 @@ struct Resource {
     #[serde(default)]
     group: String,
     version: String,
-    resource: String,
+    #[serde(rename = "resource")]
+    plural: String,
 }
 
 impl Request {
     /// Whether a pod is to be made.
     fn is_new_pod(&self) -> bool {
-        let Resource { group, version, resource } = &self.resource;
+        let Resource { group, version, plural } = &self.resource;
         let whole = self.sub_resource.as_deref().unwrap_or_default().is_empty();
-        self.operation == "CREATE"
-            && whole
-            && (group.as_str(), version.as_str(), resource.as_str()) == ("", "v1", "pods")
+        self.operation == "CREATE" && whole && (group.as_str(), version.as_str(), plural.as_str()) == ("", "v1", "pods")
     }
 }
 

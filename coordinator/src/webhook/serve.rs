@@ -35,7 +35,7 @@ const BODY: Duration = Duration::from_secs(10);
 /// Connections to each port; more wait until one is closed.
 const CONNECTIONS: usize = 128;
 /// A connection on which nothing is asked for so long is closed. API servers close theirs before.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 /// What a connection keeps of what came and was not read.
 const BUFFER: usize = 64 << 10;
 /// The time for answers that are under way when it ends.
