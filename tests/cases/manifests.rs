@@ -159,8 +159,15 @@ fn manifests_agents_may_be_in_the_databases_own_pods() {
         let beside: Vec<_> = objects.sidecars.iter().map(|s| s.component.as_str()).collect();
         assert_eq!(beside.len(), 3, "{beside:?}");
         assert_eq!(objects.budgets.len(), 1);
-        let plain = tree.with(&overlay_file(overlay), S3, &format!("{S3}  - ../../components/plain-kubernetes\n"));
-        assert_eq!(problems_with(&plain, overlay, true, true), Vec::<String>::new(), "{overlay} on plain Kubernetes");
+        let webhook = "  - ../../components/webhook\n";
+        let after = |other: &str| {
+            tree.with(&overlay_file(overlay), webhook, &format!("{webhook}  - ../../components/{other}\n"))
+        };
+        let plain = problems_with(&after("plain-kubernetes"), overlay, true, true);
+        assert_eq!(plain, Vec::<String>::new(), "{overlay} on plain Kubernetes");
+        let old =
+            after("openshift-before-4.11").with("components/webhook/settings.yaml", "seccomp: true", "seccomp: false");
+        assert_eq!(problems_with(&old, overlay, false, false), Vec::<String>::new(), "{overlay} on OpenShift 4.7");
     }
 }
 
@@ -231,10 +238,16 @@ fn manifests_are_built_as_kustomize_builds_them() {
         return;
     }
     let tree = Tree::of_the_project();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root").join("manifests");
-    for overlay in OVERLAYS {
+    let with_webhook = with_sidecars(&tree, "operator");
+    for (tree, overlay) in OVERLAYS.map(|overlay| (&tree, overlay)).into_iter().chain([(&with_webhook, "operator")]) {
+        let scratch = Scratch::new();
+        for (file, text) in &tree.0 {
+            let file = scratch.path().join(file);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("make a folder");
+            std::fs::write(&file, text).expect("write a manifest");
+        }
         let folder = format!("overlays/{overlay}");
-        let built = run(tool_command(&kubectl).arg("kustomize").arg(root.join(&folder)));
+        let built = run(tool_command(&kubectl).arg("kustomize").arg(scratch.path().join(&folder)));
         assert!(built.status.success(), "{overlay}: {}", String::from_utf8_lossy(&built.stderr));
         let mut theirs: Vec<Value> =
             serde_saphyr::from_multiple(&String::from_utf8_lossy(&built.stdout)).expect("YAML");

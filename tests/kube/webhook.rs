@@ -119,7 +119,6 @@ async fn whoever_asks_has_one(client: &Client) {
         assert_eq!(pod["metadata"]["labels"][SIDECAR], store);
         assert_eq!(pod["spec"]["containers"][1]["image"], pod["spec"]["containers"][0]["image"]);
         assert_eq!(pod["spec"]["initContainers"][0]["name"], "keepsake-copy-agent");
-        // Where the admission of accounts would look for a place for a token there is none.
         let gone = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}", pod["metadata"]["name"].as_str().expect("a name"));
         client.remove(&gone).await;
     }
@@ -155,7 +154,7 @@ async fn through_a_deployment(client: &Client) {
     assert_eq!(containers(&pod), ["backend-redis", CONTAINER]);
     let now = client.at(&format!("{deployments}/backend-redis")).await.expect("the Deployment");
     assert_eq!(now["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
-    client.remove(&format!("{deployments}/backend-redis?propagationPolicy=Background")).await;
+    client.merge(&format!("{deployments}/backend-redis"), json!({ "spec": { "replicas": 0 } })).await;
     wait_for("it to go", PATIENCE, async || {
         let found = client.at(&pods).await.expect("pods");
         if found["items"][0].is_null() { Ok(()) } else { Err("it is there") }

@@ -115,8 +115,16 @@ fn warning(why: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::tests::SETTINGS;
     use super::*;
+
+    fn settings() -> Settings {
+        let text = "
+image: keepsake:0.1.0
+components:
+  system-redis: { engine: redis, container: redis, data: { volume: data, mount: /data }, tls: tls }
+";
+        Settings::parse(text).unwrap()
+    }
 
     fn asked(change: impl FnOnce(&mut Value)) -> Value {
         let mut review = json!({
@@ -129,7 +137,7 @@ mod tests {
             },
         });
         change(&mut review);
-        answer(&Settings::parse(SETTINGS).unwrap(), review.to_string().as_bytes()).unwrap()["response"].clone()
+        answer(&settings(), review.to_string().as_bytes()).unwrap()["response"].clone()
     }
 
     #[test]
@@ -151,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_no_review_is_refused_in_words() {
-        let settings = Settings::parse(SETTINGS).unwrap();
+        let settings = settings();
         for body in ["", "{}", "[1]", r#"{"apiVersion":"v1","kind":"Pod"}"#] {
             assert_eq!(answer(&settings, body.as_bytes()).unwrap_err().kind(), Kind::Invalid, "{body}");
         }

@@ -242,11 +242,11 @@ fn is_cpu(text: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// Of the stores of an installation with its own databases.
-    pub(in crate::webhook) const SETTINGS: &str = "
+    const SETTINGS: &str = "
 image: registry.example/keepsake:0.1.0
 all:
   config_maps: [keepsake-agents, keepsake-repository]
