@@ -225,3 +225,36 @@ fn connected(found: &Found, address: &Address, password: Option<&Secret>) -> Too
         None => tool,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tools_of_a_software_collection_are_found_with_their_libraries() {
+        let folder = tempfile::tempdir().unwrap();
+        // As tools do whose libraries are not found: nothing is said on stdout, and the status is not 0.
+        let text = "#!/bin/sh\n[ \"$LD_LIBRARY_PATH\" = /opt/lib64 ] || exit 127\necho 'mysqldump  Ver 10.13 Distrib 5.7.24, for Linux (x86_64)'\n";
+        for name in ["mysqldump", "mysql"] {
+            let beside = folder.path().join("new");
+            std::fs::write(&beside, text).unwrap();
+            std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::fs::rename(&beside, folder.path().join(name)).unwrap();
+        }
+        let mut programs = Programs::default();
+        programs.toolbox.tool_dir = Some(folder.path().to_path_buf());
+        programs.toolbox.tool_env = vec!["LD_LIBRARY_PATH=/opt/lib64".to_owned()];
+        for found in
+            [dump_tool(&programs, Family::Mysql).await.unwrap(), client(&programs, Family::Mysql).await.unwrap()]
+        {
+            assert!(found.version.contains("5.7.24") && found.family == Family::Mysql, "{found:?}");
+        }
+        programs.toolbox.tool_env.clear();
+        assert!(dump_tool(&programs, Family::Mysql).await.unwrap_err().chain().contains("127"));
+        programs.dump = Some("no-such-tool-of-keepsake".to_owned());
+        let told = dump_tool(&programs, Family::Mysql).await.unwrap_err().chain();
+        assert!(told.contains(&folder.path().display().to_string()) && told.contains("--tool-dir"), "{told}");
+    }
+}

@@ -63,6 +63,21 @@ fn folder(settings: &Settings) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn tools_are_found_in_their_folder_with_their_variables() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("new");
+        std::fs::write(&beside, "#!/bin/sh\necho \"pg_dump (PostgreSQL) $OWN $PGHOST\"\n").unwrap();
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&beside, folder.path().join("pg_dump")).unwrap();
+        let mut settings = Settings::default();
+        settings.toolbox.tool_dir = Some(folder.path().to_path_buf());
+        // Where the server is, is the engine's to say.
+        settings.toolbox.tool_env = vec!["OWN=10.23".to_owned(), "PGHOST=elsewhere".to_owned()];
+        assert_eq!(version(&settings, "pg_dump").await.unwrap(), "pg_dump (PostgreSQL) 10.23 127.0.0.1");
+    }
+
     #[test]
     fn versions_are_read() {
         assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
