@@ -129,7 +129,8 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-#[tokio::test]
+// The webhook answers while this thread waits for kubectl.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn manifests_apply_to_a_genuine_api_server() {
     let Some(cluster) = Cluster::start("manifests_apply_to_a_genuine_api_server").await else { return };
     let tree = Tree::of_the_project();
