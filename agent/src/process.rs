@@ -3,6 +3,8 @@
 //! This is the only place that starts a process. A tool's stderr is kept as a short tail, each line passed through a filter
 //! first: loading tools print the row that failed, and a row is somebody's data.
 
+mod toolbox;
+
 use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
+
+pub use toolbox::Toolbox;
 
 /// Makes one line of stderr fit to be logged and sent, or drops it.
 pub type StderrFilter = fn(&str) -> Option<String>;
@@ -28,21 +32,30 @@ pub struct Tool {
     name: String,
     command: Command,
     filter: StderrFilter,
+    /// What is said of it when there is no such program.
+    missing: String,
     /// Neither it nor what it started is ended with its handle.
     outlives: bool,
 }
 
 impl Tool {
     /// A tool found in the agent's `PATH`, with an environment that holds nothing but `PATH` and `LC_ALL=C.UTF-8`.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts processes")]
     pub fn new(program: &str) -> Self {
+        Self::of(&Toolbox::default(), program)
+    }
+
+    /// The same with what the flags say of the tools: looked for in their folder first, and with their variables besides.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts processes")]
+    pub fn of(toolbox: &Toolbox, program: &str) -> Self {
         let mut command = Command::new(program);
-        command.env_clear().env("LC_ALL", "C.UTF-8").process_group(0).kill_on_drop(true);
-        if let Some(path) = std::env::var_os("PATH") {
+        command.env_clear().envs(toolbox.variables());
+        command.env("LC_ALL", "C.UTF-8").process_group(0).kill_on_drop(true);
+        if let Some(path) = toolbox.path(std::env::var_os("PATH")) {
             command.env("PATH", path);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { name: program.to_owned(), command, filter: |line| Some(line.to_owned()), outlives: false }
+        let filter = |line: &str| Some(line.to_owned());
+        Self { name: program.to_owned(), command, filter, missing: toolbox.missing(), outlives: false }
     }
 
     /// One argument. Never a secret: every user of the machine can read it.
@@ -116,8 +129,8 @@ impl Tool {
                 return Error::new(
                     Kind::NotFound,
                     format!(
-                        "{} is not in the agent's PATH: install the datastore's client tools beside the agent",
-                        self.name
+                        "{} is {}: install the datastore's client tools beside the agent, or say where they are with --tool-dir",
+                        self.name, self.missing
                     ),
                 );
             }
@@ -281,6 +294,43 @@ mod tests {
         assert!(names.iter().all(|n| matches!(*n, "PATH" | "LC_ALL")), "{names:?}");
     }
 
+    /// Writes a program that can be run: under another name first, for one that is still being written cannot be.
+    fn script(path: &std::path::Path, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&beside, path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn tools_are_found_in_their_folder_first_and_have_their_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        // One that the PATH has, too, and one that it has not.
+        for name in ["env", "dump-of-a-collection"] {
+            script(
+                &folder.path().join(name),
+                "#!/bin/sh\necho \"own $LD_LIBRARY_PATH $LC_ALL $SECOND\"\necho \"$PATH\"\n",
+            );
+        }
+        let toolbox = Toolbox {
+            tool_dir: Some(folder.path().to_path_buf()),
+            tool_env: ["LD_LIBRARY_PATH=/opt/lib64", "LC_ALL=de_DE", "SECOND=2"].map(str::to_owned).to_vec(),
+        };
+        for name in ["env", "dump-of-a-collection"] {
+            let out = Tool::of(&toolbox, name).output().await.unwrap();
+            let lines: Vec<_> = out.lines().collect();
+            assert_eq!(lines[0], "own /opt/lib64 C.UTF-8 2", "{name}");
+            assert!(lines[1].starts_with(&format!("{}:", folder.path().display())), "{name}: {}", lines[1]);
+        }
+        // What is in the PATH alone is found all the same; what is nowhere is told with both places.
+        let out = Tool::of(&toolbox, "sh").args(["-c", "echo $SECOND"]).output().await.unwrap();
+        assert_eq!(out, "2\n");
+        let told = Tool::of(&toolbox, "no-such-tool-of-keepsake").start().unwrap_err().chain();
+        assert!(told.contains(&folder.path().display().to_string()) && told.contains("PATH"), "{told}");
+        assert!(!Tool::new("env").output().await.unwrap().contains("own"), "other tools know nothing of it");
+    }
+
     #[tokio::test]
     async fn dropping_ends_the_tool_and_its_children() {
         let mut running = Tool::new("sh").args(["-c", "sleep 1000 & echo $!; wait"]).read_stdout().start().unwrap();
@@ -301,15 +351,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_was_started_outlives_the_command_and_makes_files_with_the_usual_modes() {
-        use std::os::unix::fs::PermissionsExt as _;
         let scratch = tempfile::tempdir().unwrap();
-        let script = scratch.path().join("start");
+        let start = scratch.path().join("start");
         let pid = scratch.path().join("pid");
-        // Written under another name: a script that is still being written cannot be run.
-        let text = format!("#!/bin/sh\nsleep 1000 &\necho $! > {0}.new; mv {0}.new {0}; umask\n", pid.display());
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let path = script.to_str().unwrap();
+        script(&start, &format!("#!/bin/sh\nsleep 1000 &\necho $! > {0}.new; mv {0}.new {0}; umask\n", pid.display()));
+        let path = start.to_str().unwrap();
         Tool::starting_a_server(path).start().unwrap().finish().await.unwrap();
         let server: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
         let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();

@@ -18,6 +18,7 @@ mod resume;
 mod runs;
 mod sets;
 mod take_back;
+mod webhook;
 
 use std::ffi::OsString;
 
@@ -58,6 +59,9 @@ async fn dispatch(args: &Args) -> Result<Exit> {
     if let Command::Keys(keys::Keys::Generate(generate)) = &args.command {
         return keys::generate(args, generate);
     }
+    if let Command::Webhook(command) = &args.command {
+        return webhook::run(command).await;
+    }
     let app = App::load(&args.topology, args.trust.as_deref())?;
     match &args.command {
         Command::Init(init) => keys::init(args, &app, init).await,
@@ -84,6 +88,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Resync(command) => config::resync(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,
         Command::Pki(command) => pki::run(args, command),
+        Command::Webhook(command) => webhook::run(command).await,
         Command::Doctor(command) => doctor::run(args, &app, command).await,
     }
 }

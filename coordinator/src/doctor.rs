@@ -12,6 +12,7 @@ use crate::fleet::grpc::GrpcFleet;
 use crate::fleet::whole::WholeFleet;
 use crate::plan::backup::is_held;
 use crate::platform::kubernetes::Kubernetes;
+use crate::topology::kubernetes::By;
 use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
 /// A clock that differs by more is a finding: certificates and listings go by clocks.
@@ -114,7 +115,14 @@ async fn cluster(settings: &InstallationSettings) -> Vec<Finding> {
 async fn objects(fleet: &WholeFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {
     let what = format!("{}/{}", settings.name, component.name);
     match fleet.describe(&component.name).await {
-        Ok(found) if found.problems.is_empty() => vec![Finding::good(&what, "objects", found.server)],
+        Ok(found) if found.problems.is_empty() => {
+            let mut findings = vec![Finding::good(&what, "objects", found.server)];
+            if settings.kubernetes.as_ref().is_some_and(|k| k.by == By::Scale) {
+                let allowed = fleet.may_write_objects().await.map(|()| "a restore may write them".to_owned());
+                findings.push(Finding::of(&what, "objects", allowed));
+            }
+            findings
+        }
         Ok(found) => found.problems.into_iter().map(|p| Finding::bad(&what, "objects", p)).collect(),
         Err(e) => vec![Finding::bad(&what, "objects", e.chain())],
     }

@@ -1,7 +1,7 @@
 //! How many agents are driven as one: backup and restore of whole installations.
 //!
 //! `cli` parses and prints, `app` wires, `plan` decides (pure), `run` does and journals, `fleet` talks to the agents, `platform` to what runs the
-//! applications, `config` makes Backend's Config equal to System's, `catalog` reads what is there.
+//! applications, `config` makes Backend's Config equal to System's, `catalog` reads what is there. `webhook` is apart from all of it: it puts agents into pods.
 
 pub mod app;
 pub mod catalog;
@@ -17,6 +17,7 @@ pub mod plan;
 pub mod platform;
 pub mod run;
 pub mod topology;
+pub mod webhook;
 
 /// Identities pass through this process's memory: no core dump may hold them.
 pub fn forbid_core_dumps() {

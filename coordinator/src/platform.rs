@@ -24,6 +24,9 @@ pub struct Stopped {
     pub replicas: i32,
     /// So many of them were ready.
     pub ready: i32,
+    /// Which it was of all of that name in all clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 /// One thing that was looked at when a restore was done.
@@ -47,6 +50,14 @@ pub trait Platform: Send + Sync {
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.
     async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>>;
+    /// Whether what was stopped is still where it is looked for: asked before a run is taken over, which may be elsewhere than where it was begun.
+    async fn ensure_same(&self, _had: &[Stopped]) -> Result<()> {
+        Ok(())
+    }
+    /// Ends what this run has had System do and what may still write: asked before data is put back.
+    async fn end_tasks(&self, _run: &RunKey) -> Result<()> {
+        Ok(())
+    }
     /// Whether still nothing writes: asked again before data is put in the place of other data, which may be hours after it was stopped. Where that cannot be
     /// looked at it is taken for true.
     async fn is_still_quiet(&self, _run: &RunKey) -> Result<()> {

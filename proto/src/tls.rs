@@ -1,4 +1,4 @@
-//! Mutual TLS from files that may change while we serve.
+//! TLS from files that may change while we serve: mutual between agents and coordinator, one-sided where anybody may call.
 //!
 //! The server's whole rustls configuration is swapped when a file changes, the CA of the clients too. A new file that cannot be used keeps the
 //! old configuration and is told. Handshakes go on beside each other and may not take long.
@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keepsake_core::error::{Context, Error, Kind, Result, ResultExt};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
-pub use files::TlsFiles;
+pub use files::{ServerFiles, TlsFiles};
 pub use incoming::{Incoming, accept};
 
-use self::files::{Material, Print};
+use self::files::{Identity, Print};
 
 /// The files are looked at no more often than this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,8 +26,42 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A server's configuration, always that of the newest good files.
 #[derive(Debug)]
 pub struct ServerTls {
-    files: TlsFiles,
+    callers: Callers,
     state: Mutex<State>,
+}
+
+/// Who may call.
+#[derive(Debug)]
+enum Callers {
+    /// Whoever shows a certificate of the CA.
+    Certified(TlsFiles),
+    /// Anybody.
+    Anybody(ServerFiles),
+}
+
+impl Callers {
+    fn print(&self) -> Result<Print> {
+        match self {
+            Self::Certified(files) => files.print(),
+            Self::Anybody(files) => files.print(),
+        }
+    }
+
+    fn read(&self) -> Result<(ServerConfig, Print)> {
+        match self {
+            Self::Certified(files) => {
+                let (ca, identity, print) = files.read()?;
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots(ca)?))
+                    .build()
+                    .or_kind(Kind::Invalid, "use the CA of the clients")?;
+                Ok((shown(ServerConfig::builder().with_client_cert_verifier(verifier), identity, b"h2")?, print))
+            }
+            Self::Anybody(files) => {
+                let (identity, print) = files.read()?;
+                Ok((shown(ServerConfig::builder().with_no_client_auth(), identity, b"http/1.1")?, print))
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -38,14 +72,26 @@ struct State {
 }
 
 impl ServerTls {
-    /// Reads the files for the first time.
+    /// Reads the files for the first time. Whoever calls must show a certificate; calls are HTTP/2.
     ///
     /// # Errors
     /// A file cannot be read or used, or everybody may read the key.
     pub fn load(files: TlsFiles) -> Result<Self> {
-        let (material, print) = files.read()?;
-        let config = Arc::new(server_config(material)?);
-        Ok(Self { files, state: Mutex::new(State { print, config, looked: tokio::time::Instant::now() }) })
+        Self::of(Callers::Certified(files))
+    }
+
+    /// The same for a server that anybody may call, by HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`ServerTls::load`].
+    pub fn load_for_anybody(files: ServerFiles) -> Result<Self> {
+        Self::of(Callers::Anybody(files))
+    }
+
+    fn of(callers: Callers) -> Result<Self> {
+        let (config, print) = callers.read()?;
+        let state = State { print, config: Arc::new(config), looked: tokio::time::Instant::now() };
+        Ok(Self { callers, state: Mutex::new(state) })
     }
 
     /// The configuration for the next connection.
@@ -70,23 +116,23 @@ impl ServerTls {
     }
 
     fn renewed(&self, old: &Print) -> Result<Option<(ServerConfig, Print)>> {
-        let (material, print) = self.files.read()?;
-        if &print == old {
+        if &self.callers.print()? == old {
             return Ok(None);
         }
-        Ok(Some((server_config(material)?, print)))
+        self.callers.read().map(Some)
     }
 }
 
-fn server_config(material: Material) -> Result<ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(material.ca)?))
-        .build()
-        .or_kind(Kind::Invalid, "use the CA of the clients")?;
-    let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(material.chain, material.key)
+/// The configuration that shows this certificate and speaks this protocol.
+fn shown(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    identity: Identity,
+    protocol: &[u8],
+) -> Result<ServerConfig> {
+    let mut config = builder
+        .with_single_cert(identity.chain, identity.key)
         .or_kind(Kind::Invalid, "certificate and key do not go together")?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 
@@ -103,10 +149,10 @@ fn roots(ca: Vec<CertificateDer<'static>>) -> Result<RootCertStore> {
 /// # Errors
 /// `Unavailable` when it cannot be reached, `Denied` when the handshake fails.
 pub async fn peer_certificate(files: &TlsFiles, address: &str, name: &str) -> Result<CertificateDer<'static>> {
-    let (material, _) = files.read()?;
+    let (ca, identity, _) = files.read()?;
     let mut config = ClientConfig::builder()
-        .with_root_certificates(roots(material.ca)?)
-        .with_client_auth_cert(material.chain, material.key)
+        .with_root_certificates(roots(ca)?)
+        .with_client_auth_cert(identity.chain, identity.key)
         .or_kind(Kind::Invalid, "certificate and key do not go together")?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from(name.to_owned()).or_kind(Kind::Invalid, format!("{name:?} is not a DNS name"))?;

@@ -115,6 +115,21 @@ const WALLS: &[Wall] = &[
         why: "a run knows the fleet by its trait",
     },
     Wall {
+        place: "coordinator/src/webhook",
+        forbidden: &[
+            "keepsake_core::repository",
+            "keepsake_core::secret",
+            "crate::app",
+            "crate::fleet",
+            "crate::platform",
+            "crate::run",
+            "crate::topology",
+            "kube::",
+            "keepsake_proto::client",
+        ],
+        why: "the webhook answers: no repository, no credentials, no question to the API server",
+    },
+    Wall {
         place: "coordinator/src/run.rs",
         forbidden: &["keepsake_proto", "fleet::grpc", "tonic"],
         why: "a run knows the fleet by its trait",

@@ -23,4 +23,5 @@ mod resync;
 mod runs;
 mod s3;
 mod tls;
+mod webhook;
 mod wire;

@@ -7,10 +7,12 @@ mod kustomize;
 mod network;
 mod objects;
 mod restricted;
+mod sidecars;
 mod wiring;
 
 use std::path::Path;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use keepsake_coordinator::topology::Topology;
 use keepsake_tests::child::{run, tool_command};
 use keepsake_tests::house::programs;
@@ -49,9 +51,18 @@ fn problems_with(tree: &Tree, overlay: &str, numbered: bool, seccomp: bool) -> V
     wrong.extend(flags::problems(&objects, &project("Containerfile")));
     wrong.extend(wiring::problems(&objects, &project("agent/src/admin.rs")));
     wrong.extend(network::problems(&objects));
-    match tree.read(Path::new("certificates/cert-manager.yaml")) {
-        Ok(certificates) => wrong.extend(wiring::certificate_problems(&objects, &certificates)),
+    let files = ["certificates/cert-manager.yaml", "certificates/webhook.yaml"];
+    match files.iter().map(|file| tree.read(Path::new(file))).collect::<Result<Vec<Vec<Value>>, _>>() {
+        Ok(certificates) => wrong.extend(wiring::certificate_problems(&objects, &certificates.concat())),
         Err(why) => wrong.push(why),
+    }
+    if objects.config_maps.contains_key("keepsake-webhook") {
+        wrong.extend(match registration(tree) {
+            Ok(found) => {
+                sidecars::registration_problems(&objects, &found, &project("coordinator/src/webhook/serve.rs"))
+            }
+            Err(why) => vec![why],
+        });
     }
     wrong.extend(
         values
@@ -63,6 +74,22 @@ fn problems_with(tree: &Tree, overlay: &str, numbered: bool, seccomp: bool) -> V
         wrong.push("the coordinator runs outside".to_owned());
     }
     wrong
+}
+
+/// What makes the API server call the webhook.
+fn registration(tree: &Tree) -> Result<MutatingWebhookConfiguration, String> {
+    let file = Path::new("components/webhook/registration.yaml");
+    let [one] = tree.read::<Value>(file)?.try_into().map_err(|_| "not one registration".to_owned())?;
+    objects::typed(&one).map_err(|why| format!("{}: {why}", file.display()))
+}
+
+/// An overlay whose agents of MySQL and Redis are in the databases' own pods.
+fn with_sidecars(tree: &Tree, overlay: &str) -> Tree {
+    let file = overlay_file(overlay);
+    ["system-mysql", "backend-redis", "system-redis"]
+        .iter()
+        .fold(tree.clone(), |tree, c| tree.with(&file, &format!("agents/{c}\n"), &format!("sidecars/{c}\n")))
+        .with(&file, S3, &format!("{S3}  - ../../components/webhook\n"))
 }
 
 fn sound(tree: &Tree, overlay: &str) {
@@ -131,6 +158,28 @@ fn manifests_overlays_with_other_components_are_sound() {
 }
 
 #[test]
+fn manifests_agents_may_be_in_the_databases_own_pods() {
+    let tree = Tree::of_the_project();
+    for overlay in ["operator", "template", "namespaced"] {
+        let tree = with_sidecars(&tree, overlay);
+        sound(&tree, overlay);
+        let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
+        let beside: Vec<_> = objects.sidecars.iter().map(|s| s.component.as_str()).collect();
+        assert_eq!(beside.len(), 3, "{beside:?}");
+        assert_eq!(objects.budgets.len(), 1);
+        let webhook = "  - ../../components/webhook\n";
+        let after = |other: &str| {
+            tree.with(&overlay_file(overlay), webhook, &format!("{webhook}  - ../../components/{other}\n"))
+        };
+        let plain = problems_with(&after("plain-kubernetes"), overlay, true, true);
+        assert_eq!(plain, Vec::<String>::new(), "{overlay} on plain Kubernetes");
+        let old =
+            after("openshift-before-4.11").with("components/webhook/settings.yaml", "seccomp: true", "seccomp: false");
+        assert_eq!(problems_with(&old, overlay, false, false), Vec::<String>::new(), "{overlay} on OpenShift 4.7");
+    }
+}
+
+#[test]
 fn manifests_system_database_may_be_postgresql() {
     let tree = Tree::of_the_project();
     let settings = "KEEPSAKE_MYSQL_HOST: system-mysql\n  KEEPSAKE_MYSQL_USER: root\n  KEEPSAKE_MYSQL_DATABASE: system\n  KEEPSAKE_MYSQL_INSECURE: 'true'";
@@ -166,7 +215,8 @@ fn manifests_topologies_are_of_the_same_components() {
 fn manifests_programs_start_as_they_are_told() {
     let tree = Tree::of_the_project();
     let scratch = Scratch::new();
-    for overlay in OVERLAYS {
+    let with_webhook = with_sidecars(&tree, "operator");
+    for (tree, overlay) in OVERLAYS.map(|overlay| (&tree, overlay)).into_iter().chain([(&with_webhook, "operator")]) {
         let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
         for pod in objects.pods() {
             let container = pod.spec.containers.first().expect("a container");
@@ -196,10 +246,16 @@ fn manifests_are_built_as_kustomize_builds_them() {
         return;
     }
     let tree = Tree::of_the_project();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root").join("manifests");
-    for overlay in OVERLAYS {
+    let with_webhook = with_sidecars(&tree, "operator");
+    for (tree, overlay) in OVERLAYS.map(|overlay| (&tree, overlay)).into_iter().chain([(&with_webhook, "operator")]) {
+        let scratch = Scratch::new();
+        for (file, text) in &tree.0 {
+            let file = scratch.path().join(file);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("make a folder");
+            std::fs::write(&file, text).expect("write a manifest");
+        }
         let folder = format!("overlays/{overlay}");
-        let built = run(tool_command(&kubectl).arg("kustomize").arg(root.join(&folder)));
+        let built = run(tool_command(&kubectl).arg("kustomize").arg(scratch.path().join(&folder)));
         assert!(built.status.success(), "{overlay}: {}", String::from_utf8_lossy(&built.stderr));
         let mut theirs: Vec<Value> =
             serde_saphyr::from_multiple(&String::from_utf8_lossy(&built.stdout)).expect("YAML");

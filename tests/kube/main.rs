@@ -11,6 +11,7 @@ mod restore;
 mod resyncs;
 mod rollouts;
 mod trouble;
+mod webhook;
 
 use std::path::PathBuf;
 

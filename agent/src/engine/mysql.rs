@@ -52,6 +52,8 @@ use super::{
 use server::{Address, Server};
 use shadow::Shadow;
 
+use crate::process::Toolbox;
+
 /// How long all questions of one description may take: some wait for locks.
 const DESCRIBE: Duration = Duration::from_secs(30);
 
@@ -105,6 +107,9 @@ pub struct Settings {
     /// Fewer dump tools are run than asked for when the largest row would not fit so often.
     #[arg(long, env = "KEEPSAKE_MYSQL_MEMORY_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub mysql_memory_limit: Option<u64>,
+    /// Where the tools are.
+    #[command(flatten)]
+    pub toolbox: Toolbox,
 }
 
 impl Default for Settings {
@@ -124,6 +129,7 @@ impl Default for Settings {
             mysql_allow_cross_family: false,
             mysql_dump_processes: DUMP_PROCESSES,
             mysql_memory_limit: None,
+            toolbox: Toolbox::default(),
         }
     }
 }
@@ -142,6 +148,7 @@ impl super::registry::Settings for Settings {
                 format!("--mysql-database {}: that is the server's own, name the application's", self.mysql_database),
             ));
         }
+        self.toolbox.check()?;
         let address = Address {
             host: self.mysql_host,
             port: self.mysql_port,
@@ -162,8 +169,11 @@ impl super::registry::Settings for Settings {
         }
         Ok(Arc::new(Mysql {
             address,
-            dump_program: self.mysql_dump_program,
-            program: self.mysql_program,
+            programs: tools::Programs {
+                dump: self.mysql_dump_program,
+                client: self.mysql_program,
+                toolbox: self.toolbox,
+            },
             allow_cross_family: self.mysql_allow_cross_family,
             dump_processes: usize::from(self.mysql_dump_processes).max(1),
             memory: self.mysql_memory_limit.map(|mib| mib << 20).or_else(memory::limit_of_container),
@@ -177,8 +187,7 @@ impl super::registry::Settings for Settings {
 #[derive(Debug)]
 struct Mysql {
     address: Address,
-    dump_program: Option<String>,
-    program: Option<String>,
+    programs: tools::Programs,
     allow_cross_family: bool,
     dump_processes: usize,
     /// What the agent and its tools may take together, bytes.
@@ -194,16 +203,15 @@ impl Mysql {
         let database = &self.address.database;
         let mut problems = Vec::new();
         let mut found = Vec::new();
-        for tool in [
-            tools::dump_tool(self.dump_program.as_deref(), server.family).await,
-            tools::client(self.program.as_deref(), server.family).await,
-        ] {
+        for tool in
+            [tools::dump_tool(&self.programs, server.family).await, tools::client(&self.programs, server.family).await]
+        {
             match tool {
                 Ok(tool) => found.push((tool.program, tool.version)),
                 Err(e) => problems.push(e.chain()),
             }
         }
-        if let Ok(client) = tools::client(self.program.as_deref(), server.family).await
+        if let Ok(client) = tools::client(&self.programs, server.family).await
             && let Err(e) = tools::gets_in(&client, &self.address, self.address.password()?.as_ref()).await
         {
             problems.push(e.chain());

@@ -34,6 +34,7 @@ use super::{
     CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
     unless_gone,
 };
+use crate::process::Toolbox;
 
 /// The artifact's name.
 const ARTIFACT: &str = "dump.pgc";
@@ -59,7 +60,7 @@ pub struct Settings {
     /// A database to connect to while the one that is served gets another name
     #[arg(long, env = "KEEPSAKE_POSTGRES_MAINTENANCE_DATABASE", default_value = "postgres")]
     pub postgres_maintenance_database: String,
-    /// Where pg_dump, pg_restore and psql are; by default the newest of /usr/lib/postgresql, else the PATH.
+    /// Where pg_dump, pg_restore and psql are; by default the newest of /usr/lib/postgresql, else --tool-dir and the PATH.
     #[arg(long, env = "KEEPSAKE_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
     /// CA certificates (PEM): connect with TLS and verify the server
@@ -68,6 +69,9 @@ pub struct Settings {
     /// Allow a server on another machine without --postgres-ca-file: passwords and data may then be read on the way
     #[arg(long, env = "KEEPSAKE_POSTGRES_INSECURE")]
     pub postgres_insecure: bool,
+    /// Where the tools are.
+    #[command(flatten)]
+    pub toolbox: Toolbox,
 }
 
 impl Default for Settings {
@@ -83,6 +87,7 @@ impl Default for Settings {
             postgres_bin_dir: None,
             postgres_ca_file: None,
             postgres_insecure: false,
+            toolbox: Toolbox::default(),
         }
     }
 }
@@ -113,6 +118,7 @@ pub struct Postgres {
 
 impl super::registry::Settings for Settings {
     fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
+        self.toolbox.check()?;
         if !self.is_this_machine() && self.postgres_ca_file.is_none() && !self.postgres_insecure {
             return Err(Error::new(
                 Kind::Invalid,

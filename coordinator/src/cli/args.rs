@@ -83,6 +83,8 @@ pub enum Command {
     /// Certificates for people without a certificate manager.
     #[command(subcommand)]
     Pki(super::pki::Pki),
+    /// Serve a webhook that puts agents into the pods of databases on Kubernetes.
+    Webhook(super::webhook::Webhook),
     /// Find out whether a backup would work: repository, agents, servers, clocks, certificates.
     Doctor(Which),
 }

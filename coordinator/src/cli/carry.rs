@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::format::objects;
+use keepsake_core::id::Component;
 use keepsake_core::record::Record;
 use keepsake_core::repository::Repository;
 use keepsake_core::repository::runs::Runs;
@@ -18,7 +20,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::whole::WholeFleet;
-use crate::plan::Plan;
+use crate::plan::{Action, Plan, Step};
 use crate::platform::{self, Looked, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
@@ -93,10 +95,15 @@ impl<'a> Means<'a> {
     /// # Errors
     /// The platform's word on why not.
     pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
-        match self.platform.as_deref().filter(|_| plan.needs_platform()) {
-            Some(platform) => platform.preflight(plan.follows()).await,
-            None => Ok(()),
+        if let Some(platform) = self.platform.as_deref().filter(|_| plan.needs_platform()) {
+            platform.preflight(plan.follows()).await?;
         }
+        let is_of_objects = |s: &Step| {
+            let component = s.action.component().map(Component::as_str);
+            matches!(s.action, Action::Stage { .. } | Action::Rollback { .. } | Action::Finalize { .. })
+                && component == Some(objects::COMPONENT)
+        };
+        if plan.steps().any(is_of_objects) { self.fleet.may_write_objects().await } else { Ok(()) }
     }
 
     /// Whether there is nothing yet where an installation is to be built.
@@ -162,6 +169,10 @@ pub(super) async fn go_on(
 ) -> Result<Option<Outcome>> {
     let cancel = super::cancel_on_signal();
     let terminal = Terminal::new();
+    // Nothing is taken over, and so nothing called undone, that is somewhere else.
+    if let Some(platform) = means.platform.as_deref() {
+        platform.ensure_same(&story.status().had()).await?;
+    }
     let taken = take_over(runs, story, is_gone).await?;
     let root = taken.story.root();
     output::say(&format!(

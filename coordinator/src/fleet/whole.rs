@@ -30,6 +30,17 @@ impl WholeFleet {
         &self.agents
     }
 
+    /// Whether the objects may be written, if there are any.
+    ///
+    /// # Errors
+    /// `Denied`, with what is to be granted.
+    pub async fn may_write_objects(&self) -> Result<()> {
+        match &self.objects {
+            Some(objects) => objects.may_write().await,
+            None => Ok(()),
+        }
+    }
+
     fn of(&self, component: &Component) -> &dyn Fleet {
         match &self.objects {
             Some(objects) if component.as_str() == objects::COMPONENT => objects,

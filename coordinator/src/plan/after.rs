@@ -11,6 +11,10 @@ use crate::topology::kubernetes::{By, KubernetesSettings, ResyncTask};
 /// What the documented procedure rolls out after a restore, in its order; of the last two an installation has one.
 const ROLLED_OUT: [&str; 5] = ["backend-worker", "system-app", "system-sidekiq", "system-searchd", "system-sphinx"];
 
+/// Those besides that read Secrets which a restore may have written.
+const READERS: [&str; 6] =
+    ["backend-listener", "backend-cron", "zync", "zync-que", "apicast-staging", "apicast-production"];
+
 /// Zync's database.
 const ZYNC: &str = "zync-database";
 
@@ -21,16 +25,27 @@ const BY_HAND: &str = "the Config of Backend is not made equal to System's, as a
 const BY_JOB: &str = "the Config of Backend is written by upstream's rake task once the applications run, as asked for with --resync rake. It only adds: what \
                       System does not have any more goes on authorizing";
 
-/// The stages once the applications run. `by_rake`: upstream's task is to write the Config.
+/// What was restored, as far as it matters for what follows.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    /// The components.
+    pub(super) placed: &'a [&'a Component],
+    /// Upstream's task is to write the Config.
+    pub(super) by_rake: bool,
+    /// Secrets may be others than those that applications have read.
+    pub(super) writes_objects: bool,
+}
+
+/// The stages once the applications run.
 ///
 /// # Errors
 /// As [`Action::step_id`].
 pub(super) fn stages(
     installation: &InstallationSettings,
-    placed: &[&Component],
-    by_rake: bool,
+    about: About<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Stage>> {
+    let About { placed, by_rake, writes_objects } = about;
     let settings = installation.kubernetes.as_ref();
     let tasks = settings.map(|s| tasks(s, placed, by_rake)).unwrap_or_default();
     if by_rake {
@@ -41,7 +56,10 @@ pub(super) fn stages(
     let namespace = || settings.namespace.clone();
     let mut stages = Vec::new();
     if settings.by == By::None {
-        let workloads = ROLLED_OUT.map(str::to_owned).to_vec();
+        let mut workloads = ROLLED_OUT.map(str::to_owned).to_vec();
+        if writes_objects {
+            workloads.extend(READERS.map(str::to_owned));
+        }
         let step = Action::RollOut { namespace: namespace(), workloads }.step(Undo::Nothing)?;
         stages.push(Stage { title: "roll out the applications".to_owned(), steps: vec![step] });
         if !tasks.is_empty() {
@@ -112,7 +130,9 @@ installations:
         let topology = Topology::parse(&text, Path::new("/")).unwrap();
         let placed: Vec<Component> = placed.iter().map(|c| c.parse().unwrap()).collect();
         let mut notes = Vec::new();
-        let stages = stages(&topology.installations[0], &placed.iter().collect::<Vec<_>>(), by_rake, &mut notes);
+        let placed: Vec<_> = placed.iter().collect();
+        let about = About { placed: &placed, by_rake, writes_objects: false };
+        let stages = stages(&topology.installations[0], about, &mut notes);
         let steps = stages.unwrap().into_iter().flat_map(|s| s.steps);
         (steps.map(|s| s.id.to_string()).collect(), notes)
     }

@@ -117,7 +117,10 @@ pub fn plan(
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::by(quiesce))?] });
     }
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
-    stages.extend(after::stages(installation, &placed, config.by_rake, &mut notes)?);
+    let writes_objects = matches!(wishes.objects, ObjectPolicy::Replace { .. })
+        && parts.iter().any(|p| are_objects(&p.component.engine));
+    let about = after::About { placed: &placed, by_rake: config.by_rake, writes_objects };
+    stages.extend(after::stages(installation, about, &mut notes)?);
     let mut again =
         each("check again", &parts, |component| Action::Check { component, at: CheckAt::Live }.step(Undo::Nothing))?;
     again.steps.extend(after::check(installation)?);

@@ -7,6 +7,7 @@
 
 mod access;
 mod api;
+mod attached;
 mod built;
 mod checks;
 mod discovery;
@@ -222,6 +223,31 @@ impl Platform for Kubernetes {
 
     async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
         Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    }
+
+    async fn ensure_same(&self, had: &[Stopped]) -> Result<()> {
+        let known: Vec<_> = had.iter().filter_map(|h| h.uid.as_deref()).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let cluster = self.cluster(BEFORE).await?;
+        let served = discovery::served(&cluster).await?;
+        let found = discovery::workloads(&cluster, &served, &self.settings.namespace).await?;
+        if found.iter().filter_map(|w| w.uid.as_deref()).any(|uid| known.contains(&uid)) {
+            return Ok(());
+        }
+        let text = format!(
+            "none of the {} workloads that this run has stopped is in namespace {} of this cluster: it is another cluster, or they were made anew. Name the right \
+             `kubeconfig` and `context` in the topology",
+            known.len(),
+            self.settings.namespace
+        );
+        Err(Error::new(Kind::Conflict, text))
+    }
+
+    async fn end_tasks(&self, run: &RunKey) -> Result<()> {
+        let cluster = self.cluster(self.limit()).await?;
+        cluster.end_own_jobs(&self.settings.namespace, run, self.limit()).await
     }
 
     async fn ensure_none(&self) -> Result<()> {

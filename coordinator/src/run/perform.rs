@@ -72,6 +72,7 @@ impl Runner<'_> {
             Action::ResyncConfig { pair, live } => Box::pin(self.resync_config(step, &key, pair, *live)).await,
             Action::CheckConfig { pair, must } => Box::pin(self.check_config(step, &key, pair, *must)).await,
             Action::Rollback { component } => {
+                self.end_tasks().await?;
                 self.is_still_quiet().await?;
                 let rollback = || fleet.rollback(component, &key, &report);
                 self.once_it_is_free(step, rollback).await.map(|()| Output::Nothing)
@@ -137,6 +138,16 @@ impl Runner<'_> {
         let had = self.status.lock().await.had();
         let looks = self.platform()?.check(&self.key, &had).await?;
         Ok(Output::Looked { looks })
+    }
+
+    /// What the run has had System do must not write any more when data is put back, whoever stops the applications.
+    pub(super) async fn end_tasks(&self) -> Result<()> {
+        match self.world.platform {
+            Some(platform) if self.plan.steps().any(|s| matches!(s.action, Action::Resync { .. })) => {
+                platform.end_tasks(&self.key).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Somebody or something may have started applications since the run stopped them.

@@ -38,6 +38,7 @@ impl Runner<'_> {
             Action::Rollback { component } => {
                 let key = OpKey { run: self.key.clone(), step: StepId::new(format!("undo-{}", step.id))? };
                 let report = |progress| self.reporter.progress(self.plan, step, progress);
+                self.end_tasks().await?;
                 self.world.fleet.cancel_run(component, &self.key).await.with_context(|| action.to_string())?;
                 self.once_it_is_free(step, || self.world.fleet.rollback(component, &key, &report))
                     .await

@@ -19,9 +19,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// What they hold.
-pub(super) struct Material {
-    pub ca: Vec<CertificateDer<'static>>,
+/// Where those of a server are that asks nobody for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFiles {
+    /// Its chain, its own certificate first.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A chain and its key.
+pub(super) struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
 }
@@ -30,13 +38,19 @@ pub(super) struct Material {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Print(String);
 
+impl Print {
+    fn of(files: &[&[u8]]) -> Self {
+        Self(files.iter().map(|bytes| sha256_hex(bytes)).collect())
+    }
+}
+
 impl TlsFiles {
     /// What tells one content of the files from another, as text.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        self.bytes().map(|all| all.print().0)
+        self.print().map(|print| print.0)
     }
 
     /// The bytes of CA, chain and key, for a client that reads PEM itself.
@@ -48,23 +62,48 @@ impl TlsFiles {
         Ok(Bytes { ca: read(&self.ca)?, cert: read(&self.cert)?, key: read(&self.key)? })
     }
 
-    pub(super) fn read(&self) -> Result<(Material, Print)> {
-        let bytes = self.bytes()?;
-        let certificates = |bytes: &[u8], path: &Path| {
-            let all: Vec<_> = CertificateDer::pem_slice_iter(bytes)
-                .collect::<std::result::Result<_, _>>()
-                .or_kind(Kind::Invalid, format!("{} is not PEM", path.display()))?;
-            if all.is_empty() {
-                return Err(Error::new(Kind::Invalid, format!("{} holds no certificate", path.display())));
-            }
-            Ok(all)
-        };
-        let key = PrivateKeyDer::from_pem_slice(&bytes.key)
-            .or_kind(Kind::Invalid, format!("{} holds no private key", self.key.display()))?;
-        let material =
-            Material { ca: certificates(&bytes.ca, &self.ca)?, chain: certificates(&bytes.cert, &self.cert)?, key };
-        Ok((material, bytes.print()))
+    pub(super) fn print(&self) -> Result<Print> {
+        self.bytes().map(|all| all.print())
     }
+
+    /// CA and identity.
+    pub(super) fn read(&self) -> Result<(Vec<CertificateDer<'static>>, Identity, Print)> {
+        let bytes = self.bytes()?;
+        let identity = identity(&bytes.cert, &self.cert, &bytes.key, &self.key)?;
+        Ok((certificates(&bytes.ca, &self.ca)?, identity, bytes.print()))
+    }
+}
+
+impl ServerFiles {
+    fn bytes(&self) -> Result<[Vec<u8>; 2]> {
+        check_mode(&self.key)?;
+        Ok([read(&self.cert)?, read(&self.key)?])
+    }
+
+    pub(super) fn print(&self) -> Result<Print> {
+        self.bytes().map(|[cert, key]| Print::of(&[&cert, &key]))
+    }
+
+    pub(super) fn read(&self) -> Result<(Identity, Print)> {
+        let [cert, key] = self.bytes()?;
+        Ok((identity(&cert, &self.cert, &key, &self.key)?, Print::of(&[&cert, &key])))
+    }
+}
+
+fn certificates(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(bytes)
+        .collect::<std::result::Result<_, _>>()
+        .or_kind(Kind::Invalid, format!("{} is not PEM", path.display()))?;
+    if all.is_empty() {
+        return Err(Error::new(Kind::Invalid, format!("{} holds no certificate", path.display())));
+    }
+    Ok(all)
+}
+
+fn identity(cert: &[u8], cert_path: &Path, key: &[u8], key_path: &Path) -> Result<Identity> {
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .or_kind(Kind::Invalid, format!("{} holds no private key", key_path.display()))?;
+    Ok(Identity { chain: certificates(cert, cert_path)?, key })
 }
 
 /// The raw files.
@@ -76,7 +115,7 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     fn print(&self) -> Print {
-        Print([&self.ca, &self.cert, &self.key].map(|b| sha256_hex(b)).concat())
+        Print::of(&[&self.ca, &self.cert, &self.key])
     }
 }
 

@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use keepsake_coordinator::webhook::{Config, Settings, start};
+use keepsake_proto::tls::ServerFiles;
+use keepsake_tests::certs::Authority;
 use keepsake_tests::child::{Process, is_root, run, tool_command};
 use keepsake_tests::poll::wait_for;
 use keepsake_tests::scratch::Scratch;
+use keepsake_tests::webhook;
 use serde_json::{Value, json};
 
 use super::kustomize::{Tree, text};
-use super::{OVERLAYS, S3, overlay_file};
+use super::{OVERLAYS, S3, overlay_file, with_sidecars};
 
 /// Starting all of it may take so long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -109,6 +113,9 @@ impl Cluster {
             if older && text(object, "/kind") == "CronJob" {
                 object["apiVersion"] = Value::from("batch/v1beta1");
             }
+            if older && text(object, "/kind") == "PodDisruptionBudget" {
+                object["apiVersion"] = Value::from("policy/v1beta1");
+            }
         }
         objects
     }
@@ -122,7 +129,8 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-#[tokio::test]
+// The webhook answers while this thread waits for kubectl.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn manifests_apply_to_a_genuine_api_server() {
     let Some(cluster) = Cluster::start("manifests_apply_to_a_genuine_api_server").await else { return };
     let tree = Tree::of_the_project();
@@ -169,7 +177,68 @@ async fn manifests_apply_to_a_genuine_api_server() {
     let done = cluster.apply(&cluster.overlay(&claim, "operator", "claim"), "claim", EDITOR);
     assert!(done.status.success(), "{}", told(&done));
 
+    // Agents in the databases' own pods: the webhook is the editor's to apply, what makes the API server call it is not.
+    cluster.namespace("sidecars");
+    let objects = cluster.overlay(&with_sidecars(&tree, "operator"), "operator", "sidecars");
+    let done = cluster.apply(&objects, "sidecars", EDITOR);
+    assert!(done.status.success(), "{}", told(&done));
+    let again = told(&cluster.apply(&objects, "sidecars", EDITOR));
+    assert_eq!(again.lines().filter(|l| l.ends_with(" unchanged")).count(), objects.len(), "{again}");
+    let file = Path::new("components/webhook/registration.yaml");
+    let registration: Vec<Value> = tree.read(file).expect("the registration");
+    let editor = cluster.apply(&registration, "sidecars", EDITOR);
+    assert!(!editor.status.success() && told(&editor).contains("orbidden"), "{}", told(&editor));
+    let file = cluster.scratch.path().join("registration.json");
+    std::fs::write(&file, registration[0].to_string()).expect("write it");
+    cluster.must(&["apply", "-f", &file.display().to_string()]);
+    // The webhook is not there, and pods are made all the same.
+    cluster.must(&["label", "namespace", "sidecars", "keepsake/sidecars=allowed"]);
+    cluster.must(&["create", "serviceaccount", "amp", "-n", "sidecars"]);
+    let file = cluster.scratch.path().join("pod.json");
+    std::fs::write(&file, webhook::asking("system-mysql").to_string()).expect("write a pod");
+    cluster.must(&["create", "-n", "sidecars", "-f", &file.display().to_string()]);
+
+    has_no_token(&cluster, registration[0].clone()).await;
+
     refuses(&cluster, &tree);
+}
+
+/// The API server's own admission gives containers the token of the pod's account, after a webhook once more: the database has it, the agent has not.
+async fn has_no_token(cluster: &Cluster, mut registration: Value) {
+    let authority = Authority::new("webhook");
+    let files = authority.issue(&cluster.scratch.path().join("webhook"), "127.0.0.1");
+    let tls = ServerFiles { cert: files.cert.clone(), key: files.key.clone() };
+    let settings = Settings::parse(&webhook::shipped()).expect("settings");
+    let any = ([127, 0, 0, 1], 0).into();
+    let running = start(Config { listen: any, admin: any, tls, settings }).await.expect("a webhook");
+    let ca = data_encoding::BASE64.encode(&std::fs::read(&files.ca).expect("read the CA"));
+    for one in registration["webhooks"].as_array_mut().expect("webhooks") {
+        one["clientConfig"] = json!({ "url": format!("https://{}/mutate", running.address), "caBundle": ca });
+    }
+    let write = |name: &str, value: &Value| {
+        let file = cluster.scratch.path().join(name);
+        std::fs::write(&file, value.to_string()).expect("write an object");
+        file.display().to_string()
+    };
+    cluster.must(&["replace", "-f", &write("registration.json", &registration)]);
+    let file = write("asking.json", &webhook::asking("system-mysql"));
+    let pod: Value = wait_for("a pod to get its agent", PATIENCE, async || {
+        let pod = cluster.must(&["create", "-n", "sidecars", "-o", "json", "-f", &file]);
+        let pod: Value = serde_json::from_str(&pod).expect("JSON");
+        if webhook::containers(&pod).len() == 2 { Ok(pod) } else { Err("it has none") }
+    })
+    .await;
+    let token = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().expect("mounts").iter();
+        let at = |m: &&Value| m["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount";
+        let names: Vec<_> = mounts.filter(at).map(|m| m["name"].as_str().expect("a name").to_owned()).collect();
+        let [name] = names.as_slice() else { panic!("{names:?}") };
+        name.clone()
+    };
+    assert_ne!(token(&pod["spec"]["containers"][0]), "keepsake-no-token");
+    assert_eq!(token(&pod["spec"]["containers"][1]), "keepsake-no-token");
+    assert_eq!(token(&pod["spec"]["initContainers"][0]), "keepsake-no-token");
+    running.stop(Duration::ZERO).await;
 }
 
 /// That the server would have said so.

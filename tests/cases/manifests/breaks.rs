@@ -1,7 +1,7 @@
 //! What is wrong on purpose is seen: each line breaks one text of one file and says what must be told of it.
 
 use super::kustomize::Tree;
-use super::{S3, overlay_file, problems};
+use super::{S3, overlay_file, problems, with_sidecars};
 
 /// File, text, what stands there instead, overlay, and words of the problem.
 type Break = (&'static str, &'static str, &'static str, &'static str, &'static str);
@@ -11,6 +11,9 @@ const BACKEND: &str = "agents/backend-redis/agent.yaml";
 const FILES: &str = "agents/system-storage/agent.yaml";
 const SETTINGS: &str = "overlays/operator/settings.yaml";
 const BACKUP: &str = "base/backup.yaml";
+const WEBHOOK: &str = "components/webhook/webhook.yaml";
+const SIDECARS: &str = "components/webhook/settings.yaml";
+const REGISTRATION: &str = "components/webhook/registration.yaml";
 
 const BREAKS: &[Break] = &[
     // Types.
@@ -130,6 +133,47 @@ const BREAKS: &[Break] = &[
     (MYSQL, "port: 3306", "port: 3307", "operator", "does not reach its store"),
     ("components/repository-s3/network.yaml", "cidr: 192.0.2.10/32", "cidr: 0.0.0.0/0", "operator", "may call Nobody"),
     ("overlays/external/network.yaml", "component: system-mysql", "component: mysql", "external", "selects no pod"),
+    // Agents in the databases' own pods.
+    (WEBHOOK, "args: [webhook]", "args: [webhooks]", "operator", "no command webhooks"),
+    (WEBHOOK, "KEEPSAKE_SETTINGS", "KEEPSAKE_WEBHOOK_SETTINGS", "operator", "no variable KEEPSAKE_WEBHOOK_SETTINGS"),
+    (WEBHOOK, "minAvailable: 1", "minAvailabel: 1", "operator", "no field"),
+    (WEBHOOK, "mountPath: /etc/keepsake/webhook", "mountPath: /etc/webhook", "operator", "on none of its volumes"),
+    (WEBHOOK, "drop: [ALL]", "drop: [NET_RAW]", "operator", "capabilities"),
+    (WEBHOOK, "port: 443,", "port: 8443,", "operator", "calls nothing"),
+    (SIDECARS, "image: keepsake:0.1.0", "image: keepsake:0.0.9", "operator", "of another image"),
+    (SIDECARS, "engine: mysql", "engine: mariadb", "operator", "no command mariadb"),
+    (SIDECARS, "KEEPSAKE_MYSQL_HOST", "KEEPSAKE_MYSQL_SERVER", "operator", "no variable KEEPSAKE_MYSQL_SERVER"),
+    (SIDECARS, "by_labels", "by-labels", "operator", "by-labels"),
+    (SIDECARS, "volume: mysql-storage", "volume: mysql-data", "operator", "no volume mysql-data"),
+    (SIDECARS, "container: system-mysql", "container: mysql", "operator", "no container mysql"),
+    (SIDECARS, "[keepsake-system-mysql]", "[keepsake-mysql]", "operator", "no ConfigMap keepsake-mysql"),
+    (SIDECARS, "keepsake-system-mysql-tls", "keepsake-mysql-tls", "operator", "nothing makes keepsake-mysql-tls"),
+    (SIDECARS, ", shared: true", "", "operator", "/var/lib/redis/data is on none"),
+    (SIDECARS, "mount: /etc/keepsake/s3", "mount: /etc/s3", "operator", "/etc/keepsake/s3/credentials is on none"),
+    (
+        "sidecars/system-mysql/service.yaml",
+        "sidecar: system-mysql",
+        "sidecar: system-redis",
+        "operator",
+        "not system-mysql",
+    ),
+    (
+        "sidecars/system-mysql/service.yaml",
+        "targetPort: keepsake-agent",
+        "targetPort: agent",
+        "operator",
+        "is no agent",
+    ),
+    ("components/webhook/network.yaml", "port: 8443", "port: 9091", "operator", "everybody may come in"),
+    (REGISTRATION, "failurePolicy: Ignore", "failurePolicy: Fail", "operator", "keep pods from being made"),
+    (REGISTRATION, "timeoutSeconds: 3", "timeoutSeconds: 30", "operator", "keep pods from being made"),
+    (REGISTRATION, "path: /mutate", "path: /change", "operator", "calls nothing"),
+    (REGISTRATION, "namespace: 3scale", "namespace: default", "operator", "calls nothing"),
+    (REGISTRATION, "resources: [pods]", "resources: ['*']", "operator", "more than new pods"),
+    (REGISTRATION, "matchLabels: { keepsake/sidecars: allowed }", "matchLabels: {}", "operator", "nobody has allowed"),
+    (REGISTRATION, "sideEffects: None", "sideEffect: None", "operator", "sideEffect"),
+    ("certificates/webhook.yaml", "webhook.3scale.svc", "webhook", "operator", "not for keepsake-webhook.3scale.svc"),
+    ("certificates/webhook.yaml", "server auth]", "server auth, client auth]", "operator", "not for keepsake-webhook"),
     // Overlays.
     (
         "overlays/namespaced/kustomization.yaml",
@@ -160,9 +204,14 @@ const BREAKS: &[Break] = &[
 fn manifests_what_is_wrong_is_seen() {
     let whole = Tree::of_the_project();
     let with_data = whole.with(&overlay_file("operator"), S3, &format!("{S3}  - ../../components/redis-data\n"));
+    let beside = with_sidecars(&whole, "operator");
     let mut unseen = Vec::new();
     for (file, from, to, overlay, words) in BREAKS {
-        let tree = if file.contains("redis-data") { &with_data } else { &whole };
+        let tree = match *file {
+            file if file.contains("redis-data") => &with_data,
+            file if ["webhook", "sidecars/"].iter().any(|word| file.contains(word)) => &beside,
+            _ => &whole,
+        };
         let told = problems(&tree.with(file, from, to), overlay);
         if !told.iter().any(|problem| problem.contains(words)) {
             unseen.push(format!("{file}: {to:?} instead of {from:?}: {told:?}"));

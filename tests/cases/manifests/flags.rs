@@ -13,23 +13,24 @@ use super::restricted::containers;
 /// What is wrong.
 pub(super) fn problems(objects: &Objects, containerfile: &str) -> Vec<String> {
     let mut wrong = Vec::new();
-    for pod in objects.pods() {
-        for container in containers(pod.spec) {
-            let told = environment(container, objects).and_then(|environment| {
-                let command = container.command.as_deref().unwrap_or_default();
-                match command.first().and_then(|program| program.rsplit('/').next()) {
-                    Some("keepsake-agent") => agent(container, &environment),
-                    Some("keepsake") => {
-                        let command = keepsake_coordinator::cli::Args::command();
-                        parsed(command, container, &environment).map(drop)
-                    }
-                    Some("cp") => copies(command, containerfile),
-                    other => Err(format!("runs {other:?}, which is none of our programs")),
-                }?;
-                mounted(container, &environment)
-            });
-            wrong.extend(told.err().map(|why| format!("{}: container {}: {why}", pod.owner, container.name)));
-        }
+    let pods = objects.pods();
+    let own = pods.iter().flat_map(|pod| containers(pod.spec).map(|c| (pod.owner.clone(), c)));
+    let beside = objects.sidecars.iter().flat_map(|s| s.added().map(|c| (format!("sidecar {}", s.component), c)));
+    for (owner, container) in own.chain(beside) {
+        let told = environment(container, objects).and_then(|environment| {
+            let command = container.command.as_deref().unwrap_or_default();
+            match command.first().and_then(|program| program.rsplit('/').next()) {
+                Some("keepsake-agent") => agent(container, &environment),
+                Some("keepsake") => {
+                    let command = keepsake_coordinator::cli::Args::command();
+                    parsed(command, container, &environment).map(drop)
+                }
+                Some("cp") => copies(command, containerfile),
+                other => Err(format!("runs {other:?}, which is none of our programs")),
+            }?;
+            mounted(container, &environment)
+        });
+        wrong.extend(told.err().map(|why| format!("{owner}: container {}: {why}", container.name)));
     }
     wrong
 }

@@ -13,6 +13,9 @@ const NAMES: [i32; 2] = [53, 5353];
 /// The S3 server's.
 const HTTPS: i32 = 443;
 
+/// The webhook's: the API server's addresses are nobody's to know.
+const WEBHOOK: i32 = 8443;
+
 /// What is wrong.
 pub(super) fn problems(objects: &Objects) -> Vec<String> {
     let pods = objects.pods();
@@ -35,7 +38,7 @@ pub(super) fn problems(objects: &Objects) -> Vec<String> {
         let mut by_coordinator = false;
         for rule in mine.iter().flat_map(|s| s.ingress.iter().flatten()) {
             let peers = rule.from.as_deref().unwrap_or_default();
-            if peers.is_empty() {
+            if peers.is_empty() && !(is_webhook(pod) && only(rule.ports.as_deref(), &[WEBHOOK])) {
                 say("everybody may come in".to_owned());
             }
             for peer in peers {
@@ -134,6 +137,10 @@ fn only(ports: Option<&[NetworkPolicyPort]>, these: &[i32]) -> bool {
         matches!(p.port, Some(IntOrString::Int(n)) if these.contains(&n)) && p.end_port.is_none()
     };
     !ports.is_empty() && ports.iter().all(named)
+}
+
+fn is_webhook(pod: &Pod<'_>) -> bool {
+    pod.spec.containers.first().and_then(|c| c.args.as_ref()).is_some_and(|args| args == &["webhook"])
 }
 
 /// The engine of an agent's pod.

@@ -6,11 +6,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::kustomize::text;
+use super::sidecars::{self, Sidecar};
 
 /// An overlay.
 #[derive(Debug, Default)]
@@ -23,6 +25,9 @@ pub(super) struct Objects {
     pub(super) accounts: Vec<ServiceAccount>,
     pub(super) policies: Vec<NetworkPolicy>,
     pub(super) claims: Vec<PersistentVolumeClaim>,
+    pub(super) budgets: Vec<PodDisruptionBudget>,
+    /// What its webhook makes.
+    pub(super) sidecars: Vec<Sidecar>,
 }
 
 /// A pod that an overlay makes.
@@ -43,6 +48,9 @@ impl Objects {
                 wrong.push(format!("{place}: {why}"));
             }
         }
+        let (sidecars, unsound) = sidecars::of(&all);
+        all.sidecars = sidecars;
+        wrong.extend(unsound);
         (all, wrong)
     }
 
@@ -54,6 +62,7 @@ impl Objects {
             ("v1", "Service") => self.services.push(typed(value)?),
             ("v1", "ServiceAccount") => self.accounts.push(typed(value)?),
             ("v1", "PersistentVolumeClaim") => self.claims.push(typed(value)?),
+            ("policy/v1", "PodDisruptionBudget") => self.budgets.push(typed(value)?),
             ("networking.k8s.io/v1", "NetworkPolicy") => self.policies.push(typed(value)?),
             ("v1", "ConfigMap") => {
                 let map: ConfigMap = typed(value)?;
@@ -90,7 +99,7 @@ fn pod(owner: String, template: &PodTemplateSpec) -> Option<Pod<'_>> {
 }
 
 /// As this type, of which nothing is lost: what the type does not know is lost.
-fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, String> {
+pub(super) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, String> {
     let object: T = serde_json::from_value(value.clone()).map_err(|e| e.to_string())?;
     let known = serde_json::to_value(&object).map_err(|e| e.to_string())?;
     match lost(value, &known, "") {

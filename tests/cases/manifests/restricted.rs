@@ -31,6 +31,16 @@ pub(super) fn problems(objects: &Objects, numbered: bool, seccomp: bool) -> Vec<
             }
         }
     }
+    // The pod itself, and the image of the agent, are the database's.
+    for sidecar in &objects.sidecars {
+        for container in sidecar.added() {
+            let mut say = |what: String| {
+                wrong.push(format!("sidecar {}: container {}: {what}", sidecar.component, container.name))
+            };
+            confined(container, &mut say);
+            limits(container, &mut say);
+        }
+    }
     wrong
 }
 

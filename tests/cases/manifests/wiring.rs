@@ -7,19 +7,24 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keepsake_coordinator::topology::Topology;
+use keepsake_coordinator::webhook::SIDECAR;
 use serde_json::Value;
 
 use super::flags::environment;
 use super::kustomize::text;
 use super::objects::Objects;
 
+/// The Deployment of the webhook.
+const WEBHOOK: &str = "keepsake-webhook";
 /// The name in the coordinator's certificate.
 const COORDINATOR: &str = "coordinator.keepsake";
 
-/// An agent as its Deployment makes it.
+/// An agent as its Deployment makes it, or the webhook.
 struct Agent<'a> {
-    name: &'a str,
-    deployment: &'a Deployment,
+    name: String,
+    /// None of one beside its store.
+    deployment: Option<&'a Deployment>,
+    labels: BTreeMap<String, String>,
     container: &'a Container,
     environment: BTreeMap<String, String>,
 }
@@ -33,9 +38,9 @@ impl Agent<'_> {
         self.container.args.as_ref()?.first().map(String::as_str)
     }
 
-    fn labels(&self) -> BTreeMap<String, String> {
-        let template = self.deployment.spec.as_ref().and_then(|s| s.template.metadata.clone());
-        template.and_then(|m| m.labels).unwrap_or_default()
+    /// The names of its ports.
+    fn ports(&self) -> [&'static str; 2] {
+        if self.deployment.is_some() { ["agent", "admin"] } else { ["keepsake-agent", "keepsake-admin"] }
     }
 
     /// The number of the port of this name.
@@ -45,13 +50,32 @@ impl Agent<'_> {
 }
 
 fn agents(objects: &Objects) -> Result<Vec<Agent<'_>>, String> {
-    let agents = objects.deployments.iter().map(|deployment| {
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let pod = deployment.spec.as_ref().and_then(|s| s.template.spec.as_ref());
-        let container = pod.and_then(|p| p.containers.first()).ok_or_else(|| format!("{name} has no container"))?;
-        Ok(Agent { name, deployment, container, environment: environment(container, objects)? })
+    let deployments = objects.deployments.iter().filter(|d| d.metadata.name.as_deref() != Some(WEBHOOK));
+    let agents = deployments.map(|deployment| {
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        let template = deployment.spec.as_ref().map(|s| &s.template);
+        let labels = template.and_then(|t| t.metadata.as_ref()?.labels.clone()).unwrap_or_default();
+        let container = template.and_then(|t| t.spec.as_ref()?.containers.first());
+        let container = container.ok_or_else(|| format!("{name} has no container"))?;
+        Ok(Agent {
+            name,
+            deployment: Some(deployment),
+            labels,
+            container,
+            environment: environment(container, objects)?,
+        })
     });
-    agents.collect()
+    let beside = objects.sidecars.iter().map(|sidecar| {
+        let container = sidecar.agent();
+        Ok(Agent {
+            name: format!("keepsake-{}", sidecar.component),
+            deployment: None,
+            labels: BTreeMap::from([(SIDECAR.to_owned(), sidecar.component.clone())]),
+            container,
+            environment: environment(container, objects)?,
+        })
+    });
+    agents.chain(beside).collect()
 }
 
 /// What is wrong.
@@ -82,20 +106,21 @@ fn alone(agent: &Agent<'_>, objects: &Objects, admin: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut say = |what: String| wrong.push(format!("{}: {what}", agent.name));
     let component = agent.told("KEEPSAKE_COMPONENT");
-    if agent.name != format!("keepsake-{component}")
-        || agent.labels().get("keepsake/component").is_none_or(|l| l != component)
-    {
+    let label = if agent.deployment.is_some() { "keepsake/component" } else { SIDECAR };
+    if agent.name != format!("keepsake-{component}") || agent.labels.get(label).is_none_or(|l| l != component) {
         say(format!("is of the component {component:?}"));
     }
-    let spec = agent.deployment.spec.as_ref().expect("a spec");
-    if spec.replicas != Some(1) || spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("Recreate") {
-        say("may be there twice".to_owned());
+    if let Some(spec) = agent.deployment.and_then(|d| d.spec.as_ref()) {
+        if spec.replicas != Some(1) || spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("Recreate") {
+            say("may be there twice".to_owned());
+        }
+        let selected = spec.selector.match_labels.clone().unwrap_or_default();
+        if selected.is_empty() || !within(&selected, &agent.labels) {
+            say("does not select its own pods".to_owned());
+        }
     }
-    let selected = spec.selector.match_labels.clone().unwrap_or_default();
-    if selected.is_empty() || !within(&selected, &agent.labels()) {
-        say("does not select its own pods".to_owned());
-    }
-    for (variable, port) in [("KEEPSAKE_LISTEN", "agent"), ("KEEPSAKE_ADMIN", "admin")] {
+    let [service, probes] = agent.ports();
+    for (variable, port) in [("KEEPSAKE_LISTEN", service), ("KEEPSAKE_ADMIN", probes)] {
         let listens = agent.port(port).map(|p| format!("0.0.0.0:{p}"));
         if listens.as_deref() != Some(agent.told(variable)) {
             say(format!("listens on {:?}, and its port {port} is {:?}", agent.told(variable), agent.port(port)));
@@ -106,8 +131,12 @@ fn alone(agent: &Agent<'_>, objects: &Objects, admin: &str) -> Vec<String> {
         ("readiness", &agent.container.readiness_probe, "/readyz"),
     ] {
         let get = probe.as_ref().and_then(|p| p.http_get.as_ref());
+        // Beside a store readiness would be the store's, too.
+        if agent.deployment.is_none() && kind == "readiness" && probe.is_none() {
+            continue;
+        }
         let right = get.is_some_and(|g| {
-            g.path.as_deref() == Some(path) && g.port == IntOrString::String("admin".to_owned()) && g.scheme.is_none()
+            g.path.as_deref() == Some(path) && g.port == IntOrString::String(probes.to_owned()) && g.scheme.is_none()
         });
         if !right || !admin.contains(&format!("route(\"{path}\"")) {
             say(format!("its {kind} probe is not one that the agent answers"));
@@ -118,7 +147,7 @@ fn alone(agent: &Agent<'_>, objects: &Objects, admin: &str) -> Vec<String> {
         say(format!("lets {caller} {role}, and the coordinator is {COORDINATOR}"));
     }
     let services = objects.services.iter().filter_map(|s| s.spec.as_ref()?.selector.as_ref());
-    if services.filter(|selector| within(selector, &agent.labels())).count() != 1 {
+    if services.filter(|selector| within(selector, &agent.labels)).count() != 1 {
         say("is not behind exactly one Service".to_owned());
     }
     wrong
@@ -194,9 +223,10 @@ fn reached<'a, 'o>(address: &str, agents: &'a [Agent<'o>], objects: &Objects) ->
     service.publish_not_ready_addresses.filter(|p| *p)?;
     let port = service.ports.iter().flatten().find(|p| p.port.to_string() == port)?;
     agents.iter().find(|agent| {
-        within(service.selector.as_ref().expect("a selector"), &agent.labels())
-            && port.target_port == Some(IntOrString::String("agent".to_owned()))
-            && agent.port("agent").is_some()
+        let [name, _] = agent.ports();
+        within(service.selector.as_ref().expect("a selector"), &agent.labels)
+            && port.target_port == Some(IntOrString::String(name.to_owned()))
+            && agent.port(name).is_some()
     })
 }
 
@@ -208,20 +238,35 @@ pub(super) fn certificate_problems(objects: &Objects, certificates: &[Value]) ->
         .filter(|c| text(c, "/kind") == "Certificate")
         .map(|c| (text(c, "/spec/secretName"), c))
         .collect();
+    let mut needed = Vec::new();
     for pod in objects.pods() {
         let secrets = pod.spec.volumes.iter().flatten().filter(|v| v.name == "tls").filter_map(|v| v.secret.as_ref());
         for name in secrets.filter_map(|s| s.secret_name.as_deref()) {
-            let Some(certificate) = made.get(name) else {
-                wrong.push(format!("{}: nothing makes {name}", pod.owner));
-                continue;
-            };
             let component = pod.labels.get("keepsake/component");
-            let wanted = component.map_or(COORDINATOR.to_owned(), |c| format!("{c}.prod"));
-            let usages = ["server auth", "client auth"]
-                .map(|u| certificate["spec"]["usages"].as_array().is_some_and(|all| all.iter().any(|one| one == u)));
-            if certificate["spec"]["dnsNames"] != serde_json::json!([wanted]) || usages != [true; 2] {
-                wrong.push(format!("{name} is not for {wanted}, to serve and to call"));
-            }
+            let wanted = match pod.labels.get("app.kubernetes.io/name").map(String::as_str) {
+                // The Service's own name, which is what an API server calls.
+                Some(WEBHOOK) => format!("{WEBHOOK}.3scale.svc"),
+                _ => component.map_or(COORDINATOR.to_owned(), |c| format!("{c}.prod")),
+            };
+            needed.push((pod.owner.clone(), name.to_owned(), wanted));
+        }
+    }
+    needed.extend(
+        objects
+            .sidecars
+            .iter()
+            .map(|s| (format!("sidecar {}", s.component), s.certificate().to_owned(), format!("{}.prod", s.component))),
+    );
+    for (owner, name, wanted) in needed {
+        let Some(certificate) = made.get(name.as_str()) else {
+            wrong.push(format!("{owner}: nothing makes {name}"));
+            continue;
+        };
+        let usages = ["server auth", "client auth"]
+            .map(|u| certificate["spec"]["usages"].as_array().is_some_and(|all| all.iter().any(|one| one == u)));
+        let right = [true, !wanted.starts_with(WEBHOOK)];
+        if certificate["spec"]["dnsNames"] != serde_json::json!([wanted]) || usages != right {
+            wrong.push(format!("{name} is not for {wanted}, to serve and to call"));
         }
     }
     wrong

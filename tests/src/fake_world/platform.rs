@@ -13,7 +13,7 @@ use super::{FakeWorld, NEW};
 /// What the applications had before they were stopped.
 fn had() -> Stopped {
     let (namespace, workload) = ("threescale".to_owned(), "deployment/system-app".to_owned());
-    Stopped { namespace, workload, replicas: 3, ready: 3 }
+    Stopped { namespace, workload, replicas: 3, ready: 3, uid: None }
 }
 
 impl FakeWorld {

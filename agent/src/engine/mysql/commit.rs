@@ -116,7 +116,7 @@ async fn nothing_points_here(server: &mut Server, database: &str) -> Result<()> 
 async fn go_on(engine: &Mysql, server: &mut Server, shadow: &Shadow, cx: &Context) -> Result<CommitReport> {
     let database = &engine.address.database;
     cx.phase("swapping", 0);
-    let client = tools::client(engine.program.as_deref(), server.family).await?;
+    let client = tools::client(&engine.programs, server.family).await?;
     let plan = shadow.plan(server).await?;
     let before = shadow.before(server).await?;
     let (charset, collation) = (facts::word(&plan.defaults.0)?, facts::word(&plan.defaults.1)?);

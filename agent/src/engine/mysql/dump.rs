@@ -86,7 +86,7 @@ pub(super) async fn made_ready(engine: &Mysql, server: &mut Server) -> Result<Re
         return Err(Error::new(Kind::Denied, missing));
     }
     shadow::ensure_whole(server, database).await?;
-    let tool = tools::dump_tool(engine.dump_program.as_deref(), server.family).await?;
+    let tool = tools::dump_tool(&engine.programs, server.family).await?;
     let known = facts::facts(server, database).await?;
     let size = facts::size(server, database).await?;
     let objects = facts::objects(server, database).await?;

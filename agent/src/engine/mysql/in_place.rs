@@ -17,7 +17,7 @@ use keepsake_core::format::sql::Summary;
 pub(super) async fn run(engine: &Mysql, key: &RunKey, source: &dyn Source, cx: &Context) -> Result<CommitReport> {
     let database = &engine.address.database;
     let mut server = Server::connect(&engine.address).await?;
-    let client = tools::client(engine.program.as_deref(), server.family).await?;
+    let client = tools::client(&engine.programs, server.family).await?;
     let (charset, collation) = new_defaults(&mut server, database, source).await?;
     busy::alone(&mut server, database).await?;
     busy::nobody_holds(&mut server, database).await?;

@@ -17,7 +17,7 @@ pub(super) const PACKET_ROOM: u64 = 1024;
 pub(super) async fn server(engine: &Mysql, server: &mut Server, recorded: Option<&DumpReport>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let database = &engine.address.database;
-    let client = tools::client(engine.program.as_deref(), server.family).await?;
+    let client = tools::client(&engine.programs, server.family).await?;
     tools::gets_in(&client, &engine.address, engine.address.password()?.as_ref()).await?;
     if let Some(missing) = privileges::ask(server, database).await?.missing_for_load() {
         return Err(Error::new(Kind::Denied, missing));

@@ -105,7 +105,7 @@ async fn load(
     cx: &Context,
 ) -> Result<StageReport> {
     let database = &engine.address.database;
-    let client = tools::client(engine.program.as_deref(), server.family).await?;
+    let client = tools::client(&engine.programs, server.family).await?;
     let defaults = new_defaults(server, database, from).await?;
     shadow.make_notes(server).await?;
     let sql = format!("CREATE DATABASE {} CHARACTER SET {} COLLATE {}", name(&shadow.new), defaults.0, defaults.1);

@@ -5,13 +5,24 @@ use keepsake_core::secret::Secret;
 
 use super::server::{Address, Family, text};
 use super::stderr;
-use crate::process::Tool;
+use crate::process::{Tool, Toolbox};
 
 /// Names under which each family has its tools, the newer name first.
 const DUMP: [(&str, &str); 2] = [("mariadb-dump", "mysqldump"), ("mysqldump", "mariadb-dump")];
 const CLIENT: [(&str, &str); 2] = [("mariadb", "mysql"), ("mysql", "mariadb")];
 /// The largest that both families take.
 const MAX_PACKET: &str = "--max-allowed-packet=1073741824";
+
+/// What the flags say of the tools.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Programs {
+    /// The dump tool, if one was asked for.
+    pub(super) dump: Option<String>,
+    /// The client, if one was asked for.
+    pub(super) client: Option<String>,
+    /// Where they are and what they need.
+    pub(super) toolbox: Toolbox,
+}
 
 /// A tool that was found and asked for its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +35,7 @@ pub(super) struct Found {
     pub(super) family: Family,
     /// Its help text, which tells what it can do.
     help: String,
+    toolbox: Toolbox,
 }
 
 impl Found {
@@ -36,16 +48,16 @@ impl Found {
 ///
 /// # Errors
 /// `NotFound`, with what to install.
-pub(super) async fn dump_tool(asked: Option<&str>, server: Family) -> Result<Found> {
-    find("dump tool", "--mysql-dump-program", asked, names(DUMP, server)).await
+pub(super) async fn dump_tool(programs: &Programs, server: Family) -> Result<Found> {
+    find("dump tool", "--mysql-dump-program", programs.dump.as_deref(), names(DUMP, server), &programs.toolbox).await
 }
 
 /// Finds the client in the same way.
 ///
 /// # Errors
 /// As [`dump_tool`].
-pub(super) async fn client(asked: Option<&str>, server: Family) -> Result<Found> {
-    find("client", "--mysql-program", asked, names(CLIENT, server)).await
+pub(super) async fn client(programs: &Programs, server: Family) -> Result<Found> {
+    find("client", "--mysql-program", programs.client.as_deref(), names(CLIENT, server), &programs.toolbox).await
 }
 
 fn names(pairs: [(&'static str, &'static str); 2], server: Family) -> (&'static str, &'static str) {
@@ -53,15 +65,16 @@ fn names(pairs: [(&'static str, &'static str); 2], server: Family) -> (&'static 
     if server == Family::Mariadb { mariadb } else { mysql }
 }
 
-async fn find(what: &str, flag: &str, asked: Option<&str>, names: (&str, &str)) -> Result<Found> {
+async fn find(what: &str, flag: &str, asked: Option<&str>, names: (&str, &str), toolbox: &Toolbox) -> Result<Found> {
     let names = asked.map_or_else(|| vec![names.0, names.1], |one| vec![one]);
     for program in &names {
-        match Tool::new(program).arg("--version").output().await {
+        match Tool::of(toolbox, program).arg("--version").output().await {
             Ok(version) => {
-                let help = Tool::new(program).args(["--no-defaults", "--help"]).output().await?;
+                let help = Tool::of(toolbox, program).args(["--no-defaults", "--help"]).output().await?;
                 let family = Family::of(&version);
                 let version = version.lines().next().unwrap_or_default().trim().to_owned();
-                return Ok(Found { program: (*program).to_owned(), version, family, help });
+                let toolbox = toolbox.clone();
+                return Ok(Found { program: (*program).to_owned(), version, family, help, toolbox });
             }
             Err(e) if e.kind() == Kind::NotFound => {}
             Err(e) => return Err(e.context(format!("ask the {what} {program} for its version"))),
@@ -70,8 +83,9 @@ async fn find(what: &str, flag: &str, asked: Option<&str>, names: (&str, &str)) 
     Err(Error::new(
         Kind::NotFound,
         format!(
-            "the {what} ({}) is not in the agent's PATH: install it beside the agent or name it with {flag}",
-            names.join(" or ")
+            "the {what} ({}) is {}: install it beside the agent, name it with {flag}, or say where it is with --tool-dir",
+            names.join(" or "),
+            toolbox.missing()
         ),
     ))
 }
@@ -185,7 +199,8 @@ fn client_with_options(found: &Found, address: &Address, password: Option<&Secre
 
 fn connected(found: &Found, address: &Address, password: Option<&Secret>) -> Tool {
     // Nothing of the machine's option files: `[client] default-character-set = utf8` alone would spoil a dump.
-    let mut tool = Tool::new(&found.program).arg("--no-defaults").arg(format!("--user={}", address.user));
+    let mut tool =
+        Tool::of(&found.toolbox, &found.program).arg("--no-defaults").arg(format!("--user={}", address.user));
     tool = match &address.socket {
         Some(socket) => tool.arg("--protocol=SOCKET").arg(format!("--socket={}", socket.display())),
         None => {
@@ -208,5 +223,38 @@ fn connected(found: &Found, address: &Address, password: Option<&Secret>) -> Too
     match password {
         Some(password) => tool.secret_env("MYSQL_PWD", password),
         None => tool,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tools_of_a_software_collection_are_found_with_their_libraries() {
+        let folder = tempfile::tempdir().unwrap();
+        // As tools do whose libraries are not found: nothing is said on stdout, and the status is not 0.
+        let text = "#!/bin/sh\n[ \"$LD_LIBRARY_PATH\" = /opt/lib64 ] || exit 127\necho 'mysqldump  Ver 10.13 Distrib 5.7.24, for Linux (x86_64)'\n";
+        for name in ["mysqldump", "mysql"] {
+            let beside = folder.path().join("new");
+            std::fs::write(&beside, text).unwrap();
+            std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::fs::rename(&beside, folder.path().join(name)).unwrap();
+        }
+        let mut programs = Programs::default();
+        programs.toolbox.tool_dir = Some(folder.path().to_path_buf());
+        programs.toolbox.tool_env = vec!["LD_LIBRARY_PATH=/opt/lib64".to_owned()];
+        for found in
+            [dump_tool(&programs, Family::Mysql).await.unwrap(), client(&programs, Family::Mysql).await.unwrap()]
+        {
+            assert!(found.version.contains("5.7.24") && found.family == Family::Mysql, "{found:?}");
+        }
+        programs.toolbox.tool_env.clear();
+        assert!(dump_tool(&programs, Family::Mysql).await.unwrap_err().chain().contains("127"));
+        programs.dump = Some("no-such-tool-of-keepsake".to_owned());
+        let told = dump_tool(&programs, Family::Mysql).await.unwrap_err().chain();
+        assert!(told.contains(&folder.path().display().to_string()) && told.contains("--tool-dir"), "{told}");
     }
 }

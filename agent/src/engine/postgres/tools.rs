@@ -11,7 +11,7 @@ use crate::process::Tool;
 /// A tool with connection and password in its environment.
 pub(super) fn tool(settings: &Settings, name: &str) -> Result<Tool> {
     let program = folder(settings).map_or_else(|| name.to_owned(), |f| f.join(name).display().to_string());
-    let mut tool = Tool::new(&program)
+    let mut tool = Tool::of(&settings.toolbox, &program)
         .env("PGHOST", &settings.postgres_host)
         .env("PGPORT", settings.postgres_port.to_string())
         .env("PGUSER", &settings.postgres_user)
@@ -49,6 +49,9 @@ fn folder(settings: &Settings) -> Option<PathBuf> {
     if let Some(folder) = &settings.postgres_bin_dir {
         return Some(folder.clone());
     }
+    if settings.toolbox.tool_dir.is_some() {
+        return None;
+    }
     // Debian keeps each major version's tools apart; the newest reads all older servers.
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let newest = versions.filter_map(|v| v.ok()?.file_name().to_str()?.parse::<u32>().ok()).max()?;
@@ -59,6 +62,21 @@ fn folder(settings: &Settings) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn tools_are_found_in_their_folder_with_their_variables() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("new");
+        std::fs::write(&beside, "#!/bin/sh\necho \"pg_dump (PostgreSQL) $OWN $PGHOST\"\n").unwrap();
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&beside, folder.path().join("pg_dump")).unwrap();
+        let mut settings = Settings::default();
+        settings.toolbox.tool_dir = Some(folder.path().to_path_buf());
+        // Where the server is, is the engine's to say.
+        settings.toolbox.tool_env = vec!["OWN=10.23".to_owned(), "PGHOST=elsewhere".to_owned()];
+        assert_eq!(version(&settings, "pg_dump").await.unwrap(), "pg_dump (PostgreSQL) 10.23 127.0.0.1");
+    }
 
     #[test]
     fn versions_are_read() {

@@ -24,6 +24,11 @@ pub(super) struct Need {
 }
 
 impl Need {
+    /// Looking at the pods of a namespace.
+    pub(super) fn list_pods(namespace: &str) -> Self {
+        Self { verb: "list", group: "".into(), resource: "pods".into(), namespace: namespace.to_owned(), name: None }
+    }
+
     /// In the words of a Role.
     pub(super) fn told(&self) -> String {
         let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };

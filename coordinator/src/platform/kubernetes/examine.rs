@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 
 use super::api::Cluster;
-use super::{ANNOTATION, Kubernetes, access, discovery};
+use super::{ANNOTATION, Kubernetes, access, attached, discovery};
 use crate::topology::kubernetes::By;
 
 /// The oldest Kubernetes that this was tried on.
@@ -23,8 +23,8 @@ pub struct Examined {
 }
 
 impl Kubernetes {
-    /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, and whether some
-    /// are stopped. Where nobody is stopped only the first two.
+    /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, whether some are stopped, and whether databases that
+    /// ask for an agent have one. Where nobody is stopped only the first two and the last.
     pub async fn examine(&self) -> Vec<Examined> {
         let cluster = match self.cluster(PATIENCE).await {
             Ok(cluster) => cluster,
@@ -35,6 +35,10 @@ impl Kubernetes {
         let mut examined = vec![Examined { check: "cluster", found: version }];
         if is_there {
             examined.extend(Box::pin(self.workloads(&cluster)).await);
+        }
+        if is_there {
+            let agents = attached::look(&cluster, &self.settings.namespace).await.transpose();
+            examined.extend(agents.map(|found| Examined { check: "agents in pods", found }));
         }
         examined
     }

@@ -177,16 +177,16 @@ pub(super) fn tail(said: &str, longest: usize) -> String {
     if surplus == 0 { all } else { format!("… {}", all.chars().skip(surplus).collect::<String>()) }
 }
 
+/// A password in an address may have any sign in it, so all up to the last `@` before a space goes.
 fn without_passwords(line: &str) -> String {
-    let mut parts = line.split("://");
-    let mut told = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        told.push_str("://");
-        let end = part.find(|c: char| c.is_whitespace() || "/\"'<>".contains(c)).unwrap_or(part.len());
-        let (authority, rest) = part.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => told.push_str(&format!("…@{host}{rest}")),
-            None => told.push_str(part),
+    let mut told = String::new();
+    for (n, word) in line.split(' ').enumerate() {
+        if n > 0 {
+            told.push(' ');
+        }
+        match (word.split_once("://"), word.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => told.push_str(&format!("{scheme}://…@{host}")),
+            _ => told.push_str(word),
         }
     }
     told

@@ -50,6 +50,18 @@ impl Objects {
         Self { cluster, installation, store, budget: Budget::default() }
     }
 
+    /// Whether all is allowed that a load of them takes.
+    ///
+    /// # Errors
+    /// `Denied`, with what is to be granted.
+    pub async fn may_write(&self) -> Result<()> {
+        let cluster = self.cluster.cluster(BEFORE).await?;
+        let kinds = kinds::served(&cluster).await?;
+        let needs = access::needs_of_objects(self.namespace(), &kinds, access::Objects::Written);
+        let allowed = access::ensure(&cluster, needs).await;
+        allowed.context("the cluster's objects could not be brought back (`--objects skip` leaves them as they are)")
+    }
+
     fn namespace(&self) -> &str {
         &self.cluster.settings.namespace
     }

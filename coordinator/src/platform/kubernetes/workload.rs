@@ -58,6 +58,7 @@ pub(super) struct Workload {
     /// The version that a change is made of; another one is refused by the server.
     pub(super) version: String,
     pub(super) generation: i64,
+    pub(super) uid: Option<String>,
     /// `spec.replicas`; 1 when it is not said, as both controllers take it.
     pub(super) replicas: i32,
     pub(super) paused: bool,
@@ -161,6 +162,7 @@ impl Workload {
             is_labelled: owned || [&labels, &pods].iter().any(|l| l.contains_key(COMPONENT)),
             version: metadata.resource_version.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
+            uid: metadata.uid,
             replicas: spec.replicas.unwrap_or(1),
             paused: spec.paused,
             selector,
@@ -182,7 +184,7 @@ impl Workload {
     pub(super) fn stopped(&self) -> Option<Stopped> {
         let record = self.record.as_ref()?;
         let (namespace, workload) = (self.namespace.clone(), self.told());
-        Some(Stopped { namespace, workload, replicas: record.replicas, ready: record.ready })
+        Some(Stopped { namespace, workload, replicas: record.replicas, ready: record.ready, uid: self.uid.clone() })
     }
 
     /// Its sort and name.
