@@ -200,7 +200,7 @@ async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &
         in_place: false,
         objects: ObjectPolicy::Replace { endpoints: true },
     };
-    told(kubernetes.preflight().await);
+    told(kubernetes.preflight(true).await);
     told(it.describe(&entry.component).await);
     wreck(client).await;
     told(it.stage(&order(op.clone()), &|_| {}).await);

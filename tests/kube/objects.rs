@@ -1,5 +1,7 @@
 //! Secrets, ConfigMaps and 3scale's own objects: into a set and back, into the same namespace and an empty one, whoever dies between two writes.
 
+mod dies;
+
 use std::collections::BTreeMap;
 
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, LoadOrder, LoadReport, OpKey, Opening};
@@ -15,7 +17,6 @@ use keepsake_core::record::{ComponentRecord, Sealing};
 use keepsake_core::repository::Store;
 use keepsake_core::repository::seal::SetKey;
 use keepsake_core::secret::Secret;
-use keepsake_tests::cluster::faults::{Faulty, Rule};
 use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift, skeleton};
 use keepsake_tests::scratch::Scratch;
 use kube::Client;
@@ -35,7 +36,7 @@ pub(super) struct Ground {
     _scratch: Scratch,
     set: SetId,
     key: SetKey,
-    entry: ComponentRecord,
+    pub(super) entry: ComponentRecord,
 }
 
 pub(super) type Picture = BTreeMap<String, Value>;
@@ -92,7 +93,7 @@ impl Ground {
         objects.commit(&self.entry.component, &self.op(run), &|_| {}).await
     }
 
-    async fn rollback(&self, objects: &Objects, run: &RunKey) -> Result<()> {
+    pub(super) async fn rollback(&self, objects: &Objects, run: &RunKey) -> Result<()> {
         objects.rollback(&self.entry.component, &self.op(run), &|_| {}).await
     }
 
@@ -314,90 +315,4 @@ async fn what_is_refused(ground: &Ground, before: &Picture) {
     told(ground.commit(&it, &mended).await);
     told(ground.finalize(&it, &mended).await);
     must_be(&ground.picture().await, before, "mended");
-}
-
-#[tokio::test]
-async fn kube_whoever_writes_objects_may_die_between_any_two_writes() {
-    let name = "kube_whoever_writes_objects_may_die_between_any_two_writes";
-    let Some(ground) = Ground::open(name).await else { return };
-    let before = ground.picture().await;
-    ground.wreck().await;
-    let wrecked = ground.picture().await;
-    let whole = ground.objects(NAMESPACE, &ground.client);
-    for n in 1.. {
-        let faulty = Faulty::new(&ground.client, Rule::DieBefore(n));
-        let first = run(1);
-        let next = RunKey { epoch: keepsake_core::id::Epoch(2), ..first.clone() };
-        let mortal = ground.objects(NAMESPACE, &faulty.client);
-        let load = async {
-            ground.stage(&mortal, &first, REPLACE_ALL).await?;
-            ground.commit(&mortal, &first).await?;
-            ground.finalize(&mortal, &first).await
-        };
-        let done = faulty.mortal(load).await;
-        let found = told(whole.describe(&ground.entry.component).await).loads;
-        let is_at = found.iter().find(|(run, _)| *run == first.run).map(|(_, staged)| *staged);
-        match (&done, is_at) {
-            // What is committed goes forward, every other time; all else goes back.
-            (None, Some(Staged::Committed)) => {
-                told(ground.finalize(&whole, &next).await);
-            }
-            (None, _) if n % 2 == 0 => {
-                told(ground.stage(&whole, &next, REPLACE_ALL).await);
-                told(ground.commit(&whole, &next).await);
-                told(ground.finalize(&whole, &next).await);
-            }
-            (None, _) => {
-                told(ground.rollback(&whole, &next).await);
-                must_be(&ground.picture().await, &wrecked, &format!("gone before write {n}, taken back"));
-                continue;
-            }
-            (Some(_), _) => {}
-        }
-        must_be(&ground.picture().await, &before, &format!("gone before write {n}"));
-        if let Some(done) = done {
-            told(done);
-            // A head, four states, and for each of eight objects what is new, what was old, itself, and both dropped.
-            assert!(n > 40, "{:?}", faulty.writes());
-            break;
-        }
-        ground.wreck().await;
-        must_be(&ground.picture().await, &wrecked, "wrecked again");
-    }
-    is_taken_back_by_a_mortal(&ground, &wrecked).await;
-    with_conflicts(&ground, &before).await;
-}
-
-async fn is_taken_back_by_a_mortal(ground: &Ground, wrecked: &Picture) {
-    let whole = ground.objects(NAMESPACE, &ground.client);
-    ground.wreck().await;
-    for n in 1.. {
-        let first = run(1);
-        told(ground.stage(&whole, &first, REPLACE_ALL).await);
-        told(ground.commit(&whole, &first).await);
-        let faulty = Faulty::new(&ground.client, Rule::DieBefore(n));
-        let mortal = ground.objects(NAMESPACE, &faulty.client);
-        let done = faulty.mortal(ground.rollback(&mortal, &first)).await;
-        told(ground.rollback(&whole, &RunKey { epoch: keepsake_core::id::Epoch(2), ..first.clone() }).await);
-        must_be(&ground.picture().await, wrecked, &format!("gone before write {n} of taking back"));
-        if let Some(done) = done {
-            told(done);
-            assert!(n > 20, "{:?}", faulty.writes());
-            return;
-        }
-    }
-}
-
-/// Somebody else writes to each object at the worst moment, and answers are lost.
-async fn with_conflicts(ground: &Ground, before: &Picture) {
-    for rule in [Rule::LoseAnswers, Rule::Conflict] {
-        ground.wreck().await;
-        let faulty = Faulty::new(&ground.client, rule);
-        let it = ground.objects(NAMESPACE, &faulty.client);
-        let first = run(1);
-        told(ground.stage(&it, &first, REPLACE_ALL).await);
-        told(ground.commit(&it, &first).await);
-        told(ground.finalize(&it, &first).await);
-        must_be(&ground.picture().await, before, &format!("{rule:?}"));
-    }
 }

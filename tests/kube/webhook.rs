@@ -181,11 +181,11 @@ async fn never_answers(client: &Client, port: u16) {
 async fn examined(plane: &ControlPlane, words: &[&str], not: &[&str]) {
     let settings = KubernetesSettings { by: By::None, ..settings(NAMESPACE, plane.kubeconfig()) };
     let all = Kubernetes::new(settings).examine().await;
-    assert_eq!(all.iter().map(|e| e.check).collect::<Vec<_>>(), ["cluster", "agents in pods"]);
-    let told = all[1].found.as_ref().map_or_else(keepsake_core::Error::chain, Clone::clone);
+    assert_eq!(all.iter().map(|e| e.check).collect::<Vec<_>>(), ["cluster", "permissions", "agents in pods"]);
+    let told = all[2].found.as_ref().map_or_else(keepsake_core::Error::chain, Clone::clone);
     assert!(words.iter().all(|w| told.contains(w)) && !not.iter().any(|w| told.contains(w)), "{told}");
     // Who may not look is told nothing.
     let settings = KubernetesSettings { by: By::None, ..super::settings(NAMESPACE, plane.kubeconfig_of_the_clerk()) };
     let all = Kubernetes::new(settings).examine().await;
-    assert_eq!(all.iter().map(|e| e.check).collect::<Vec<_>>(), ["cluster"]);
+    assert_eq!(all.iter().map(|e| e.check).collect::<Vec<_>>(), ["cluster", "permissions"]);
 }

@@ -69,7 +69,8 @@ async fn plans_read_as_people_need_them() {
 async fn plans_on_kubernetes_say_what_follows() {
     let on = async |settings: &str| {
         let hooks = WITH_HOOKS.lines().find(|l| l.contains("hooks:")).expect("hooks");
-        let platform = format!("    platform: kubernetes\n    kubernetes: {{ namespace: threescale{settings} }}");
+        let platform =
+            format!("    platform: kubernetes\n    kubernetes: {{ namespace: threescale, objects: false{settings} }}");
         let house = House::with(&WITH_HOOKS.replace(hooks, &platform)).await;
         house.back_up().await.unwrap();
         let record = house.latest().await.unwrap();

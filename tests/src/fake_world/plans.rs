@@ -27,7 +27,7 @@ installations:
   - name: prod
     consistency: preferred
     platform: kubernetes
-    kubernetes: {{ namespace: threescale, {settings} }}
+    kubernetes: {{ namespace: threescale, objects: false, {settings} }}
     components:
       - {{ name: sql, engine: fake, agent: 'http://127.0.0.1:1' }}
       - {{ name: redis, engine: fake, agent: 'http://127.0.0.1:2' }}
