@@ -187,6 +187,11 @@ impl Plan {
         matches!(self.goal, Goal::Backup { .. })
     }
 
+    /// Whether it can be taken back past its point of no return. What is built of a rebuild would go with its objects.
+    pub fn may_be_taken_back(&self) -> bool {
+        matches!(self.goal, Goal::Restore { .. })
+    }
+
     /// Whether this brings something of a set back.
     pub fn is_restore(&self) -> bool {
         matches!(self.goal, Goal::Restore { .. } | Goal::Rebuild { .. })

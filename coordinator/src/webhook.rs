@@ -2,7 +2,7 @@
 //!
 //! The operator of 3scale takes back whatever is added to its Deployments. So nothing is changed there: the API server shows every new pod to this webhook, and
 //! a pod that asks for it gets the agent as a container, in the image of its own database, so that tools and server always match. What cannot have one is
-//! admitted as it is, with a word of why. No pod is ever refused: an agent is worth less than the database.
+//! admitted as it is, with a word of why. Its answer never refuses a pod: an agent is worth less than the database. What it adds can all the same keep a pod from starting (`manifests/README.md`).
 //!
 //! `settings` is what the administrator says, `pod` what is looked at, `judge` decides and `patch` writes what is added (both pure), `review` is the API server's
 //! envelope, `serve` listens. Nothing here has a repository, credentials of a datastore, or a client of the API server.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::access::must_be_what_is_used;
 use super::objects::{Ground, NAMESPACE, REPLACE_ALL, must_be, told};
+use super::webhook::whoever_asks_has_one;
 use super::{run, settings, start, stop};
 
 #[tokio::test]
@@ -62,4 +63,13 @@ async fn kube_broken_a_right_too_many() {
     let words = ["patch", "", "secrets", "3scale"].map(str::to_owned);
     let [verb, group, resource, namespace] = words;
     must_be_what_is_used("kube_broken_a_right_too_many", Some((verb, group, resource, namespace))).await;
+}
+
+#[tokio::test]
+#[ignore = "broken on purpose"]
+async fn kube_broken_nobody_attaches() {
+    let Some(plane) = ControlPlane::start("kube_broken_nobody_attaches").await else { return };
+    let client = plane.client().await;
+    skeleton::namespace(&client, NAMESPACE).await;
+    whoever_asks_has_one(&client).await;
 }

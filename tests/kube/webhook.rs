@@ -112,7 +112,7 @@ async fn until_attached(client: &Client) {
     .await;
 }
 
-async fn whoever_asks_has_one(client: &Client) {
+pub(super) async fn whoever_asks_has_one(client: &Client) {
     for store in ["system-mysql", "system-postgresql", "backend-redis", "system-redis"] {
         let pod = made(client, NAMESPACE, asking(store)).await;
         assert_eq!(containers(&pod), [store, CONTAINER]);

@@ -81,7 +81,7 @@ fn can_be_cancelled(story: &Story) -> Result<()> {
         return Ok(());
     }
     let root = story.root();
-    let discard = if root.plan.is_restore() {
+    let discard = if root.plan.may_be_taken_back() {
         format!(
             ", or take it back with `keepsake rollback --installation {} --discard-writes`, which loses what the applications wrote since",
             root.installation

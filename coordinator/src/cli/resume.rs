@@ -10,7 +10,7 @@ use super::restore::confirm;
 use crate::app::{App, identities};
 use crate::exit::Exit;
 use crate::fleet::Fleet;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Goal, Plan};
 use crate::run::claim;
 use crate::run::status::{RunStatus, StepStatus};
 use crate::run::story::{Story, unfinished};
@@ -35,7 +35,11 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
             let identities = identities(&command.identities)?;
             means.open(record, identities.as_ref()).await.context("stage what is not staged yet")?;
         }
-        let what = format!("The live data of {} is replaced, as was begun with this plan.", installation.name);
+        let name = &installation.name;
+        let what = match plan.goal {
+            Goal::Rebuild { .. } => format!("Installation {name} is built anew, as was begun with this plan."),
+            _ => format!("The live data of {name} is replaced, as was begun with this plan."),
+        };
         confirm(command.yes.as_ref(), installation, plan, &what)?;
     }
     let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None).await?;

@@ -65,6 +65,15 @@ async fn carry_out(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, dry
 /// Takes back a restore that is not over.
 async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command: &Rollback) -> Result<Exit> {
     let (epoch, status) = (story.root().epoch, story.status());
+    if status.passed && !story.plan().may_be_taken_back() {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "rebuild {epoch} has made its objects, and an operator builds from them: taken away, all that it has built would go with them. Go on with \
+                 `keepsake resume`; if you want none of it, say `keepsake cancel --leave-as-it-is` and delete the namespace"
+            ),
+        ));
+    }
     if status.drops_old_data(story.plan()) {
         return Err(Error::new(
             Kind::Conflict,

@@ -14,17 +14,15 @@ const ENGINE: &str = "files";
 /// Where files are that no set of this installation has; none when it has them all, or nobody can tell.
 ///
 /// # Errors
-/// `Invalid` when the topology says something else than the cluster: a set would silently be without files, or have a volume that nobody uses.
+/// `Invalid` when a set would silently be without files, or have a volume that nobody uses.
 pub(super) fn elsewhere(installation: &InstallationSettings, inventory: &Inventory) -> Result<Option<String>> {
     let found = inventory.answers().find_map(|found| found.facts.get(FILES_IN)).map(String::as_str);
     let has_component = installation.components.iter().any(|c| c.engine.as_str() == ENGINE);
     let refuse = |text: String| Err(Error::new(Kind::Invalid, format!("installation {}: {text}", installation.name)));
     match (found, installation.files_external) {
-        (Some(VOLUME), true) => refuse(
-            "the topology says `files: external`, and System has its files on the volume system-storage: list that component instead".to_owned(),
-        ),
+        (Some(VOLUME), true) => Ok(Some("the volume system-storage, which the topology leaves out".to_owned())),
         (Some(VOLUME), false) if !has_component => refuse(
-            "System has its files on the volume system-storage, and the topology lists no component of engine files: list it, or the set would be without them"
+            "System has its files on the volume system-storage, and the topology lists no component of engine files: list it, or say `files: external` if they are backed up by other means"
                 .to_owned(),
         ),
         (Some(place), false) if place != VOLUME => refuse(format!(
@@ -91,7 +89,7 @@ installations:
             assert!(told.contains("S3 bucket b") && told.contains("files: external"), "{told}");
         }
         assert_eq!(judged(external, false, Some("S3 bucket b")), Ok(Some("S3 bucket b".to_owned())));
-        assert!(judged(external, false, Some("volume")).unwrap_err().contains("system-storage"));
+        assert!(judged(external, false, Some("volume")).unwrap().unwrap().contains("system-storage"));
         assert!(judged(external, false, None).unwrap().is_some());
         assert!(judged(external, true, None).unwrap_err().contains("choose one"));
     }

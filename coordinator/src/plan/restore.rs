@@ -134,13 +134,21 @@ pub fn plan(
     } else {
         stages.push(each("drop the old data", &parts, |component| Action::Finalize { component }.step(Undo::Nothing))?);
     }
+    let files_elsewhere = match files::elsewhere(installation, inventory) {
+        Ok(place) => place,
+        // That is no reason not to bring data back.
+        Err(e) => {
+            notes.push(e.chain());
+            None
+        }
+    };
     Ok(Plan {
         goal: Goal::Restore { epoch: record.epoch, safety, keep_old: wishes.keep_old },
         installation: installation.name.clone(),
         set: Some(record.set),
         stages,
         notes,
-        files_elsewhere: if wishes.safety.is_some() { files::elsewhere(installation, inventory)? } else { None },
+        files_elsewhere,
     })
 }
 

@@ -238,7 +238,7 @@ impl Platform for Kubernetes {
         }
         let text = format!(
             "none of the {} workloads that this run has stopped is in namespace {} of this cluster: it is another cluster, or they were made anew. Name the right \
-             `kubeconfig` and `context` in the topology",
+             `kubeconfig` and `context` in the topology; if they were made anew, `keepsake cancel --leave-as-it-is` ends the run as it stands",
             known.len(),
             self.settings.namespace
         );
@@ -252,7 +252,7 @@ impl Platform for Kubernetes {
 
     async fn ensure_none(&self) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
-        Box::pin(built::ensure_none(&cluster, &self.settings)).await
+        Box::pin(built::ensure_none(&cluster, &self.settings.namespace)).await
     }
 
     async fn until_built(&self, run: &RunKey) -> Result<()> {

@@ -109,7 +109,7 @@ pub fn judge(other: &Story) -> Result<()> {
 /// How a run is given up, if it can be.
 fn way_out(other: &Story, passed: bool) -> String {
     let installation = &other.root().installation;
-    match (passed, other.plan().is_restore()) {
+    match (passed, other.plan().may_be_taken_back()) {
         (false, _) => format!(", or give it up with `keepsake cancel --installation {installation}`"),
         (true, true) => {
             format!(", or take it back with `keepsake rollback --installation {installation} --discard-writes`")

@@ -12,6 +12,8 @@ use super::objects::{Objects, Pod};
 const NAMES: [i32; 2] = [53, 5353];
 /// The S3 server's.
 const HTTPS: i32 = 443;
+/// The API server's, which the coordinator alone may ask.
+const API: i32 = 6443;
 
 /// The webhook's: the API server's addresses are nobody's to know.
 const WEBHOOK: i32 = 8443;
@@ -62,7 +64,9 @@ pub(super) fn problems(objects: &Objects) -> Vec<String> {
                 let allowed = match who(peer, pod, objects) {
                     Peer::Pods => only(ports, &NAMES),
                     Peer::Store | Peer::Outside => {
-                        only(ports, &[HTTPS]) || store_port(pod).is_some_and(|p| only(ports, &[p]))
+                        only(ports, &[HTTPS])
+                            || store_port(pod).is_some_and(|p| only(ports, &[p]))
+                            || (engine(pod).is_none() && only(ports, &[API]))
                     }
                     Peer::Agent => engine(pod).is_none() && only(ports, &[9090]),
                     Peer::Coordinator | Peer::Nobody => false,
@@ -101,6 +105,7 @@ fn who(peer: &NetworkPolicyPeer, pod: &Pod<'_>, objects: &Objects) -> Peer {
     match (&peer.pod_selector, &peer.namespace_selector, &peer.ip_block) {
         (None, Some(any), None) if *any == LabelSelector::default() => Peer::Pods,
         (None, None, Some(block)) if block.cidr.ends_with("/32") || block.cidr.ends_with("/128") => Peer::Outside,
+        (Some(selector), None, None) if is_of_sidecars(selector) => Peer::Agent,
         (Some(selector), None, None) => {
             let labels = selector.match_labels.clone().unwrap_or_default();
             let name = labels.get("app.kubernetes.io/name").map(String::as_str);
@@ -118,6 +123,13 @@ fn who(peer: &NetworkPolicyPeer, pod: &Pod<'_>, objects: &Objects) -> Peer {
         }
         _ => Peer::Nobody,
     }
+}
+
+/// Pods that have an agent put into them.
+fn is_of_sidecars(selector: &LabelSelector) -> bool {
+    let expressions = selector.match_expressions.as_deref().unwrap_or_default();
+    matches!(expressions, [e] if e.key == "keepsake/sidecar" && e.operator == "Exists")
+        && selector.match_labels.is_none()
 }
 
 fn selects(policy: &NetworkPolicy, pod: &Pod<'_>) -> bool {

@@ -9,7 +9,7 @@ const KUBE: Duration = Duration::from_mins(8);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
-    vec![objects(), stopped(), followed(), access(), manifests(), node()]
+    vec![objects(), stopped(), followed(), access(), attached(), manifests(), node()]
 }
 
 /// Tests of the control plane.
@@ -44,6 +44,7 @@ fn stopped() -> Claim {
             tests("conflicts", "kube_nothing_is_written_over_and_no_answer_needed"),
             tests("trouble", "kube_what_cannot_be_done_is_said"),
             tests("whole-restore", "kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it"),
+            tests("from-nothing", "kube_a_namespace_that_is_gone"),
         ],
         breaks: vec![broken("a-number-that-is-forgotten", "kube_broken_a_number_is_forgotten", "it is not as it was")],
     }
@@ -70,6 +71,18 @@ fn access() -> Claim {
         says: "the Roles of the manifests grant what a backup and a restore use, and nothing else",
         cases: vec![tests("roles", "kube_access_is_what_a_backup_and_a_restore_use")],
         breaks: vec![broken("a-right-too-many", "kube_broken_a_right_too_many", "granted and never used")],
+    }
+}
+
+fn attached() -> Claim {
+    Claim {
+        name: "attached",
+        says: "a pod that asks for it gets its agent, in its database's own image, and no pod is kept from being made",
+        cases: vec![
+            tests("pods", "kube_a_webhook"),
+            Case::telling("over-https", KUBE, || async { suite::whole("it", &["webhook::"], 3) }),
+        ],
+        breaks: vec![broken("nobody-attaches", "kube_broken_nobody_attaches", "keepsake-agent")],
     }
 }
 

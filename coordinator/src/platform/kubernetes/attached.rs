@@ -24,6 +24,8 @@ struct Asking {
     store: String,
     /// Whether it has one.
     has: bool,
+    /// Nothing of it outlives it, so neither does its data.
+    is_fleeting: bool,
 }
 
 /// Looks at the databases' pods of the namespace. None when no pod asks for an agent, or pods may not be looked at.
@@ -54,12 +56,15 @@ fn asking(pod: &Pod) -> Option<Asking> {
     let spec = pod.spec.as_ref();
     let has = spec
         .is_some_and(|s| s.containers.iter().chain(s.init_containers.iter().flatten()).any(|c| c.name == CONTAINER));
-    Some(Asking { pod: pod.metadata.name.clone().unwrap_or_default(), component, store, has })
+    let claims =
+        spec.and_then(|s| s.volumes.as_ref()).into_iter().flatten().filter(|v| v.persistent_volume_claim.is_some());
+    let is_fleeting = store == FLEETING || claims.count() == 0;
+    Some(Asking { pod: pod.metadata.name.clone().unwrap_or_default(), component, store, has, is_fleeting })
 }
 
 fn judge(asking: &[Asking]) -> Result<Option<String>> {
     let (with, without): (Vec<_>, Vec<_>) = asking.iter().partition(|a| a.has);
-    let (never, mend): (Vec<_>, Vec<_>) = without.into_iter().partition(|a| a.store == FLEETING);
+    let (never, mend): (Vec<_>, Vec<_>) = without.into_iter().partition(|a| a.is_fleeting);
     let mut wrong = Vec::new();
     if !mend.is_empty() {
         let pods: Vec<_> = mend.iter().map(|a| format!("{} (asks for {})", a.pod, a.component)).collect();
@@ -71,9 +76,9 @@ fn judge(asking: &[Asking]) -> Result<Option<String>> {
     }
     for one in never {
         wrong.push(format!(
-            "no agent in {}, and it never gets one: {FLEETING} loses its data with its pod, so do not delete it; take {OPT_IN} away, and use an agent of its \
-             own beside it (agents/{FLEETING})",
-            one.pod
+            "no agent in {}, and it never gets one: {} loses its data with its pod, so do not delete it; take {OPT_IN} away, and use an agent of its \
+             own beside it (agents/{})",
+            one.pod, one.store, one.store
         ));
     }
     if !wrong.is_empty() {
@@ -119,6 +124,7 @@ mod tests {
             component: store.to_owned(),
             store: store.to_owned(),
             has,
+            is_fleeting: store == FLEETING,
         };
         let told = judge(&[one("backend-redis", true)]).unwrap().unwrap();
         assert!(told.contains("backend-redis in backend-redis-1"), "{told}");

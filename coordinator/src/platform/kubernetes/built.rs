@@ -9,21 +9,26 @@ use super::discovery;
 use super::workload::Workload;
 use crate::topology::KubernetesSettings;
 
-/// There must be no workload of a 3scale.
+/// There must be no workload of a 3scale, and no APIManager.
 ///
 /// # Errors
 /// `Conflict`, naming those that there are.
-pub(super) async fn ensure_none(cluster: &Cluster, settings: &KubernetesSettings) -> Result<()> {
+pub(super) async fn ensure_none(cluster: &Cluster, namespace: &str) -> Result<()> {
     let served = discovery::served(cluster).await?;
-    let found = discovery::workloads(cluster, &served, &settings.namespace).await?;
-    let of_a_3scale: Vec<_> =
-        found.iter().filter(|w| w.part.is_some() || w.is_labelled).map(|w| w.name.as_str()).collect();
+    let found = discovery::workloads(cluster, &served, namespace).await?;
+    let mut of_a_3scale: Vec<_> =
+        found.iter().filter(|w| w.part.is_some() || w.is_labelled).map(|w| w.name.clone()).collect();
+    if let Some(kind) = &served.managers {
+        // One that is being deleted stays until its operator lets it go, and would be taken for one that is there.
+        let managers = cluster.list(kind, namespace).await?;
+        of_a_3scale.extend(managers.into_iter().filter_map(|m| m.metadata.name).map(|n| format!("APIManager {n}")));
+    }
     if of_a_3scale.is_empty() {
         return Ok(());
     }
     let text = format!(
-        "namespace {} has a 3scale already, or a part of one: {}. To bring data back into it, say `keepsake restore`; to build it anew, delete it first",
-        settings.namespace,
+        "namespace {namespace} has a 3scale already, or a part of one: {}. To bring data back into it, say `keepsake restore`; to build it anew, delete it first, \
+         with its claims",
         of_a_3scale.join(", ")
     );
     Err(Error::new(Kind::Conflict, text))

@@ -55,6 +55,9 @@ pub(super) struct Head {
     pub(super) epoch: Epoch,
     /// How many objects are to be written.
     pub(super) count: usize,
+    /// So many of them are, in their order.
+    #[serde(default)]
+    pub(super) written: usize,
     /// What was found at the stage, as counts and in words.
     pub(super) counts: BTreeMap<String, u64>,
     pub(super) warnings: Vec<String>,
@@ -154,15 +157,28 @@ impl Kept<'_> {
     /// # Errors
     /// As [`Kept::claim`].
     pub(super) async fn advance(&self, to: State) -> Result<()> {
+        self.change(|head| head.state = to).await
+    }
+
+    /// Notes that so many objects are written.
+    ///
+    /// # Errors
+    /// As [`Kept::claim`].
+    pub(super) async fn written(&self, n: usize) -> Result<()> {
+        self.change(|head| head.written = head.written.max(n)).await
+    }
+
+    async fn change(&self, wish: impl Fn(&mut Head)) -> Result<()> {
         loop {
             let Some((mut head, version)) = self.head().await? else {
                 return Err(Error::new(Kind::Conflict, format!("what run {} kept is gone", self.run)));
             };
             self.judge(&head)?;
-            if head.state == to {
+            let before = head.clone();
+            wish(&mut head);
+            if head == before {
                 return Ok(());
             }
-            head.state = to;
             head.epoch = self.run.epoch;
             if self.write_head(&head, Some(&version)).await? {
                 return Ok(());

@@ -7,8 +7,8 @@ use keepsake_core::format::objects::Object;
 use keepsake_core::id::{Epoch, RunKey};
 use kube::core::{ApiResource, DynamicObject};
 
-use super::super::access;
 use super::super::api::{Cluster, Pace};
+use super::super::{access, built};
 use super::kept::{Head, Kept, New, Old, State};
 use super::write::is_another;
 use super::{kinds, strip};
@@ -77,6 +77,7 @@ impl Load {
                     state: State::Partial,
                     epoch: Epoch(0),
                     count: objects.len(),
+                    written: 0,
                     counts: BTreeMap::new(),
                     warnings: Vec::new(),
                 };
@@ -84,6 +85,10 @@ impl Load {
                 let _other = kept.write_head(&head, None).await?;
                 kept.claim().await?;
             }
+        }
+        if policy == ObjectPolicy::Build {
+            // Asked here too: whoever goes on with a rebuild may be elsewhere than where it was begun.
+            built::ensure_none(&self.cluster, &self.namespace).await?;
         }
         let (mut counts, mut left) = (BTreeMap::new(), BTreeMap::new());
         let mut count = 0;
@@ -170,13 +175,14 @@ impl Load {
         }
         kept.advance(State::Committing).await?;
         let mut left = Vec::new();
-        for n in 0..head.count {
+        for n in head.written..head.count {
             let new = kept.new_object(n).await?;
             let name = new.object.artifact()?;
             let is_written = self.write(&kept, n, &new).await.with_context(|| name.to_string())?;
             if !is_written {
                 left.push(name.to_string());
             }
+            kept.written(n + 1).await?;
         }
         kept.advance(State::Committed).await?;
         let mut report = report(head);
@@ -212,6 +218,11 @@ impl Load {
                 // The server has refused our write because somebody wrote in between: that is what is written over then.
                 (Some(now), Some(Old::Was(_))) if is_refused => {
                     kept.keep_old(n, wanted, &Old::Was(now.clone())).await?;
+                }
+                // Somebody was faster than we were.
+                (Some(_), Some(Old::Absent)) => {
+                    kept.keep_old(n, wanted, &Old::Left).await?;
+                    return Ok(false);
                 }
                 (Some(_), Some(_)) => {
                     let text = "somebody else has written it since it was looked at: which of the two is wanted is not known. Look at it, then resume or cancel the run";
@@ -269,7 +280,15 @@ impl Load {
         }
         kept.advance(State::RollingBack).await?;
         // Latest first, so that what others need goes last.
-        for (old, of) in olds.into_iter().flatten().rev() {
+        let olds: Vec<_> = olds.into_iter().flatten().collect();
+        for (n, (old, of)) in olds.into_iter().enumerate().rev() {
+            if n >= head.written && !self.is_ours(&kept, n).await? {
+                tracing::warn!(
+                    "object {n} of run {} was perhaps never written, is what somebody else has made of it, and stays",
+                    self.run.run
+                );
+                continue;
+            }
             let done = match (&old, &of) {
                 (Old::Was(object), _) => self.cluster.ensure_object(&self.kind(object)?, &kept, object).await,
                 (Old::Absent, Some(of)) => self.cluster.ensure_gone(&self.kind(of)?, &kept, of.name()).await,
@@ -279,6 +298,15 @@ impl Load {
         }
         kept.advance(State::PutBack).await?;
         kept.drop_all().await
+    }
+
+    /// Whether an object is what this load writes.
+    async fn is_ours(&self, kept: &Kept<'_>, n: usize) -> Result<bool> {
+        let new = kept.new_object(n).await?.object;
+        let kind = self.kind(&new)?;
+        let live: Option<DynamicObject> = self.cluster.get(&kind, &self.namespace, new.name()).await?;
+        let live = live.map(|live| strip::stripped(&kind, live)).transpose()?;
+        Ok(live.is_some_and(|live| strip::are_same(&live, &new)))
     }
 
     /// Drops what was there before.
