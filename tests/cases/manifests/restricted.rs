@@ -154,6 +154,14 @@ fn unsound(volume: &Volume, objects: &Objects) -> Option<&'static str> {
         let known = map.name == "keepsake-trust" || objects.config_maps.contains_key(&map.name);
         return (!known).then_some("there is no such ConfigMap");
     }
+    if let Some(projected) = &volume.projected {
+        // A token of its own, and nothing that could be had by a plain volume.
+        let sources = projected.sources.iter().flatten();
+        let is_token =
+            sources.clone().any(|s| s.service_account_token.is_some()) && sources.clone().all(|s| s.secret.is_none());
+        let is_open = projected.default_mode.unwrap_or(0o644) & 0o007 != 0;
+        return (!is_token || is_open).then_some("is projected, and not a token that others cannot read");
+    }
     (volume.empty_dir.is_none() && volume.persistent_volume_claim.is_none())
         .then_some("is of a kind that restricted-v2 does not admit")
 }
