@@ -59,7 +59,7 @@ async fn measure(megabytes: u64, named: &[String]) {
             let said = house.installations[0].backend.process().output();
             println!(
                 "  of that the server, by its own log: {:.2} s to fetch, {:.2} s to load, {:.2} s to write its AOF anew",
-                between(&said, "MASTER <-> REPLICA sync started", "Loading DB in memory"),
+                between(&said, "MASTER <-> REPLICA sync: receiving", "Loading DB in memory"),
                 between(&said, "Loading DB in memory", "MASTER <-> REPLICA sync: Finished with success"),
                 between(
                     &said,
