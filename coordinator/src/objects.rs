@@ -1,4 +1,4 @@
-//! A set's objects on somebody's disk: files for `kubectl apply`, and for installations from a template the parameters of `oc new-app`.
+//! A set's objects: read, and on somebody's disk, as files for `kubectl apply`, and for installations from a template the parameters of `oc new-app`.
 
 pub mod parameters;
 mod text;
@@ -8,8 +8,13 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::format::objects::Object;
+use keepsake_core::error::{Context, Error, Kind, Result};
+use keepsake_core::format::objects::{LARGEST, Object};
+use keepsake_core::id::Component;
+use keepsake_core::record::DumpRecord;
+use keepsake_core::repository::reader::ArtifactReader;
+use keepsake_core::repository::seal::Unsealer;
+use keepsake_core::repository::{Budget, Store};
 
 use self::parameters::Parameters;
 
@@ -23,6 +28,32 @@ pub struct Written {
     pub files: Vec<PathBuf>,
     /// Parameters that cannot stand in a file that every `oc` reads as it was written.
     pub by_hand: Vec<&'static str>,
+}
+
+/// Reads the objects of a set.
+///
+/// # Errors
+/// `Corrupt`, naming the artifact, when one is not what its name says; as [`ArtifactReader::read`].
+pub async fn read(
+    store: &Store,
+    budget: &Budget,
+    unsealer: &Unsealer,
+    component: &Component,
+    dump: &DumpRecord,
+) -> Result<Vec<Object>> {
+    let mut found = Vec::new();
+    for artifact in &dump.artifacts {
+        let (store, budget) = (store.clone(), budget.clone());
+        let reader = ArtifactReader::new(store, budget, unsealer.clone(), component.clone(), artifact.clone());
+        let what = || format!("{component}/{}", artifact.artifact);
+        let object = Object::parse(&reader.read_at_most(LARGEST).await.with_context(what)?).with_context(what)?;
+        if object.artifact()? != artifact.artifact {
+            let text = format!("{} holds the {} {}", what(), object.kind(), object.name());
+            return Err(Error::new(Kind::Corrupt, text));
+        }
+        found.push(object);
+    }
+    Ok(found)
 }
 
 /// Writes each object into a folder of its kind, and the parameters if there is no APIManager. Nothing is written over; only the owner may read what is written.

@@ -1,11 +1,8 @@
 //! `objects`: a set's objects of the cluster, as files.
 
-use keepsake_core::error::{Context, Result};
-use keepsake_core::format::objects::{COMPONENT, LARGEST, Object};
-use keepsake_core::record::Record;
-use keepsake_core::repository::reader::ArtifactReader;
-use keepsake_core::repository::seal::Unsealer;
-use keepsake_core::repository::{Budget, Repository};
+use keepsake_core::error::Result;
+use keepsake_core::format::objects::COMPONENT;
+use keepsake_core::repository::Budget;
 use serde::Serialize;
 
 use super::args::{Args, Objects};
@@ -30,7 +27,12 @@ pub(super) async fn run(args: &Args, app: &App, command: &Objects) -> Result<Exi
     let repository = app.repository().await?;
     let record = catalog::find(&repository, &installation.name, &command.set.set).await?;
     let (unsealer, _) = repository.unsealer(&record, identities(&command.identities)?.as_ref()).await?;
-    let found = read(&repository, &record, &unsealer).await?;
+    let mut found = Vec::new();
+    for entry in record.components.iter().filter(|c| c.component.as_str() == COMPONENT) {
+        let Some(dump) = &entry.dump else { continue };
+        let (store, budget) = (repository.store(), Budget::default());
+        found.extend(objects::read(store, &budget, &unsealer, &entry.component, dump).await?);
+    }
     objects::ensure_some(&found)?;
     let written = objects::write(&command.into, &found)?;
     let done = Done {
@@ -50,24 +52,4 @@ pub(super) async fn run(args: &Args, app: &App, command: &Objects) -> Result<Exi
         out
     })?;
     Ok(Exit::Done)
-}
-
-/// The objects of a set.
-async fn read(repository: &Repository, record: &Record, unsealer: &Unsealer) -> Result<Vec<Object>> {
-    let mut found = Vec::new();
-    for entry in record.components.iter().filter(|c| c.component.as_str() == COMPONENT) {
-        for artifact in entry.dump.iter().flat_map(|d| &d.artifacts) {
-            let reader = ArtifactReader::new(
-                repository.store().clone(),
-                Budget::default(),
-                unsealer.clone(),
-                entry.component.clone(),
-                artifact.clone(),
-            );
-            let bytes = reader.read_at_most(LARGEST).await?;
-            let object = Object::parse(&bytes);
-            found.push(object.with_context(|| format!("{COMPONENT}/{}", artifact.artifact))?);
-        }
-    }
-    Ok(found)
 }

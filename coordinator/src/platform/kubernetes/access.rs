@@ -10,6 +10,7 @@ use kube::core::ApiResource;
 
 use super::api::Cluster;
 use super::discovery::Served;
+use super::objects::CAPABILITIES;
 use crate::topology::KubernetesSettings;
 
 /// One thing that must be allowed.
@@ -126,7 +127,7 @@ pub(super) fn needs_of_objects(namespace: &str, kinds: &[ApiResource], what: Obj
         match what {
             Objects::Read => &["list"],
             // Never written.
-            _ if kind.group == "capabilities.3scale.net" => &["list"],
+            _ if kind.group == CAPABILITIES => &["list"],
             // One that is not there is never made, so never taken away.
             Objects::Written if kind.kind == "APIManager" => &["get", "list", "update"],
             Objects::Written | Objects::Built => &["get", "list", "create", "update", "delete"],

@@ -16,19 +16,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::clock;
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::format::objects::{ENGINE, LARGEST, Object};
+use keepsake_core::format::objects::{ENGINE, Object};
 use keepsake_core::id::{Component, EngineName, Installation, RunKey};
-use keepsake_core::record::{ArtifactRecord, Counts, DumpRecord, DumpReport};
-use keepsake_core::repository::reader::ArtifactReader;
+use keepsake_core::record::{Counts, DumpRecord, DumpReport};
 use keepsake_core::repository::seal::Unsealer;
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
 
+pub(super) use self::kinds::CAPABILITIES;
 use self::load::Load;
 use super::api::Cluster;
 use super::{BEFORE, Kubernetes, access, examine};
 use crate::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport, OnProgress, OpKey, Opening, Progress};
 use crate::inventory::Found;
+use crate::objects;
 
 /// The objects of one installation.
 pub struct Objects {
@@ -142,22 +143,7 @@ impl Objects {
             Opening::Age(identity) => Unsealer::age(identity)?,
             Opening::None => Unsealer::none(),
         };
-        let mut objects = Vec::new();
-        for artifact in &dump.artifacts {
-            let object = self.object(component, artifact, &unsealer).await;
-            objects.push(object.with_context(|| format!("{component}/{}", artifact.artifact))?);
-        }
-        Ok(objects)
-    }
-
-    async fn object(&self, component: &Component, artifact: &ArtifactRecord, unsealer: &Unsealer) -> Result<Object> {
-        let (store, budget) = (self.store.clone(), self.budget.clone());
-        let reader = ArtifactReader::new(store, budget, unsealer.clone(), component.clone(), artifact.clone());
-        let object = Object::parse(&reader.read_at_most(LARGEST).await?)?;
-        if object.artifact()? != artifact.artifact {
-            return Err(Error::new(Kind::Corrupt, format!("it holds the {} {}", object.kind(), object.name())));
-        }
-        Ok(object)
+        objects::read(&self.store, &self.budget, &unsealer, component, dump).await
     }
 
     async fn load(&self, key: &RunKey) -> Result<Load> {

@@ -6,8 +6,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 
 use super::super::api::Cluster;
 
-/// 3scale's own groups (3scale-operator).
-const GROUPS: [&str; 2] = ["apps.3scale.net", "capabilities.3scale.net"];
+/// What stands for tenants, products and the like in System, one by one (3scale-operator).
+pub(in super::super) const CAPABILITIES: &str = "capabilities.3scale.net";
+/// 3scale's own groups.
+const GROUPS: [&str; 2] = ["apps.3scale.net", CAPABILITIES];
 /// Objects that are an order to do something once: brought back, they would be carried out again. (`ApplicationAuth` makes new keys of an application.)
 const ORDERS: [&str; 4] = ["APIManagerBackup", "APIManagerRestore", "ProxyConfigPromote", "ApplicationAuth"];
 

@@ -10,13 +10,11 @@ use kube::core::{ApiResource, DynamicObject};
 use super::super::api::{Cluster, Pace};
 use super::super::{access, built};
 use super::kept::{Head, Kept, New, Old, State};
+use super::kinds::CAPABILITIES;
 use super::write::is_another;
 use super::{kinds, strip};
 use crate::fleet::LoadReport;
 use crate::plan::objects::{ObjectPolicy, is_endpoint};
-
-/// What stands for tenants, products and the like in System, one by one (3scale-operator, `capabilities.3scale.net`).
-const CAPABILITIES: &str = "capabilities.3scale.net";
 
 /// The load of one run.
 pub(super) struct Load {
@@ -68,23 +66,25 @@ impl Load {
         let needs = access::needs_of_objects(&self.namespace, &self.kinds, what);
         access::ensure(&self.cluster, needs).await?;
         let kept = self.kept();
-        match kept.claim().await? {
-            Some(head) if head.state != State::Partial => return Ok(report(head)),
-            // Whoever began it kept perhaps what another policy wanted.
-            Some(_) => kept.drop_pieces().await?,
-            None => {
-                let head = Head {
-                    state: State::Partial,
-                    epoch: Epoch(0),
-                    count: objects.len(),
-                    written: 0,
-                    counts: BTreeMap::new(),
-                    warnings: Vec::new(),
-                };
-                // Epoch 0 is nobody's, so that of two who begin at the same time the later one has it.
-                let _other = kept.write_head(&head, None).await?;
-                kept.claim().await?;
+        if let Some(head) = kept.claim().await? {
+            match head.state {
+                State::Staged | State::Committing | State::Committed => return Ok(report(head)),
+                // Whoever began it kept perhaps what another policy wanted.
+                State::Partial | State::PutBack => kept.drop_pieces().await?,
+                State::RollingBack | State::Finalizing => return Err(out_of_turn("staged", head.state)),
             }
+        } else {
+            let head = Head {
+                state: State::Partial,
+                epoch: Epoch(0),
+                count: objects.len(),
+                written: 0,
+                counts: BTreeMap::new(),
+                warnings: Vec::new(),
+            };
+            // Epoch 0 is nobody's, so that of two who begin at the same time the later one has it.
+            let _other = kept.write_head(&head, None).await?;
+            kept.claim().await?;
         }
         if policy == ObjectPolicy::Build {
             // Asked here too: whoever goes on with a rebuild may be elsewhere than where it was begun.
@@ -117,7 +117,8 @@ impl Load {
             };
             kept.ensure_ours().await?;
             let state = State::Staged;
-            let head = Head { state, count, counts: BTreeMap::clone(&counts), warnings: Vec::clone(&warnings), ..head };
+            let (counts, warnings) = (BTreeMap::clone(&counts), Vec::clone(&warnings));
+            let head = Head { state, count, written: 0, counts, warnings, ..head };
             if kept.write_head(&head, Some(&version)).await? {
                 return Ok(report(head));
             }
@@ -125,13 +126,13 @@ impl Load {
     }
 
     async fn judge(&self, object: &Object, policy: ObjectPolicy) -> Result<Judged> {
-        let kind = self.kind(object)?;
-        if kind.group == CAPABILITIES {
+        if object.group_and_version().0 == CAPABILITIES {
             // Its operator knows what belongs to it by its status, which is not stored: it would make it in System a second time, or delete it there.
             return Ok(Judged::Left(
                 "it stands for something in System, which the data brings back: it stays as it is (`keepsake objects` writes it into a file)",
             ));
         }
+        let kind = self.kind(object)?;
         let live = self.cluster.get(&kind, &self.namespace, object.name()).await?;
         let judged = match (live, policy) {
             (Some(live), _) if strip::are_same(&strip::stripped(&kind, live.clone())?, object) => Judged::Same,
@@ -225,7 +226,7 @@ impl Load {
                     return Ok(false);
                 }
                 (Some(_), Some(_)) => {
-                    let text = "somebody else has written it since it was looked at: which of the two is wanted is not known. Look at it, then resume or cancel the run";
+                    let text = "somebody else has written it since it was looked at, and what they wrote stays: keep them from it, then restore again";
                     return Err(Error::new(Kind::Conflict, text));
                 }
                 (None, Some(_)) => {}
@@ -264,13 +265,9 @@ impl Load {
         for n in 0..head.count {
             olds.push(kept.old(n).await?);
         }
-        // They are written one after another, so a gap is something that was taken away; in a commit that was ended none may lack.
-        let written = if head.state == State::Committed {
-            olds.len()
-        } else {
-            olds.iter().rposition(Option::is_some).map_or(0, |n| n + 1)
-        };
-        if let Some(n) = olds.iter().take(written).position(Option::is_none) {
+        // They are written one after another, each once its old one is kept: a gap is something that was taken away.
+        let begun = olds.iter().rposition(Option::is_some).map_or(0, |n| n + 1).max(head.written);
+        if let Some(n) = olds.iter().take(begun).position(Option::is_none) {
             let text = format!(
                 "what was in the place of object {n} of run {} is not kept any more (Secret keepsake-{}-old-{n:03}): put it back by hand from the safety set \
                  (`keepsake objects`)",
