@@ -325,6 +325,8 @@ pub struct Description {
     pub hold: std::result::Result<(), String>,
     /// Whether [`Engine::rollback`] can undo a commit; if not, why. The plan prints it.
     pub undo: std::result::Result<(), String>,
+    /// A load over the live data is one transaction: all of it, or nothing. Asked for only where `undo` is none.
+    pub in_place_is_whole: bool,
     /// What would stop a dump or load now, in the operator's words with the remedy.
     pub problems: Vec<String>,
     /// Free bytes where a load would be staged; `None` when that cannot be seen from here.

@@ -3,7 +3,6 @@
 mod applied;
 mod breaks;
 mod flags;
-mod kustomize;
 mod network;
 mod objects;
 mod restricted;
@@ -16,10 +15,10 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use keepsake_coordinator::topology::Topology;
 use keepsake_tests::child::{run, tool_command};
 use keepsake_tests::house::programs;
+use keepsake_tests::kustomize::{Tree, text};
 use keepsake_tests::scratch::Scratch;
 use serde_json::Value;
 
-use self::kustomize::{Tree, text};
 use self::objects::Objects;
 
 /// What an administrator applies.

@@ -40,12 +40,23 @@ pub fn tool_command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tests' one place to start processes")]
+/// A command that is asked to end (SIGTERM) when this process dies: it has something to clean up.
+pub fn with_last_will(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = ended_by("TERM");
+    command.arg("--").arg(program);
+    command
+}
+
 fn mortal_command() -> Command {
+    ended_by("KILL")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' one place to start processes")]
+fn ended_by(signal: &str) -> Command {
     // setpriv(1) is part of util-linux. The signal comes when the *thread* that starts the child ends: start from a test's
     // own thread, never from spawn_blocking.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
+    command.args(["--pdeathsig", signal]);
     command
 }
 

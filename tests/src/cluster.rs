@@ -43,7 +43,7 @@ pub struct ControlPlane {
 }
 
 /// The folder of the programs; none, loudly, when there are none.
-fn assets(test: &str) -> Option<PathBuf> {
+pub(crate) fn assets(test: &str) -> Option<PathBuf> {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/kube/unpack");
     let folder = match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(folder) => PathBuf::from(folder),

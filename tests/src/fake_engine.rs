@@ -190,6 +190,7 @@ impl Engine for FakeEngine {
             facts: [("colour".to_owned(), "blue".to_owned())].into(),
             hold: Err("nothing to hold".to_owned()),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
+            in_place_is_whole: false,
             problems: vec!["a problem on purpose".to_owned()],
             staging_free: None,
             loads: Vec::new(),

@@ -205,19 +205,24 @@ impl Installation {
         let storage = house.scratch.folder(&format!("{name}/storage"), 0o755);
         let mut installation =
             Self { name: name.to_owned(), mysql, backend, system_redis, zync, storage, agents: Vec::new() };
+        installation.create_databases().await;
         installation.fill(seed, size).await;
         installation.agents = COMPONENTS.iter().map(|c| Agent::start(house, &installation, c)).collect();
         installation
     }
 
-    async fn fill(&self, seed: u64, size: Size) {
+    async fn create_databases(&self) {
         // What porta's database.yml creates.
         self.mysql.run(&["CREATE DATABASE `system` CHARACTER SET utf8mb3 COLLATE utf8mb3_bin"]).await;
+        self.zync.create_owner_and_database("zync", "zync_production").await;
+    }
+
+    /// Fills the stores, whose databases are there and empty.
+    pub async fn fill(&self, seed: u64, size: Size) {
         self.mysql_statements(&system::statements(seed, size)).await;
         backend::fill(&self.backend.client(), seed, size).await.expect("fill backend-redis");
         self.make_config_equal().await;
         system_redis::fill(&self.system_redis.client(), seed, size).await.expect("fill system-redis");
-        self.zync.create_owner_and_database("zync", "zync_production").await;
         self.zync.run_as("zync", "zync_production", &zync::statements(seed, size)).await;
         storage::fill(&self.storage, seed, size);
     }

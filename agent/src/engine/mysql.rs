@@ -235,6 +235,7 @@ impl Mysql {
             facts: facts::facts(&mut server, database).await?,
             hold: hold::possible(&mut server).await?,
             undo: stage::possible(&mut server, database).await?,
+            in_place_is_whole: false,
             problems,
             staging_free: room::free(&mut server, &self.address).await?,
             loads: shadow::all(&mut server, database).await?.iter().map(|(s, phase)| (s.run, phase.told())).collect(),

@@ -88,6 +88,7 @@ impl Engine for Redis {
             facts: preflight::facts(&server, &info).await?,
             hold: hold::possible(&info, &self.settings),
             undo: self.stages.refusal().map_or(Ok(()), Err),
+            in_place_is_whole: false,
             problems,
             staging_free: self.stages.free(),
             loads,

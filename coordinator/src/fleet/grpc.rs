@@ -133,6 +133,7 @@ fn found(answer: v1::DescribeResponse) -> Result<Found> {
         facts: answer.facts.into_iter().collect(),
         problems: answer.problems,
         cannot_undo: some(answer.cannot_undo),
+        in_place_is_whole: answer.in_place_is_whole,
         cannot_hold: some(answer.cannot_hold),
         staging_free: answer.staging_free_bytes,
         loads,

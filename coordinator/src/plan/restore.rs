@@ -49,6 +49,8 @@ struct Part<'a> {
     component: &'a ComponentSettings,
     queues: QueuePolicy,
     cannot_undo: Option<String>,
+    /// Its load goes over the live data.
+    in_place: bool,
 }
 
 /// Plans a restore.
@@ -190,7 +192,7 @@ fn load(parts: &[Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
         let (in_place, objects) = if are_objects(&part.component.engine) {
             (false, wishes.objects)
         } else {
-            (wishes.in_place, ObjectPolicy::default())
+            (part.in_place, ObjectPolicy::default())
         };
         Action::Stage { component, queues: part.queues, in_place, objects }.step(undo)
     });
@@ -289,15 +291,13 @@ fn parts<'a>(
         if has_queues(&entry.engine) {
             notes.extend(queues::note(name, policy, entry));
         }
-        let cannot_undo = if wishes.in_place && !are_objects(&entry.engine) {
-            Some(IN_PLACE.to_owned())
-        } else {
-            found.cannot_undo.clone()
-        };
-        if !wishes.in_place {
+        let in_place = wishes.in_place && !are_objects(&entry.engine);
+        let cannot_undo = if in_place { Some(IN_PLACE.to_owned()) } else { found.cannot_undo.clone() };
+        let in_place = in_place || preflight::is_loaded_whole(name, found, wishes, notes)?;
+        if !in_place {
             lacking.extend(preflight::lacks_room(entry, found));
         }
-        parts.push(Part { component, queues: policy, cannot_undo });
+        parts.push(Part { component, queues: policy, cannot_undo, in_place });
     }
     for name in installation.components.iter().map(|c| &c.name).filter(|n| only.is_empty() && !asked(n)) {
         notes.push(format!(

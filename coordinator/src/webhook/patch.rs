@@ -36,6 +36,8 @@ pub(super) const PORTS: [(&str, i32); 2] = [("keepsake-agent", 9090), ("keepsake
 
 /// The container that copies.
 const COPY: &str = "keepsake-copy-agent";
+/// Whom to believe of public S3 servers: the image of a database may have no such list.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Volumes.
 const PROGRAM_VOLUME: &str = "keepsake-program";
 const SCRATCH_VOLUME: &str = "keepsake-scratch";
@@ -89,7 +91,7 @@ fn copy(settings: &Settings) -> Value {
     json!({
         "name": COPY,
         "image": settings.image,
-        "command": ["cp", "/usr/local/bin/keepsake-agent", format!("{PROGRAM}/keepsake-agent")],
+        "command": ["cp", "/usr/local/bin/keepsake-agent", AUTHORITIES, format!("{PROGRAM}/")],
         "resources": resources(settings, "32Mi"),
         "securityContext": confined(settings),
         "volumeMounts": [mount(PROGRAM_VOLUME, PROGRAM, false), mount(NO_TOKEN_VOLUME, TOKEN, true)],
@@ -107,6 +109,7 @@ fn agent(settings: &Settings, place: &Place<'_>, mounts: &[Value]) -> Value {
         ("KEEPSAKE_TLS_CA", format!("{TLS}/ca.crt")),
         ("KEEPSAKE_TLS_CERT", format!("{TLS}/tls.crt")),
         ("KEEPSAKE_TLS_KEY", format!("{TLS}/tls.key")),
+        ("SSL_CERT_FILE", format!("{PROGRAM}/ca-certificates.crt")),
     ]
     .into();
     // An agent's own go before those of all.

@@ -107,11 +107,15 @@ impl S3Settings {
             }
             builder = builder.with_endpoint(endpoint);
         }
+        let is_http = endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        // Images of databases may have no certificates of public authorities. Without them nothing can be opened that would ask for them.
+        let is_own_authority = (is_http || self.ca.is_some()) && self.web_identity.is_none();
         let mut client = ClientOptions::new()
+            .with_no_system_certificates(is_own_authority)
             // Every request has the store's deadline; a second one below it would only make its outcome harder to tell.
             .with_timeout_disabled()
             // In the clear only where the administrator wrote so: what is stored is sealed, and the signature hides the secret key.
-            .with_allow_http(endpoint.as_deref().is_some_and(|e| e.starts_with("http://")));
+            .with_allow_http(is_http);
         if let Some(path) = &self.ca {
             let what = || format!("read the certificates {}", path.display());
             let pem = std::fs::read(path).map_err(|e| Error::io(what(), e))?;
@@ -128,7 +132,10 @@ impl S3Settings {
             .with_client_options(client)
             .with_retry(RetryConfig { max_retries: 0, backoff: BackoffConfig::default(), ..RetryConfig::default() })
             .build()
-            .or_kind(Kind::Invalid, format!("{url}: the S3 settings cannot be used"))?;
+            .or_kind(
+                Kind::Invalid,
+                format!("{url}: the S3 settings cannot be used (where a system has no CA certificates, name some: the S3 CA, or SSL_CERT_FILE)"),
+            )?;
         Ok(if prefix.as_ref().is_empty() { Arc::new(objects) } else { Arc::new(PrefixStore::new(objects, prefix)) })
     }
 }

@@ -13,8 +13,8 @@ use keepsake_tests::scratch::Scratch;
 use keepsake_tests::webhook;
 use serde_json::{Value, json};
 
-use super::kustomize::{Tree, text};
 use super::{OVERLAYS, S3, overlay_file, with_sidecars};
+use keepsake_tests::kustomize::{Tree, text};
 
 /// Starting all of it may take so long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(180);

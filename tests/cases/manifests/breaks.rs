@@ -1,7 +1,7 @@
 //! What is wrong on purpose is seen: each line breaks one text of one file and says what must be told of it.
 
-use super::kustomize::Tree;
 use super::{S3, overlay_file, problems, with_sidecars};
+use keepsake_tests::kustomize::Tree;
 
 /// File, text, what stands there instead, overlay, and words of the problem.
 type Break = (&'static str, &'static str, &'static str, &'static str, &'static str);

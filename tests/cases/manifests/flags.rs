@@ -97,19 +97,23 @@ fn parsed(
     program.try_get_matches_from(line).map_err(|e| e.to_string())
 }
 
-/// Not ours, and not read by us.
+/// No flags of ours.
 fn foreign(variable: &str) -> bool {
-    variable == "TZ"
+    ["TZ", "SSL_CERT_FILE"].contains(&variable)
 }
 
-/// The agent is copied from where the image has it.
+/// The agent, and whom it believes, are copied from where the image has them.
 fn copies(command: &[String], containerfile: &str) -> Result<(), String> {
-    let [_, from, to] = command else { return Err(format!("{command:?} copies not one file")) };
-    let (folder, name) = from.rsplit_once('/').ok_or("copies from nowhere")?;
+    let [_, program, authorities, to] = command else { return Err(format!("{command:?} copies not two files")) };
+    let (folder, name) = program.rsplit_once('/').ok_or("copies from nowhere")?;
     let has =
         containerfile.lines().any(|l| l.starts_with("COPY") && l.contains(name) && l.ends_with(&format!(" {folder}/")));
-    if !has || !to.ends_with(name) {
-        return Err(format!("copies {from}, and the image has no such file, or to another name: {to}"));
+    if !has || !to.ends_with('/') {
+        return Err(format!("copies {program}, and the image has no such file, or not into a folder: {to}"));
+    }
+    let last = containerfile.rsplit("\nFROM ").next().unwrap_or_default();
+    if authorities != "/etc/ssl/certs/ca-certificates.crt" || !last.contains("ca-certificates") {
+        return Err(format!("copies {authorities}, which the image's package of certificates does not have"));
     }
     Ok(())
 }

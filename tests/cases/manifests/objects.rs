@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::kustomize::text;
 use super::sidecars::{self, Sidecar};
+use keepsake_tests::kustomize::text;
 
 /// An overlay.
 #[derive(Debug, Default)]

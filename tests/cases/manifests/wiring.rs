@@ -11,8 +11,8 @@ use keepsake_coordinator::webhook::SIDECAR;
 use serde_json::Value;
 
 use super::flags::environment;
-use super::kustomize::text;
 use super::objects::Objects;
+use keepsake_tests::kustomize::text;
 
 /// The Deployment of the webhook.
 const WEBHOOK: &str = "keepsake-webhook";

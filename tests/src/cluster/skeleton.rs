@@ -95,7 +95,8 @@ pub async fn build_apimanager(client: &Client, namespace: &str) {
     client.create(&format!("/apis/apps.3scale.net/v1alpha1/namespaces/{namespace}/apimanagers"), manager).await;
 }
 
-fn workload(form: Form, name: &str, replicas: u32, part: Option<&str>) -> Value {
+/// One of them; its container has no image that there is.
+pub fn workload(form: Form, name: &str, replicas: u32, part: Option<&str>) -> Value {
     let label = match form {
         Form::Deployments => "deployment",
         Form::DeploymentConfigs => "deploymentConfig",

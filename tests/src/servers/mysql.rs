@@ -51,8 +51,8 @@ const FILES: &[&str] = &[
 /// A server that runs.
 #[derive(Debug)]
 pub struct MysqlServer {
-    // Before the folder, so that it has ended when its files go.
-    process: Process,
+    // Before the folder, so that it has ended when its files go. None of a server that somebody else runs.
+    process: Option<Process>,
     scratch: Scratch,
     root: Root,
     port: u16,
@@ -88,7 +88,7 @@ impl MysqlServer {
         std::fs::write(scratch.path().join("password"), format!("{PASSWORD}\n")).expect("write the password file");
         let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
         let port = free_port();
-        let process = start(root, &scratch, port, &extra);
+        let process = Some(start(root, &scratch, port, &extra));
         let mut server = Self { process, scratch, root: root.clone(), port, extra };
         for _ in 0..4 {
             if server.wait_until_ready().await {
@@ -96,9 +96,16 @@ impl MysqlServer {
             }
             // Somebody took the port in between.
             server.port = free_port();
-            server.process = start(&server.root, &server.scratch, server.port, &server.extra);
+            server.process = Some(start(&server.root, &server.scratch, server.port, &server.extra));
         }
-        panic!("the server does not start: {:#?}", server.process.output())
+        panic!("the server does not start: {:#?}", server.process.as_ref().map(Process::output))
+    }
+
+    /// One that somebody else runs, and that is reached at this port of 127.0.0.1. Root has the password of all.
+    pub fn elsewhere(port: u16) -> Self {
+        let scratch = Scratch::new();
+        std::fs::write(scratch.path().join("password"), format!("{PASSWORD}\n")).expect("write the password file");
+        Self { process: None, scratch, root: Root::host(), port, extra: Vec::new() }
     }
 
     /// Whether it answers; false when it ended instead.
@@ -106,7 +113,7 @@ impl MysqlServer {
         let opts = self.opts(None);
         let process = &mut self.process;
         wait_for("the database server", Duration::from_secs(60), async || {
-            if let Some(status) = process.ended() {
+            if let Some(status) = process.as_mut().and_then(Process::ended) {
                 return Ok(Err(status));
             }
             match Conn::new(opts.clone()).await {
@@ -123,13 +130,13 @@ impl MysqlServer {
 
     /// Kills it as a power cut would.
     pub fn kill9(&mut self) {
-        self.process.kill();
+        self.process.as_mut().expect("a server of the test's own").kill();
     }
 
     /// Starts it again on its data and port.
     pub async fn restart(&mut self) {
-        self.process.kill();
-        self.process = start(&self.root, &self.scratch, self.port, &self.extra);
+        self.kill9();
+        self.process = Some(start(&self.root, &self.scratch, self.port, &self.extra));
         assert!(self.wait_until_ready().await, "the server does not start again");
     }
 

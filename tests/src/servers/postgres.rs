@@ -124,6 +124,21 @@ impl PostgresServer {
         server
     }
 
+    /// One that somebody else runs, and that is reached at this port of 127.0.0.1. The superuser has the password of all.
+    pub fn elsewhere(port: u16) -> Self {
+        let (root, scratch) = (Root::host(), Scratch::new());
+        let password_file = scratch.path().join("password");
+        Self {
+            process: None,
+            root,
+            port,
+            data: scratch.path().join("data"),
+            password_file,
+            scratch,
+            settings: Vec::new(),
+        }
+    }
+
     /// Starts it again on the data it has.
     pub async fn restart(&mut self) {
         self.stop();

@@ -22,6 +22,7 @@ pub struct RedisServer {
     options: Vec<String>,
     data: PathBuf,
     password_file: PathBuf,
+    has_password: bool,
     scratch: Scratch,
 }
 
@@ -59,10 +60,37 @@ impl RedisServer {
         let debug = if debug { "enable-debug-command local\n" } else { "" };
         std::fs::write(&config, format!("requirepass {PASSWORD}\n{debug}")).expect("write redis.conf");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut server =
-            Self { process: None, root: root.clone(), program, port: 0, options, data, password_file, scratch };
+        let mut server = Self {
+            process: None,
+            root: root.clone(),
+            program,
+            port: 0,
+            options,
+            data,
+            password_file,
+            has_password: true,
+            scratch,
+        };
         server.restart().await;
         server
+    }
+
+    /// One that somebody else runs, without a password as 3scale's own, and that is reached at this port of 127.0.0.1.
+    pub fn elsewhere(port: u16) -> Self {
+        let (root, scratch) = (Root::host(), Scratch::new());
+        let (program, data) = (Self::program(&root), scratch.folder("data", 0o755));
+        let password_file = scratch.path().join("password");
+        Self {
+            process: None,
+            root,
+            program,
+            port,
+            options: Vec::new(),
+            data,
+            password_file,
+            has_password: false,
+            scratch,
+        }
     }
 
     /// Starts it again with other options.
@@ -134,7 +162,8 @@ impl RedisServer {
 
     /// A client with the password.
     pub fn client(&self) -> redis::Client {
-        redis::Client::open(format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port)).expect("a client")
+        let password = if self.has_password { format!(":{PASSWORD}@") } else { String::new() };
+        redis::Client::open(format!("redis://{password}127.0.0.1:{}", self.port)).expect("a client")
     }
 
     /// The URL without credentials.

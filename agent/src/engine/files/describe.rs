@@ -22,6 +22,7 @@ pub(super) fn describe(path: &Path, loading: bool) -> Description {
         facts: Facts::new(),
         hold: Err(NO_HOLD.to_owned()),
         undo: Ok(()),
+        in_place_is_whole: false,
         problems: Vec::new(),
         staging_free: None,
         loads: Vec::new(),

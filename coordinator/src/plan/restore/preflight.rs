@@ -1,6 +1,7 @@
 //! What stands against a restore, judged before anything begins: what is kept of another one, another release, too little room.
 
 use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::Component;
 use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Wishes;
@@ -70,6 +71,32 @@ pub(super) fn release(inventory: &Inventory, record: &Record, wishes: &Wishes, n
             Ok(())
         }
     }
+}
+
+/// Whether a component that cannot be staged is loaded over its live data instead: in one transaction, while the safety set remembers what was there.
+/// 3scale's zync-database is such a one: its role may make no databases, and its superuser is not to be reached from outside.
+///
+/// # Errors
+/// `Unsupported` when nothing would remember it.
+pub(super) fn is_loaded_whole(
+    name: &Component,
+    found: &Found,
+    wishes: &Wishes,
+    notes: &mut Vec<String>,
+) -> Result<bool> {
+    let Some(why) = found.cannot_undo.as_ref().filter(|_| found.in_place_is_whole) else { return Ok(false) };
+    if wishes.safety.is_none() && !wishes.in_place {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "{name} can only be loaded in place ({why}), and without a safety set nothing would remember what is there: make one, or say --in-place"
+            ),
+        ));
+    }
+    notes.push(format!(
+        "{name} is loaded over the live data, in one transaction and after all others: {why}. Once that is done only the safety set remembers what was there"
+    ));
+    Ok(true)
 }
 
 /// Beside the live data there must be room for the dump, as far as it can be seen.

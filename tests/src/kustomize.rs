@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Files by their path below `manifests/`; a copy can be broken on purpose.
 #[derive(Debug, Clone)]
-pub(super) struct Tree(pub(super) BTreeMap<PathBuf, String>);
+pub struct Tree(pub BTreeMap<PathBuf, String>);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -67,7 +67,7 @@ struct Image {
 
 impl Tree {
     /// Every YAML file of the project's manifests.
-    pub(super) fn of_the_project() -> Self {
+    pub fn of_the_project() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root").join("manifests");
         let mut files = BTreeMap::new();
         let mut pending = vec![root.clone()];
@@ -83,7 +83,7 @@ impl Tree {
     }
 
     /// A copy in which this text of this file is another.
-    pub(super) fn with(&self, file: &str, from: &str, to: &str) -> Self {
+    pub fn with(&self, file: &str, from: &str, to: &str) -> Self {
         let mut copy = self.clone();
         let text = copy.0.get_mut(Path::new(file)).unwrap_or_else(|| panic!("there is no {file}"));
         assert!(text.contains(from), "{file} does not say {from:?}");
@@ -92,13 +92,13 @@ impl Tree {
     }
 
     /// The documents of a file.
-    pub(super) fn read<T: DeserializeOwned>(&self, file: &Path) -> Result<Vec<T>, String> {
+    pub fn read<T: DeserializeOwned>(&self, file: &Path) -> Result<Vec<T>, String> {
         let text = self.0.get(file).ok_or_else(|| format!("there is no {}", file.display()))?;
         serde_saphyr::from_multiple(text).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     /// The objects of an overlay.
-    pub(super) fn build(&self, folder: &str) -> Result<Vec<Value>, String> {
+    pub fn build(&self, folder: &str) -> Result<Vec<Value>, String> {
         let objects = self.gather(Path::new(folder), "Kustomization", Vec::new())?;
         let mut names: Vec<_> = objects.iter().map(|o| (text(o, "/kind"), text(o, "/metadata/name"))).collect();
         names.sort_unstable();
@@ -209,6 +209,6 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// The text there; empty when there is none.
-pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

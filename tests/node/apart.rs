@@ -1,0 +1,40 @@
+//! Agents in Deployments of their own: the coordinator's CronJob backs up, a Job restores.
+
+use keepsake_tests::house::State;
+use keepsake_tests::node::Node;
+use keepsake_tests::node::keepsake::{Administrator, Agents};
+use keepsake_tests::node::threescale::InPods;
+use keepsake_tests::threescale::Size;
+
+const NAMESPACE: &str = "threescale";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn node_a_coordinator_in_the_cluster_backs_up_and_restores() {
+    let test = "node_a_coordinator_in_the_cluster_backs_up_and_restores";
+    let Some(node) = Node::start(test).await else { return };
+    if !node.load_images(test) {
+        return;
+    }
+    InPods::prepare(&node).await;
+    let mut threescale = InPods::of(NAMESPACE, true);
+    threescale.build(&node, true).await;
+    let installation = threescale.installation(&node).await;
+    installation.fill(1, Size::TINY).await;
+    threescale.own_storage(&node);
+    let administrator = Administrator::of(&node, NAMESPACE);
+    administrator.give_secrets(&node);
+    administrator.apply(&node, &administrator.manifests(Agents::Apart, true));
+    administrator.give_topology(&node).await;
+    node.rolled_out(NAMESPACE).await;
+
+    let before = State::of(&installation).await;
+    let said = administrator.must_job(&node, "first", &["backup", "--all"], false).await;
+    eprintln!("{said}");
+    installation.wreck().await;
+    threescale.own_storage(&node);
+    let args = ["restore", "--yes", "prod", "--identity", "/etc/keepsake/identity/alice.identity"];
+    let said = administrator.must_job(&node, "restore", &args, true).await;
+    eprintln!("{said}");
+    node.rolled_out(NAMESPACE).await;
+    State::of(&installation).await.assert_is(&before, "restored in the cluster");
+}

@@ -1,0 +1,3 @@
+//! A 3scale in pods on a genuine node, backed up and restored by a coordinator in the cluster. Each case has a cluster of its own.
+
+mod apart;

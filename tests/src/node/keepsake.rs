@@ -1,0 +1,290 @@
+//! Keepsake in the cluster, as manifests/README.md has an administrator put it there: certificates, keys, credentials, then the overlay.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::images::{KEEPSAKE, STORES};
+use super::{ADDRESS, Node};
+use crate::child::{run, tool_command};
+use crate::cluster::Raw;
+use crate::house::{COMPONENTS, COORDINATOR, programs};
+use crate::kustomize::Tree;
+use crate::poll::wait_for;
+use crate::scratch::Scratch;
+use crate::servers::s3::{ADMIN, BUCKET, Oddity, Rights, S3Server};
+use crate::servers::{mysql, postgres};
+
+/// A Job runs to its end in this time.
+const PATIENCE: Duration = Duration::from_secs(280);
+/// Where the bucket's server is in the node's network.
+const S3_PORT: u16 = 9000;
+/// What an agent reads the bucket with, and what it writes with.
+const READER: (&str, &str) = ("AKIDREADER", "the-reader's-secret");
+const WRITER: (&str, &str) = ("AKIDWRITER", "the-writer's-secret");
+
+/// Where agents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// All in Deployments of their own.
+    Apart,
+    /// Those that can be are put into the databases' pods by the webhook.
+    Beside,
+}
+
+/// The administrator's machine, and the bucket, which outlives the cluster.
+pub struct Administrator {
+    /// Certificates, keys, identities, the topology from outside.
+    pub scratch: Scratch,
+    bucket: S3Server,
+    namespace: String,
+}
+
+impl fmt::Debug for Administrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Administrator").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Administrator {
+    /// Of a 3scale in this namespace; makes keys and the repository.
+    pub fn of(node: &Node, namespace: &str) -> Self {
+        let bucket = S3Server::start(Oddity::None);
+        bucket.admit(READER.0, READER.1, Rights::Read);
+        bucket.admit(WRITER.0, WRITER.1, Rights::Put("3scale/sets/prod/".to_owned()));
+        let address = bucket.endpoint();
+        node.lend(S3_PORT, address.trim_start_matches("http://").parse().expect("an address"));
+        let own = Self { scratch: Scratch::new(), bucket, namespace: namespace.to_owned() };
+        for (name, (key, secret)) in [("coordinator-s3", ADMIN), ("agents-s3", WRITER), ("agents-s3-read", READER)] {
+            std::fs::create_dir(own.path(name)).expect("make a folder");
+            S3Server::credentials(&own.path(name).join("credentials"), key, secret);
+        }
+        std::fs::write(own.path("keepsake.yaml"), own.outside(&address)).expect("write the topology");
+        own.must(&["pki", "ca", "--out", "ca"]);
+        for component in COMPONENTS {
+            own.must(&["pki", "issue", "--ca", "ca", "--name", &format!("{component}.prod"), "--out", component]);
+        }
+        own.must(&["pki", "issue", "--ca", "ca", "--name", COORDINATOR, "--out", "coordinator"]);
+        let webhook = format!("keepsake-webhook.{namespace}.svc");
+        own.must(&["pki", "issue", "--ca", "ca", "--name", &webhook, "--out", "webhook"]);
+        own.must(&["keys", "generate", "--signing-key", "signing.pem"]);
+        let recipient = |name: &str| {
+            let made = own.must(&["--output", "json", "keys", "generate", "--identity", name]);
+            let made: Value = serde_json::from_str(&made).expect("JSON");
+            made["recipient"].as_str().expect("a recipient").to_owned()
+        };
+        own.must(&["init", "--recipient", &recipient("alice.identity"), "--recipient", &recipient("bob.identity")]);
+        own
+    }
+
+    /// A file of the administrator's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Lists sets and runs; no agent is reached from here.
+    fn outside(&self, endpoint: &str) -> String {
+        format!(
+            "repository:\n  url: s3://{BUCKET}/3scale\n  s3: {{ endpoint: '{endpoint}', credentials: coordinator-s3/credentials }}\n  signing_key: signing.pem\n\
+             tls: {{ ca: coordinator/ca.crt, cert: coordinator/tls.crt, key: coordinator/tls.key }}\n\
+             installations:\n  - name: prod\n    components: [{{ name: system-mysql, engine: mysql, agent: 'https://127.0.0.1:1' }}]\n"
+        )
+    }
+
+    /// The command on the administrator's machine.
+    pub fn command(&self) -> Command {
+        let mut command = tool_command(programs().join("keepsake"));
+        command.current_dir(self.scratch.path()).args(["--topology", "keepsake.yaml"]);
+        command
+    }
+
+    /// Runs `keepsake` on the administrator's machine, which must succeed.
+    pub fn must<S: AsRef<std::ffi::OsStr> + fmt::Debug>(&self, args: &[S]) -> String {
+        let done = run(self.command().args(args));
+        assert!(done.status.success(), "keepsake {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("UTF-8")
+    }
+
+    /// Makes the Secrets and ConfigMaps that the manifests name, as manifests/README.md says.
+    pub fn give_secrets(&self, node: &Node) {
+        let n = self.namespace.as_str();
+        let file = |name: &str| self.path(name).display().to_string();
+        let secret = |name: &str, from: &str| {
+            node.must(&["-n", n, "create", "secret", "generic", name, &format!("--from-file={from}")]);
+        };
+        secret("keepsake-coordinator-tls", &file("coordinator"));
+        for component in COMPONENTS {
+            secret(&format!("keepsake-{component}-tls"), &file(component));
+        }
+        secret("keepsake-webhook-tls", &file("webhook"));
+        secret("keepsake-signing", &file("signing.pem"));
+        for name in ["coordinator-s3", "agents-s3", "agents-s3-read"] {
+            secret(&format!("keepsake-{name}"), &file(name));
+        }
+        for (component, password) in [("system-mysql", mysql::PASSWORD), ("zync-database", postgres::PASSWORD)] {
+            let path = self.path("password");
+            std::fs::write(&path, password).expect("write a password");
+            secret(&format!("keepsake-{component}"), &path.display().to_string());
+        }
+        let trust = format!("--from-file={}", file("keepsake.trust.json"));
+        node.must(&["-n", n, "create", "configmap", "keepsake-trust", &trust]);
+        secret("keepsake-identity", &file("alice.identity"));
+    }
+
+    /// The manifests with this administrator's values.
+    pub fn manifests(&self, agents: Agents, may_restore: bool) -> Tree {
+        let overlay = "overlays/operator/kustomization.yaml";
+        let s3 = "  - ../../components/repository-s3\n";
+        let mut components = s3.to_owned();
+        if may_restore {
+            components.push_str("  - ../../components/restore-from-s3\n");
+        }
+        components.push_str("  - ../../components/objects\n");
+        if agents == Agents::Beside {
+            components.push_str("  - ../../components/webhook\n");
+        }
+        components.push_str("  - ../../components/plain-kubernetes\n");
+        let endpoint = format!("http://{ADDRESS}:{S3_PORT}");
+        let mut tree = Tree::of_the_project()
+            .with(overlay, s3, &components)
+            .with(overlay, "namespace: 3scale", &format!("namespace: {}", self.namespace))
+            .with("base/backup.yaml", "batch/v1", "batch/v1beta1")
+            .with("components/webhook/webhook.yaml", "policy/v1", "policy/v1beta1");
+        let digest = ", digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'";
+        let (name, tag) = STORES.split_once(':').expect("a tag");
+        tree = tree.with(overlay, digest, &format!(", newTag: '{tag}'"));
+        for image in ["quay.io/sclorg/mysql-80-c8s", "quay.io/sclorg/postgresql-10-c8s"] {
+            tree = tree.with(overlay, image, name);
+        }
+        for file in ["components/repository-s3/repository.yaml", "components/objects/topology.yaml"] {
+            tree = tree.with(file, "s3://bucket/3scale", &format!("s3://{BUCKET}/3scale")).with(
+                file,
+                "https://s3.example.com",
+                &endpoint,
+            );
+        }
+        tree = tree.with(
+            "components/objects/topology.yaml",
+            "namespace: 3scale",
+            &format!("namespace: {}", self.namespace),
+        );
+        if agents == Agents::Beside {
+            for component in ["system-mysql", "backend-redis", "system-redis"] {
+                tree = tree.with(overlay, &format!("agents/{component}\n"), &format!("sidecars/{component}\n"));
+            }
+            for file in ["components/webhook/registration.yaml"] {
+                tree = tree.with(file, "namespace: 3scale", &format!("namespace: {}", self.namespace));
+            }
+        }
+        tree
+    }
+
+    /// Applies the overlay and what a coordinator may do.
+    pub fn apply(&self, node: &Node, tree: &Tree) {
+        for folder in ["access", "overlays/operator"] {
+            let mut objects = tree.build(folder).unwrap_or_else(|e| panic!("{e}"));
+            for object in &mut objects {
+                object["metadata"]["namespace"] = json!(self.namespace);
+            }
+            node.apply(&self.namespace, &objects);
+        }
+        // The Role of the operator's namespace names the account by the namespace that it is in.
+        let mut there = tree.build("access/operator").unwrap_or_else(|e| panic!("{e}"));
+        for object in &mut there {
+            if object["kind"] == "RoleBinding" {
+                object["subjects"][0]["namespace"] = json!(self.namespace);
+            }
+            object["metadata"]["namespace"] = json!(super::threescale::OPERATORS);
+        }
+        node.apply(super::threescale::OPERATORS, &there);
+    }
+
+    /// Has the API server call the webhook.
+    pub fn register(&self, node: &Node, tree: &Tree) {
+        let file = Path::new("components/webhook/registration.yaml");
+        let mut registration: Vec<Value> = tree.read(file).unwrap_or_else(|e| panic!("{e}"));
+        let ca = data_encoding::BASE64.encode(&std::fs::read(self.path("ca/ca.crt")).expect("read the CA"));
+        for webhook in registration[0]["webhooks"].as_array_mut().expect("webhooks") {
+            webhook["clientConfig"]["caBundle"] = json!(ca);
+        }
+        node.apply(&self.namespace, &registration);
+        node.must(&["label", "namespace", &self.namespace, "keepsake/sidecars=allowed", "--overwrite"]);
+    }
+
+    /// Makes a Job of the coordinator with these arguments, by the CronJob's template. One that restores has the account for it, an identity and the
+    /// topology that stops applications.
+    pub async fn job(&self, client: &Client, name: &str, args: &[&str], restores: bool) {
+        let path = format!("/apis/batch/v1beta1/namespaces/{}/cronjobs/keepsake-backup", self.namespace);
+        let template = client.at(&path).await.expect("the CronJob")["spec"]["jobTemplate"].clone();
+        let mut job = json!({ "metadata": { "name": name }, "spec": template["spec"] });
+        let pod = &mut job["spec"]["template"]["spec"];
+        pod["containers"][0]["args"] = json!(args);
+        if restores {
+            pod["serviceAccountName"] = json!("keepsake-restore");
+            let mounts = pod["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
+            mounts.push(json!({ "name": "identity", "mountPath": "/etc/keepsake/identity", "readOnly": true }));
+            let volumes = pod["volumes"].as_array_mut().expect("volumes");
+            volumes.push(
+                json!({ "name": "identity", "secret": { "secretName": "keepsake-identity", "defaultMode": 0o440 } }),
+            );
+            let topology = volumes.iter_mut().find(|v| v["name"] == "topology").expect("the topology");
+            topology["configMap"]["name"] = json!("keepsake-topology-restore");
+        }
+        client.create(&format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace), job).await;
+    }
+
+    /// The topology of restores: that of backups, but that applications are stopped.
+    pub async fn give_topology(&self, node: &Node) {
+        let path = format!("/api/v1/namespaces/{}/configmaps/keepsake-topology", self.namespace);
+        let map = node.client().await.at(&path).await.expect("the topology");
+        let text = map["data"]["keepsake.yaml"].as_str().expect("a topology");
+        let scale = format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS);
+        assert!(text.contains("by: none"), "{text}");
+        let data = json!({ "keepsake.yaml": text.replace("by: none", &scale) });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "keepsake-topology-restore" }, "data": data });
+        node.apply(&self.namespace, &[map]);
+    }
+
+    /// Waits for a Job's end; gives whether it succeeded, and what its pods said.
+    pub async fn ended(&self, node: &Node, client: &Client, name: &str) -> (bool, String) {
+        let path = format!("/apis/batch/v1/namespaces/{}/jobs/{name}", self.namespace);
+        let ended = wait_for(&format!("the Job {name}"), PATIENCE, async || {
+            let job = client.at(&path).await.expect("the Job");
+            let count = |field: &str| job["status"][field].as_u64().unwrap_or(0);
+            if count("succeeded") + count("failed") > 0 {
+                return Ok(count("succeeded") > 0);
+            }
+            Err(format!("{}\n{}\n{}", job["status"], node.pods(&self.namespace), self.log(node, name)))
+        })
+        .await;
+        (ended, self.log(node, name))
+    }
+
+    /// What a Job's pods have said so far.
+    pub fn log(&self, node: &Node, name: &str) -> String {
+        let of = format!("job-name={name}");
+        let Output { stdout, stderr, .. } = node.kubectl(&["-n", &self.namespace, "logs", "-l", &of, "--tail=-1"]);
+        format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr))
+    }
+
+    /// Runs a Job, which must succeed; gives what it said.
+    pub async fn must_job(&self, node: &Node, name: &str, args: &[&str], restores: bool) -> String {
+        let client = node.client().await;
+        self.job(&client, name, args, restores).await;
+        let (succeeded, log) = self.ended(node, &client, name).await;
+        assert!(succeeded, "the Job {name} failed:\n{log}");
+        log
+    }
+
+    /// The image that the manifests name.
+    pub const IMAGE: &'static str = KEEPSAKE;
+
+    /// The folder of the bucket's objects.
+    pub fn bucket(&self) -> PathBuf {
+        self.bucket.objects()
+    }
+}
