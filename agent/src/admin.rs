@@ -20,7 +20,7 @@ pub(crate) struct Readiness(Arc<Mutex<Option<Kind>>>);
 impl Readiness {
     /// Asks the datastore now and then until stopped.
     pub(crate) async fn keep(self, engine: Arc<dyn Engine>, stop: CancellationToken) {
-        self.set(Some(Kind::Unavailable));
+        self.not_yet();
         loop {
             let asked = tokio::time::timeout(Duration::from_secs(10), engine.describe()).await;
             let now = match asked {
@@ -40,6 +40,11 @@ impl Readiness {
                 () = tokio::time::sleep(Duration::from_secs(15)) => {}
             }
         }
+    }
+
+    /// Nobody has asked the datastore.
+    pub(crate) fn not_yet(&self) {
+        self.set(Some(Kind::Unavailable));
     }
 
     fn set(&self, state: Option<Kind>) {

@@ -50,21 +50,53 @@ pub async fn start(config: Config) -> Result<Running> {
 /// # Errors
 /// As there.
 pub async fn start_with(config: Config, limits: Limits) -> Result<Running> {
+    check(&config)?;
+    let probes = Probes::start(config.admin)?;
+    serve(config, limits, probes).await
+}
+
+/// Without TLS only this machine may call.
+fn check(config: &Config) -> Result<()> {
     if config.tls.is_none() && !config.listen.ip().is_loopback() {
         return Err(Error::new(
             Kind::Invalid,
             format!("{} is not on loopback: without TLS everybody could do everything there", config.listen),
         ));
     }
+    Ok(())
+}
+
+/// The admin port, which may be there before the agent is.
+#[derive(Debug, Clone)]
+pub(crate) struct Probes {
+    address: SocketAddr,
+    readiness: Readiness,
+    stop: CancellationToken,
+}
+
+impl Probes {
+    /// Answers from now on: alive, and not ready.
+    pub(crate) fn start(address: SocketAddr) -> Result<Self> {
+        let (readiness, stop) = (Readiness::default(), CancellationToken::new());
+        readiness.not_yet();
+        let address = admin::start(address, readiness.clone(), stop.clone())?;
+        Ok(Self { address, readiness, stop })
+    }
+}
+
+/// Starts what the agent is for, beside probes that are answered already.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn serve(config: Config, limits: Limits, probes: Probes) -> Result<Running> {
+    check(&config)?;
+    let Probes { address: admin, readiness, stop } = probes;
     let listener =
         TcpListener::bind(config.listen).await.map_err(|e| Error::io(format!("listen on {}", config.listen), e))?;
     let address = listener.local_addr().map_err(|e| Error::io("ask for the port", e))?;
     let tls = config.tls.map(ServerTls::load).transpose()?;
 
-    let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let readiness = Readiness::default();
-    let admin = admin::start(config.admin, readiness.clone(), stop.clone())?;
     tracker.spawn(readiness.keep(config.engine.clone(), stop.clone()));
 
     let table = Table::new(tracker.clone(), stop.clone(), limits);

@@ -45,6 +45,10 @@ pub struct Global {
     /// Serve in the clear and let everybody do everything; only on loopback.
     #[arg(long, env = "KEEPSAKE_PLAINTEXT", global = true)]
     pub plaintext: bool,
+    /// Do not end because of what is wrong or missing at start: tell it, answer `/healthz`, and try again every ten seconds. For an agent in its
+    /// database's own pod, which is ready only while all its containers run.
+    #[arg(long, env = "KEEPSAKE_PATIENT", global = true)]
+    pub patient: bool,
     /// Who may do what: `read=NAME`, `backup=NAME`, `restore=NAME`, where NAME is a DNS name of the caller's certificate. `backup` and `restore` each
     /// include `read`.
     #[arg(long = "allow", env = "KEEPSAKE_ALLOW", value_delimiter = ',', global = true)]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod hold;
 pub mod operation;
+pub mod patience;
 pub mod process;
 mod service;
 mod storage;

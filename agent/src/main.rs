@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use keepsake_agent::{allocator, app, config};
+use keepsake_agent::{allocator, app, config, patience};
 use keepsake_core::{Error, Kind, Result};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
@@ -16,10 +16,17 @@ fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(e) => {
             let _nobody_reads = e.print();
+            if e.use_stderr() && std::env::var("KEEPSAKE_PATIENT").is_ok_and(|v| v == "true") {
+                return ended(stand_by(&e.to_string()));
+            }
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    match run(&matches) {
+    ended(run(&matches))
+}
+
+fn ended(done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{}", e.chain());
@@ -34,14 +41,26 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| Error::new(Kind::Internal, "another crypto provider is installed"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(async {
+        if global.patient {
+            return patience::run(global, matches).await;
+        }
+        let config = config::Config::new(global, matches)?;
+        app::start(config).await?.until_signalled().await
+    })
+}
+
+/// What cannot be read of the command line is told now and then, while the database beside it is left in peace.
+fn stand_by(why: &str) -> Result<()> {
+    keepsake_core::telemetry::start("info", keepsake_core::telemetry::LogFormat::Text)?;
+    runtime()?.block_on(patience::stand_by(patience::admin_address()?, why))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
         .enable_all()
         .build()
-        .map_err(|e| Error::io("start the runtime", e))?;
-    runtime.block_on(async {
-        let config = config::Config::new(global, matches)?;
-        app::start(config).await?.until_signalled().await
-    })
+        .map_err(|e| Error::io("start the runtime", e))
 }

@@ -16,16 +16,18 @@ async fn node_a_coordinator_in_the_cluster_backs_up_and_restores() {
         return;
     }
     InPods::prepare(&node).await;
-    let mut threescale = InPods::of(NAMESPACE, true);
-    threescale.build(&node, true).await;
-    let installation = threescale.installation(&node).await;
-    installation.fill(1, Size::TINY).await;
-    threescale.own_storage(&node);
+    let mut threescale = InPods::of(NAMESPACE);
+    threescale.make_namespace(&node);
+    threescale.build(&node).await;
     let administrator = Administrator::of(&node, NAMESPACE);
     administrator.give_secrets(&node);
+    administrator.secret(&node, "keepsake-agents-s3-read", "agents-s3-read");
     administrator.apply(&node, &administrator.manifests(Agents::Apart, true));
     administrator.give_topology(&node).await;
     node.rolled_out(NAMESPACE).await;
+    let installation = threescale.installation(&node).await;
+    installation.fill(1, Size::TINY).await;
+    threescale.own_storage(&node);
 
     let before = State::of(&installation).await;
     let said = administrator.must_job(&node, "first", &["backup", "--all"], false).await;

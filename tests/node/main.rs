@@ -1,3 +1,5 @@
 //! A 3scale in pods on a genuine node, backed up and restored by a coordinator in the cluster. Each case has a cluster of its own.
 
 mod apart;
+mod beside;
+mod lost;

@@ -21,7 +21,7 @@ pub struct RepositoryArgs {
     /// again at every request.
     #[arg(long, env = "KEEPSAKE_S3_CREDENTIALS", global = true)]
     pub s3_credentials: Option<PathBuf>,
-    /// Credentials that may read, for a restore; the same file format. Without it the first file must allow both.
+    /// Credentials that may read, for a restore; the same file format. The file may come when there is something to restore. Without this flag the first file must allow both.
     #[arg(long, env = "KEEPSAKE_S3_READ_CREDENTIALS", global = true)]
     pub s3_read_credentials: Option<PathBuf>,
     /// Assume this role with a web identity, instead of a credentials file.
@@ -65,6 +65,7 @@ impl RepositoryArgs {
             region: self.s3_region,
             credentials: self.s3_credentials,
             web_identity,
+            may_come_later: false,
             ca: self.s3_ca,
             virtual_hosted: self.s3_virtual_hosted,
         };
@@ -76,7 +77,8 @@ impl RepositoryArgs {
         let put = Store::open_with(&url, &settings).context("--repository")?;
         let read = match self.s3_read_credentials {
             Some(file) => {
-                let settings = S3Settings { credentials: Some(file), web_identity: None, ..settings };
+                let settings =
+                    S3Settings { credentials: Some(file), may_come_later: true, web_identity: None, ..settings };
                 Store::open_with(&url, &settings).context("--repository, to read")?
             }
             None => put.clone(),

@@ -96,7 +96,7 @@ fn place<'a>(settings: &'a Settings, pod: &'a Pod, asked: &str) -> Result<Place<
         return Err("it shares its node's network, where the agent would stand open".to_owned());
     }
     let taken = |c: &&Container| {
-        c.ports.iter().flatten().any(|p| patch::PORTS.iter().any(|(_, port)| p.container_port == *port))
+        c.ports.iter().flatten().any(|p| patch::PORTS.iter().any(|(_, port)| p.container_port == i32::from(*port)))
     };
     if let Some(other) = pod.all_containers().find(taken) {
         return Err(format!("its container {} has a port that the agent needs", other.name));

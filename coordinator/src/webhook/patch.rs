@@ -5,12 +5,13 @@
 //! is wrong would take the database away from its clients.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use super::judge::Place;
 use super::pod::Pod;
-use super::settings::Settings;
+use super::settings::{Memory, Settings};
 use super::{CONTAINER, SIDECAR};
 
 /// The agent's folder.
@@ -22,9 +23,10 @@ pub(super) const TLS: &str = "/etc/keepsake/tls";
 /// Where the API server's own admission would put a token; it leaves a folder that is taken.
 pub(super) const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The variables that are set here.
-pub(super) const OWN_VARIABLES: [&str; 7] = [
+pub(super) const OWN_VARIABLES: [&str; 8] = [
     "KEEPSAKE_COMPONENT",
     "KEEPSAKE_LISTEN",
+    "KEEPSAKE_PATIENT",
     "KEEPSAKE_ADMIN",
     "KEEPSAKE_TLS_CA",
     "KEEPSAKE_TLS_CERT",
@@ -32,7 +34,7 @@ pub(super) const OWN_VARIABLES: [&str; 7] = [
     "KEEPSAKE_PLAINTEXT",
 ];
 /// Where it listens, in the pod's network.
-pub(super) const PORTS: [(&str, i32); 2] = [("keepsake-agent", 9090), ("keepsake-admin", 9091)];
+pub(super) const PORTS: [(&str, u16); 2] = [("keepsake-agent", 9090), ("keepsake-admin", 9091)];
 
 /// The container that copies.
 const COPY: &str = "keepsake-copy-agent";
@@ -92,7 +94,7 @@ fn copy(settings: &Settings) -> Value {
         "name": COPY,
         "image": settings.image,
         "command": ["cp", "/usr/local/bin/keepsake-agent", AUTHORITIES, format!("{PROGRAM}/")],
-        "resources": resources(settings, "32Mi"),
+        "resources": resources(settings),
         "securityContext": confined(settings),
         "volumeMounts": [mount(PROGRAM_VOLUME, PROGRAM, false), mount(NO_TOKEN_VOLUME, TOKEN, true)],
     })
@@ -101,11 +103,13 @@ fn copy(settings: &Settings) -> Value {
 fn agent(settings: &Settings, place: &Place<'_>, mounts: &[Value]) -> Value {
     let sidecar = place.sidecar;
     let maps = settings.given(sidecar).into_iter().flat_map(|g| &g.config_maps);
-    let from: Vec<_> = maps.map(|name| json!({ "configMapRef": { "name": name } })).collect();
+    let from: Vec<_> = maps.map(|name| json!({ "configMapRef": { "name": name, "optional": true } })).collect();
     let mut variables: BTreeMap<&str, String> = [
         ("KEEPSAKE_COMPONENT", place.component.to_string()),
-        ("KEEPSAKE_LISTEN", format!("0.0.0.0:{}", PORTS[0].1)),
-        ("KEEPSAKE_ADMIN", format!("0.0.0.0:{}", PORTS[1].1)),
+        ("KEEPSAKE_LISTEN", SocketAddr::new(settings.listen, PORTS[0].1).to_string()),
+        ("KEEPSAKE_ADMIN", SocketAddr::new(settings.listen, PORTS[1].1).to_string()),
+        // An agent that ended would take its database out of its Service.
+        ("KEEPSAKE_PATIENT", "true".to_owned()),
         ("KEEPSAKE_TLS_CA", format!("{TLS}/ca.crt")),
         ("KEEPSAKE_TLS_CERT", format!("{TLS}/tls.crt")),
         ("KEEPSAKE_TLS_KEY", format!("{TLS}/tls.key")),
@@ -131,7 +135,7 @@ fn agent(settings: &Settings, place: &Place<'_>, mounts: &[Value]) -> Value {
             "periodSeconds": 20,
             "timeoutSeconds": 5,
         },
-        "resources": resources(settings, "48Mi"),
+        "resources": resources(settings),
         "securityContext": confined(settings),
         "volumeMounts": mounts,
     });
@@ -148,7 +152,7 @@ fn volumes(settings: &Settings, place: &Place<'_>) -> (Vec<Value>, Vec<Value>) {
         json!({ "name": PROGRAM_VOLUME, "emptyDir": { "sizeLimit": "128Mi" } }),
         json!({ "name": SCRATCH_VOLUME, "emptyDir": {} }),
         json!({ "name": NO_TOKEN_VOLUME, "emptyDir": { "sizeLimit": "1Mi" } }),
-        json!({ "name": TLS_VOLUME, "secret": { "secretName": place.sidecar.tls, "defaultMode": MODE } }),
+        json!({ "name": TLS_VOLUME, "secret": secret(&place.sidecar.tls) }),
     ];
     let mut mounts = vec![
         mount(PROGRAM_VOLUME, PROGRAM, true),
@@ -159,7 +163,7 @@ fn volumes(settings: &Settings, place: &Place<'_>) -> (Vec<Value>, Vec<Value>) {
     let given = settings.given(place.sidecar);
     for (n, secret) in given.iter().flat_map(|g| &g.secrets).enumerate() {
         let name = format!("{SECRET_VOLUME}{n}");
-        let mut source = json!({ "secretName": secret.name, "defaultMode": MODE });
+        let mut source = self::secret(&secret.name);
         if let (false, Some(source)) = (secret.items.is_empty(), source.as_object_mut()) {
             let items: Vec<_> = secret.items.iter().map(|(key, path)| json!({ "key": key, "path": path })).collect();
             source.insert("items".to_owned(), json!(items));
@@ -182,6 +186,11 @@ fn volumes(settings: &Settings, place: &Place<'_>) -> (Vec<Value>, Vec<Value>) {
     (volumes, mounts)
 }
 
+/// A Secret that is missing keeps no database waiting: the agent waits for it.
+fn secret(name: &str) -> Value {
+    json!({ "secretName": name, "defaultMode": MODE, "optional": true })
+}
+
 fn mount(name: &str, path: &str, read_only: bool) -> Value {
     if read_only {
         json!({ "name": name, "mountPath": path, "readOnly": true })
@@ -190,12 +199,13 @@ fn mount(name: &str, path: &str, read_only: bool) -> Value {
     }
 }
 
-fn resources(settings: &Settings, memory: &str) -> Value {
-    let mut limits = json!({ "memory": "64Mi" });
+fn resources(settings: &Settings) -> Value {
+    let Memory { request, limit } = settings.memory;
+    let mut limits = json!({ "memory": format!("{limit}Mi") });
     if let (Some(cpu), Some(limits)) = (&settings.cpu_limit, limits.as_object_mut()) {
         limits.insert("cpu".to_owned(), json!(cpu));
     }
-    json!({ "requests": { "cpu": "20m", "memory": memory }, "limits": limits })
+    json!({ "requests": { "cpu": "20m", "memory": format!("{request}Mi") }, "limits": limits })
 }
 
 /// As restricted-v2 wants every container. No user is named: it is the database's, or the namespace's to give.

@@ -3,6 +3,7 @@
 //! It is checked so that nothing the API server would refuse can come of it: a pod that was changed badly would not be made at all.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use keepsake_core::error::{Context, Error, Kind, Result, ResultExt};
@@ -30,11 +31,34 @@ pub struct Settings {
     /// A limit of CPU, where a quota wants every container to have one.
     #[serde(default)]
     pub cpu_limit: Option<String>,
+    /// MiB of memory that an agent asks for, and that it may have: more where a range of limits wants more, or rows are large.
+    #[serde(default)]
+    pub memory: Memory,
+    /// The address of the pod's own at which agents listen: `0.0.0.0`, or `::` where a cluster has IPv6 alone.
+    #[serde(default = "everywhere")]
+    pub listen: IpAddr,
     /// What all agents have.
     #[serde(default)]
     pub all: Given,
     /// The components, each with its agent.
     pub components: BTreeMap<Component, Sidecar>,
+}
+
+/// MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// What it asks for.
+    pub request: u32,
+    /// What it may have.
+    pub limit: u32,
+}
+
+/// What an agent is measured to take.
+impl Default for Memory {
+    fn default() -> Self {
+        Self { request: 48, limit: 64 }
+    }
 }
 
 /// One component's agent.
@@ -111,6 +135,10 @@ fn yes() -> bool {
     true
 }
 
+fn everywhere() -> IpAddr {
+    Ipv4Addr::UNSPECIFIED.into()
+}
+
 impl Settings {
     /// Reads and checks the file.
     ///
@@ -138,6 +166,15 @@ impl Settings {
         }
         if let Some(limit) = settings.cpu_limit.as_deref().filter(|limit| !is_cpu(limit)) {
             return refuse(format!("cpu_limit {limit:?} is no amount of CPU: say 500m, or 1"));
+        }
+        let Memory { request, limit } = settings.memory;
+        if !(48..=limit).contains(&request) || limit < 64 {
+            return refuse(format!(
+                "memory: request {request}, limit {limit} (MiB) is less than an agent takes, or asks for more than it may have: say 48 and 64, or more"
+            ));
+        }
+        if !settings.listen.is_unspecified() {
+            return refuse(format!("listen {} is an address of one pod: say 0.0.0.0, or '::'", settings.listen));
         }
         for (component, sidecar) in &settings.components {
             if let Some(why) = settings.unsound(component, sidecar) {
@@ -297,6 +334,10 @@ components:
             ("all:", "by_label: true\nall:", "by_label"),
             ("all:", "cpu_limit: lots\nall:", "cpu_limit"),
             ("all:", "cpu_limit: 10m\nall:", "cpu_limit"),
+            ("all:", "memory: { limit: 32 }\nall:", "memory"),
+            ("all:", "memory: { request: 128 }\nall:", "memory"),
+            ("all:", "listen: 10.1.2.3\nall:", "listen"),
+            ("all:", "listen: localhost\nall:", "listen"),
             ("all:", "everybody:", "everybody"),
             ("    container: postgresql", "    containr: postgresql", "containr"),
             ("    container: postgresql", "    container: Postgresql", "Postgresql"),

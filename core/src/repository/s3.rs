@@ -27,6 +27,9 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// A file in the format of `~/.aws/credentials`, section `[default]`. Read again at every request, so it may be replaced.
     pub credentials: Option<PathBuf>,
+    /// That file may come later: until then nothing can be asked of the bucket.
+    #[serde(skip)]
+    pub may_come_later: bool,
     /// Credentials in exchange for a token that the cluster renews.
     pub web_identity: Option<WebIdentity>,
     /// Who may have signed the server's certificate (PEM); the system's list if absent.
@@ -78,8 +81,15 @@ impl S3Settings {
                 return invalid("credentials from a file and from a web identity exclude each other: name one");
             }
             (Some(file), None) => {
-                // Read once now, so that a wrong path is an error of the start and not of the first backup.
-                read_credentials(file)?;
+                if self.may_come_later && !file.exists() {
+                    tracing::info!(
+                        "{}: there is no such file yet; nothing can be read with it until it is there",
+                        file.display()
+                    );
+                } else {
+                    // Read once now, so that a wrong path is an error of the start and not of the first backup.
+                    read_credentials(file)?;
+                }
                 AmazonS3Builder::new().with_credentials(Arc::new(CredentialsFile(file.clone())))
             }
             (None, Some(identity)) => {

@@ -109,30 +109,30 @@ impl Administrator {
         String::from_utf8(done.stdout).expect("UTF-8")
     }
 
-    /// Makes the Secrets and ConfigMaps that the manifests name, as manifests/README.md says.
+    /// Makes a Secret of a file, or of a folder's files.
+    pub fn secret(&self, node: &Node, name: &str, from: &str) {
+        let from = format!("--from-file={}", self.path(from).display());
+        node.must(&["-n", &self.namespace, "create", "secret", "generic", name, &from]);
+    }
+
+    /// Makes the Secrets and ConfigMaps that the manifests name, as manifests/README.md says, but for that of the webhook and that of restores.
     pub fn give_secrets(&self, node: &Node) {
-        let n = self.namespace.as_str();
-        let file = |name: &str| self.path(name).display().to_string();
-        let secret = |name: &str, from: &str| {
-            node.must(&["-n", n, "create", "secret", "generic", name, &format!("--from-file={from}")]);
-        };
-        secret("keepsake-coordinator-tls", &file("coordinator"));
+        let secret = |name: &str, from: &str| self.secret(node, name, from);
+        secret("keepsake-coordinator-tls", "coordinator");
         for component in COMPONENTS {
-            secret(&format!("keepsake-{component}-tls"), &file(component));
+            secret(&format!("keepsake-{component}-tls"), component);
         }
-        secret("keepsake-webhook-tls", &file("webhook"));
-        secret("keepsake-signing", &file("signing.pem"));
-        for name in ["coordinator-s3", "agents-s3", "agents-s3-read"] {
-            secret(&format!("keepsake-{name}"), &file(name));
+        secret("keepsake-signing", "signing.pem");
+        for name in ["coordinator-s3", "agents-s3"] {
+            secret(&format!("keepsake-{name}"), name);
         }
         for (component, password) in [("system-mysql", mysql::PASSWORD), ("zync-database", postgres::PASSWORD)] {
-            let path = self.path("password");
-            std::fs::write(&path, password).expect("write a password");
-            secret(&format!("keepsake-{component}"), &path.display().to_string());
+            std::fs::write(self.path("password"), password).expect("write a password");
+            secret(&format!("keepsake-{component}"), "password");
         }
-        let trust = format!("--from-file={}", file("keepsake.trust.json"));
-        node.must(&["-n", n, "create", "configmap", "keepsake-trust", &trust]);
-        secret("keepsake-identity", &file("alice.identity"));
+        let trust = format!("--from-file={}", self.path("keepsake.trust.json").display());
+        node.must(&["-n", &self.namespace, "create", "configmap", "keepsake-trust", &trust]);
+        secret("keepsake-identity", "alice.identity");
     }
 
     /// The manifests with this administrator's values.
@@ -262,6 +262,17 @@ impl Administrator {
         })
         .await;
         (ended, self.log(node, name))
+    }
+
+    /// Kills a Job's pod when it has said this, as a node that dies would.
+    pub async fn killed_when(&self, node: &Node, name: &str, said: &str) {
+        let of = format!("job-name={name}");
+        wait_for(&format!("the Job {name} to say {said:?}"), PATIENCE, async || {
+            let log = self.log(node, name);
+            if log.contains(said) { Ok(()) } else { Err(log) }
+        })
+        .await;
+        node.must(&["-n", &self.namespace, "delete", "pod", "-l", &of, "--grace-period=0", "--force"]);
     }
 
     /// What a Job's pods have said so far.

@@ -73,6 +73,8 @@ pub struct InPods {
     pub namespace: String,
     /// Whether Redis may be made a replica, as before 2.15.
     pub may_replicate: bool,
+    /// Whether the pods of its databases ask for agents.
+    pub asks: bool,
     lines: Vec<Tunnel>,
 }
 
@@ -87,27 +89,23 @@ impl InPods {
     }
 
     /// The installation of this namespace.
-    pub fn of(namespace: &str, may_replicate: bool) -> Self {
-        Self { namespace: namespace.to_owned(), may_replicate, lines: Vec::new() }
+    pub fn of(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), may_replicate: true, asks: false, lines: Vec::new() }
     }
 
-    /// Makes the namespace, its volumes and everything that runs in it, as its administrator and its operator would; its objects only if asked for.
-    pub async fn build(&self, node: &Node, with_objects: bool) {
-        self.make_namespace(node).await;
+    /// Makes its objects and everything that runs in it, as its administrator and its operator would.
+    pub async fn build(&self, node: &Node) {
         let client = node.client().await;
-        if with_objects {
-            objects::build(&client, &self.namespace).await;
-            let password = BASE64.encode(postgres::PASSWORD.as_bytes());
-            let zync = format!("{}/zync", objects::path(&self.namespace, "secret"));
-            client.merge(&zync, json!({ "data": { "ZYNC_DATABASE_PASSWORD": password } })).await;
-        }
+        objects::build(&client, &self.namespace).await;
+        let password = BASE64.encode(postgres::PASSWORD.as_bytes());
+        let zync = format!("{}/zync", objects::path(&self.namespace, "secret"));
+        client.merge(&zync, json!({ "data": { "ZYNC_DATABASE_PASSWORD": password } })).await;
         self.build_stores(node, &client).await;
         self.build_applications(node);
-        node.rolled_out(&self.namespace).await;
     }
 
     /// Makes the namespace, with what every namespace has.
-    pub async fn make_namespace(&self, node: &Node) {
+    pub fn make_namespace(&self, node: &Node) {
         node.must(&["create", "namespace", &self.namespace]);
         node.must(&["-n", &self.namespace, "create", "serviceaccount", "amp"]);
     }
@@ -140,7 +138,11 @@ impl InPods {
                 "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
                 "spec": { "selector": { "deployment": name }, "ports": [{ "port": port }] },
             });
-            node.apply(n, &[store(name), service]);
+            let mut store = store(name);
+            if self.asks && name != "zync-database" {
+                store["spec"]["template"]["metadata"]["annotations"] = json!({ "keepsake/agent": name });
+            }
+            node.apply(n, &[store, service]);
         }
     }
 
@@ -218,6 +220,8 @@ fn init_sql() -> String {
     [
         format!("CREATE USER IF NOT EXISTS root@'%' IDENTIFIED BY '{password}';"),
         format!("ALTER USER root@'%' IDENTIFIED BY '{password}';"),
+        // Made without a password, and nearer to whoever is in the same pod.
+        "DROP USER IF EXISTS root@'127.0.0.1', root@'::1';".to_owned(),
         "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;".to_owned(),
         "CREATE DATABASE IF NOT EXISTS `system` CHARACTER SET utf8mb3 COLLATE utf8mb3_bin;".to_owned(),
     ]

@@ -1,0 +1,86 @@
+//! An agent that does not end because of what is wrong at its start (`--patient`).
+//!
+//! In its database's own pod it is one of the containers that must run for the pod to be ready: an agent that ended for want of a certificate would take its
+//! database away from 3scale. So it says what is wrong, is alive by its probe, and tries again.
+
+use std::time::Duration;
+
+use clap::ArgMatches;
+use keepsake_core::error::{Error, Kind, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, Probes};
+use crate::config::{Config, Global};
+use crate::operation::Limits;
+
+/// Between two tries: the kubelet brings a Secret that was made since in about a minute.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Starts an agent, tries again for as long as it cannot be started, and serves until it is asked to end.
+///
+/// # Errors
+/// The admin port cannot be had, or the server failed once it was started.
+pub async fn run(global: Global, matches: &ArgMatches) -> Result<()> {
+    let probes = Probes::start(global.admin)?;
+    let mut end = Ending::listen()?;
+    loop {
+        let config = Config::new(global.clone(), matches);
+        let started = match config {
+            Ok(config) => app::serve(config, Limits::default(), probes.clone()).await,
+            Err(e) => Err(e),
+        };
+        match started {
+            Ok(running) => return running.until_signalled().await,
+            Err(e) => tracing::error!("not started, tried again in {AGAIN:?}: {}", e.chain()),
+        }
+        if end.comes_within(AGAIN).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Says what is wrong with the command line or the environment, which only another container can mend, and waits to be asked to end.
+///
+/// # Errors
+/// The admin port cannot be had.
+pub async fn stand_by(admin: std::net::SocketAddr, why: &str) -> Result<()> {
+    let _probes = Probes::start(admin)?;
+    let mut end = Ending::listen()?;
+    loop {
+        tracing::error!("not started, and not tried again in this container: {why}");
+        if end.comes_within(AGAIN.saturating_mul(60)).await {
+            return Ok(());
+        }
+    }
+}
+
+/// The signals that ask to end.
+struct Ending {
+    term: Signal,
+    int: Signal,
+}
+
+impl Ending {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| Error::io("listen for signals", e));
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+    }
+
+    /// Whether one comes in this time, or has come since it was asked last.
+    async fn comes_within(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            _ = self.term.recv() => true,
+            _ = self.int.recv() => true,
+            () = tokio::time::sleep(pause) => false,
+        }
+    }
+}
+
+/// Where probes are answered when the command line could not be read.
+///
+/// # Errors
+/// `Invalid` when that is not an address either.
+pub fn admin_address() -> Result<std::net::SocketAddr> {
+    let text = std::env::var("KEEPSAKE_ADMIN").unwrap_or_else(|_| "127.0.0.1:9091".to_owned());
+    text.parse().map_err(|e| Error::caused(Kind::Invalid, format!("KEEPSAKE_ADMIN {text:?}"), e))
+}
