@@ -5,6 +5,7 @@ mod queues;
 mod refused;
 mod resumed;
 mod taken_back;
+mod whole;
 
 use keepsake_tests::house::{COMPONENTS, House, State, files_below};
 use keepsake_tests::threescale::Size;

@@ -47,7 +47,7 @@ async fn node_agents_in_the_databases_pods_keep_none_waiting_and_back_up_and_res
     installation.fill(1, Size::TINY).await;
     threescale.own_storage(&node);
     administrator.give_secrets(&node);
-    administrator.give_topology(&node).await;
+    administrator.give_topology(&node, true).await;
     node.rolled_out(NAMESPACE).await;
     for name in BESIDE {
         wait_for(&format!("the agent of {name}"), PATIENCE, async || {

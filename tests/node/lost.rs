@@ -72,5 +72,5 @@ async fn install(node: &Node, administrator: &Administrator) {
     administrator.give_secrets(node);
     administrator.secret(node, "keepsake-agents-s3-read", "agents-s3-read");
     administrator.apply(node, &administrator.manifests(Agents::Apart, true));
-    administrator.give_topology(node).await;
+    administrator.give_topology(node, true).await;
 }

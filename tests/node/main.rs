@@ -2,4 +2,5 @@
 
 mod apart;
 mod beside;
+mod killed;
 mod lost;

@@ -179,6 +179,11 @@ impl Node {
         .await;
     }
 
+    /// Kills the pods with this label at once, as a node that dies would.
+    pub fn kill_pods(&self, namespace: &str, label: &str) {
+        self.must(&["-n", namespace, "delete", "pod", "-l", label, "--grace-period=0", "--force"]);
+    }
+
     /// What the pods of a namespace are at, for messages.
     pub fn pods(&self, namespace: &str) -> String {
         let done = self.kubectl(&["-n", namespace, "get", "pods", "-o", "wide"]);

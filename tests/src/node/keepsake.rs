@@ -185,7 +185,7 @@ impl Administrator {
 
     /// Applies the overlay and what a coordinator may do.
     pub fn apply(&self, node: &Node, tree: &Tree) {
-        for folder in ["access", "overlays/operator"] {
+        for folder in ["access", "access/rebuild", "overlays/operator"] {
             let mut objects = tree.build(folder).unwrap_or_else(|e| panic!("{e}"));
             for object in &mut objects {
                 object["metadata"]["namespace"] = json!(self.namespace);
@@ -237,12 +237,16 @@ impl Administrator {
         client.create(&format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace), job).await;
     }
 
-    /// The topology of restores: that of backups, but that applications are stopped.
-    pub async fn give_topology(&self, node: &Node) {
+    /// The topology of restores: that of backups, but that applications are stopped; or, where there are none, that nothing follows.
+    pub async fn give_topology(&self, node: &Node, has_applications: bool) {
         let path = format!("/api/v1/namespaces/{}/configmaps/keepsake-topology", self.namespace);
         let map = node.client().await.at(&path).await.expect("the topology");
         let text = map["data"]["keepsake.yaml"].as_str().expect("a topology");
-        let scale = format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS);
+        let scale = if has_applications {
+            format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS)
+        } else {
+            "by: none, resync: []".to_owned()
+        };
         assert!(text.contains("by: none"), "{text}");
         let data = json!({ "keepsake.yaml": text.replace("by: none", &scale) });
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "keepsake-topology-restore" }, "data": data });
@@ -266,13 +270,17 @@ impl Administrator {
 
     /// Kills a Job's pod when it has said this, as a node that dies would.
     pub async fn killed_when(&self, node: &Node, name: &str, said: &str) {
-        let of = format!("job-name={name}");
+        self.has_said(node, name, said).await;
+        node.kill_pods(&self.namespace, &format!("job-name={name}"));
+    }
+
+    /// Waits until a Job's pod has said this.
+    pub async fn has_said(&self, node: &Node, name: &str, said: &str) {
         wait_for(&format!("the Job {name} to say {said:?}"), PATIENCE, async || {
             let log = self.log(node, name);
             if log.contains(said) { Ok(()) } else { Err(log) }
         })
         .await;
-        node.must(&["-n", &self.namespace, "delete", "pod", "-l", &of, "--grace-period=0", "--force"]);
     }
 
     /// What a Job's pods have said so far.

@@ -95,13 +95,20 @@ impl InPods {
 
     /// Makes its objects and everything that runs in it, as its administrator and its operator would.
     pub async fn build(&self, node: &Node) {
+        self.build_with(node, true).await;
+    }
+
+    /// As [`InPods::build`], perhaps without applications.
+    pub async fn build_with(&self, node: &Node, applications: bool) {
         let client = node.client().await;
         objects::build(&client, &self.namespace).await;
         let password = BASE64.encode(postgres::PASSWORD.as_bytes());
         let zync = format!("{}/zync", objects::path(&self.namespace, "secret"));
         client.merge(&zync, json!({ "data": { "ZYNC_DATABASE_PASSWORD": password } })).await;
         self.build_stores(node, &client).await;
-        self.build_applications(node);
+        if applications {
+            self.build_applications(node);
+        }
     }
 
     /// Makes the namespace, with what every namespace has.

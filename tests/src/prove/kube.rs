@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Break, Case, Claim, Finding, LONG, SHORT, suite};
+use super::{Break, Case, Claim, LONG, SHORT, suite};
 
 /// A control plane is started, and its controllers are waited for, beside three others.
 const KUBE: Duration = Duration::from_mins(8);
+
+/// A cluster whose pods run, and which are killed and waited for.
+const NODE: Duration = Duration::from_mins(12);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
@@ -103,14 +106,25 @@ fn manifests() -> Claim {
     }
 }
 
-/// What takes a node is not shown yet.
+/// Pods that run.
 fn node() -> Claim {
-    let skipped =
-        || async { Finding::Skipped("pods with real stores on a node: there is no such test yet".to_owned()) };
+    let pods = |name: &'static str, filter: &'static str| {
+        Case::telling(name, NODE, move || async move { suite::whole("node", &[filter], 1) })
+    };
     Claim {
         name: "node",
-        says: "stores in pods are backed up and restored by a coordinator in the cluster",
-        cases: vec![Case::telling("pods", SHORT, skipped)],
-        breaks: vec![Break { case: Case::telling("none", SHORT, skipped), seen: "nothing" }],
+        says: "stores in pods are backed up and restored by a coordinator in the cluster, whichever pod is killed, and from nothing",
+        cases: vec![
+            pods("apart", "node_a_coordinator_in_the_cluster_backs_up_and_restores"),
+            pods("beside", "node_agents_in_the_databases_pods_keep_none_waiting"),
+            pods("killed", "node_pods_may_be_killed_in_the_middle"),
+            pods("from-nothing", "node_a_namespace_that_is_deleted_comes_back_from_nothing"),
+        ],
+        breaks: vec![Break {
+            case: Case::telling("a-row-that-is-lost", NODE, || async {
+                suite::broken("node", "node_broken_a_row_is_lost")
+            }),
+            seen: "restored in the cluster: system-mysql differs",
+        }],
     }
 }

@@ -1,0 +1,123 @@
+//! Pods that are killed while they are at work: of the coordinator, of agents, of databases. Whatever happens then, no set is a wrong one, and a restore
+//! that is begun comes to its end.
+
+use keepsake_tests::house::{Installation, State};
+use keepsake_tests::node::Node;
+use keepsake_tests::node::keepsake::{Administrator, Agents};
+use keepsake_tests::node::threescale::InPods;
+use keepsake_tests::threescale::Size;
+use serde_json::Value;
+
+const NAMESPACE: &str = "threescale";
+const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
+/// Which pods are killed, by a label, when the coordinator has said what. Redis and MariaDB come back with their data.
+const DURING_A_RESTORE: [(&str, &str); 7] = [
+    ("job-name", "stage-system-mysql started"),
+    ("job-name", "commit-system-mysql started"),
+    ("job-name", "point-of-no-return done"),
+    ("keepsake/component=system-mysql", "stage-system-mysql started"),
+    ("keepsake/component=backend-redis", "commit-backend-redis started"),
+    ("deployment=backend-redis", "stage-backend-redis done"),
+    ("deployment=system-mysql", "stage-zync-database done"),
+];
+const DURING_A_BACKUP: [(&str, &str); 4] = [
+    ("job-name", "dump-system-mysql started"),
+    ("keepsake/component=system-redis", "cut started"),
+    ("deployment=system-mysql", "dump-system-mysql started"),
+    ("deployment=backend-redis", "begin-set done"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn node_pods_may_be_killed_in_the_middle() {
+    let test = "node_pods_may_be_killed_in_the_middle";
+    let Some(node) = Node::start(test).await else { return };
+    if !node.load_images(test) {
+        return;
+    }
+    let (administrator, mut threescale) = installed(&node).await;
+    let installation = threescale.installation(&node).await;
+    installation.fill(1, Size::TINY).await;
+    threescale.own_storage(&node);
+    let before = State::of(&installation).await;
+
+    for (n, (pods, said)) in DURING_A_BACKUP.iter().enumerate() {
+        let name = format!("backup-{n}");
+        let client = node.client().await;
+        administrator.job(&client, &name, &["backup", "--all"], false).await;
+        killed(&node, &administrator, &name, pods, said).await;
+        let (succeeded, log) = administrator.ended(&node, &client, &name).await;
+        node.rolled_out(NAMESPACE).await;
+        eprintln!("{pods} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    }
+    // The run of a coordinator that is gone is waited for no longer than its lease.
+    backed_up(&node, &administrator).await;
+    // What is called a set is one, to its last byte.
+    let sets: Value = serde_json::from_str(&administrator.must(&["--output", "json", "sets"])).expect("JSON");
+    let complete = sets.as_array().into_iter().flatten().filter(|set| set["status"] == "complete");
+    let ids: Vec<&str> = complete.filter_map(|set| set["set"].as_str()).collect();
+    assert!(!ids.is_empty(), "{sets}");
+    for id in ids {
+        administrator.must(&["inspect", id, "--identity", "alice.identity"]);
+    }
+
+    for (n, (pods, said)) in DURING_A_RESTORE.iter().enumerate() {
+        installation.wreck().await;
+        threescale.own_storage(&node);
+        restored(&node, &administrator, n, pods, said).await;
+        is_as_it_was(&installation, &before, &format!("{pods} killed at {said:?}")).await;
+    }
+}
+
+/// Stores and Keepsake, and no applications.
+async fn installed(node: &Node) -> (Administrator, InPods) {
+    InPods::prepare(node).await;
+    let threescale = InPods::of(NAMESPACE);
+    threescale.make_namespace(node);
+    threescale.build_with(node, false).await;
+    let administrator = Administrator::of(node, NAMESPACE);
+    administrator.give_secrets(node);
+    administrator.secret(node, "keepsake-agents-s3-read", "agents-s3-read");
+    administrator.apply(node, &administrator.manifests(Agents::Apart, true));
+    administrator.give_topology(node, false).await;
+    node.rolled_out(NAMESPACE).await;
+    (administrator, threescale)
+}
+
+/// Kills pods, those of the Job itself if no others are named.
+async fn killed(node: &Node, administrator: &Administrator, job: &str, pods: &str, said: &str) {
+    administrator.has_said(node, job, said).await;
+    let label = if pods == "job-name" { format!("job-name={job}") } else { pods.to_owned() };
+    node.kill_pods(NAMESPACE, &label);
+}
+
+async fn backed_up(node: &Node, administrator: &Administrator) {
+    administrator.must_job(node, "backup", &["backup", "--all"], false).await;
+}
+
+/// Restores, loses these pods meanwhile, and goes on as the runbook says.
+async fn restored(node: &Node, administrator: &Administrator, n: usize, pods: &str, said: &str) {
+    let client = node.client().await;
+    let restore = ["restore", "--yes", "prod", "--identity", IDENTITY];
+    let resume = ["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", IDENTITY];
+    let name = format!("restore-{n}");
+    administrator.job(&client, &name, &restore, true).await;
+    killed(node, administrator, &name, pods, said).await;
+    let (succeeded, log) = administrator.ended(node, &client, &name).await;
+    node.rolled_out(NAMESPACE).await;
+    eprintln!("{pods} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    if succeeded {
+        return;
+    }
+    let name = format!("resume-{n}");
+    administrator.job(&client, &name, &resume, true).await;
+    let (succeeded, log) = administrator.ended(node, &client, &name).await;
+    if !succeeded {
+        // It was taken back and is over: all is as it was before.
+        assert!(log.contains("is unfinished") || log.contains("rolled back"), "{log}");
+        administrator.must_job(node, &format!("again-{n}"), &restore, true).await;
+    }
+}
+
+async fn is_as_it_was(installation: &Installation, before: &State, what: &str) {
+    State::of(installation).await.assert_is(before, what);
+}
