@@ -13,6 +13,7 @@ mod checks;
 mod discovery;
 pub mod examine;
 mod job;
+mod log;
 mod names;
 pub mod objects;
 mod pod;
