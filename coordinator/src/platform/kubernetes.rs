@@ -10,6 +10,7 @@ mod api;
 mod attached;
 mod built;
 mod checks;
+pub mod coordinator;
 mod discovery;
 pub mod examine;
 mod job;

@@ -230,7 +230,8 @@ impl Repository {
     /// `Denied` when it is that of another set, or no identity at all.
     pub fn set_key_of(record: &Record, identity: &Secret) -> Result<Option<SetKey>> {
         let Sealing::Age { recipient, .. } = &record.sealing else { return Ok(None) };
-        let key = SetKey::of(identity).map_err(|e| Error::caused(Kind::Denied, "the set's identity cannot be read", e))?;
+        let key =
+            SetKey::of(identity).map_err(|e| Error::caused(Kind::Denied, "the set's identity cannot be read", e))?;
         if key.recipient() == recipient {
             return Ok(Some(key));
         }

@@ -23,8 +23,7 @@ impl Cluster {
     /// `Timeout`, or the API server's own answer.
     pub(super) async fn log(&self, namespace: &str, pod: &str, container: &str, lines: Option<i64>) -> Result<String> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let params =
-            LogParams { container: Some(container.to_owned()), tail_lines: lines, ..LogParams::default() };
+        let params = LogParams { container: Some(container.to_owned()), tail_lines: lines, ..LogParams::default() };
         let what = format!("read the log of pod {pod} in namespace {namespace}");
         match tokio::time::timeout(LOG, api.logs(pod, &params)).await {
             Ok(answer) => answer.map_err(|e| failure(&what, e)),
@@ -61,7 +60,8 @@ impl Cluster {
         let found = self.ask(&what, || api.list(&params)).await?.items;
         let when = |e: &Event| {
             let last = e.last_timestamp.as_ref().map(|t| t.0);
-            last.or_else(|| e.event_time.as_ref().map(|t| t.0)).or_else(|| e.metadata.creation_timestamp.as_ref().map(|t| t.0))
+            last.or_else(|| e.event_time.as_ref().map(|t| t.0))
+                .or_else(|| e.metadata.creation_timestamp.as_ref().map(|t| t.0))
         };
         let last = found.into_iter().max_by_key(|e| when(e));
         Ok(last.map(|e| {
