@@ -1,7 +1,7 @@
 //! `keepsake --in-cluster`: the coordinator is a Job, played by the real program, and the command outside follows it.
 
-mod fails;
-mod played;
+pub(crate) mod fails;
+pub(crate) mod played;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -146,6 +146,12 @@ async fn is_taken_back_by_ctrl_c(topology: &Path, client: &Client, identity: &st
 }
 
 async fn is_killed_and_resumed(house: &House, topology: &Path, client: &Client, identity: &str, stage: &mut Stage) {
+    // The coordinator takes no identity but that of the very set.
+    let other = std::fs::read_to_string(identity).expect("an identity");
+    let other = other.lines().find(|l| l.starts_with("AGE-")).expect("a key").to_owned();
+    std::fs::write(house.path("other"), other).expect("write an identity");
+    let denied = house.keepsake(&["restore", "--yes", "prod", "--set-identity", &house.path("other")]);
+    assert!(stderr(&denied).contains("it opens another one"), "{}", stderr(&denied));
     let args = ["--service-account", "keepsake-restore", "restore", "--yes", "prod", "--identity", identity];
     let outside = at_work(topology, &args);
     let played = stage.play(How::Killed("stage-system-mysql started")).await;

@@ -2,6 +2,8 @@
 
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
 use keepsake_coordinator::platform::kubernetes::coordinator::{Order, State};
+use keepsake_core::secret::Secret;
+use keepsake_tests::cluster::faults::{Faulty, Rule};
 use keepsake_tests::cluster::kubelet::{Fate, Kubelet};
 use keepsake_tests::scratch::Scratch;
 use kube::client::Body;
@@ -89,6 +91,9 @@ async fn kube_in_cluster_what_cannot_be_done_is_said() {
     ends_before(&client, &it).await;
     is_deleted(&client, &it).await;
     is_heard(&client).await;
+    the_identity_goes(&client, &client, "keepsake-known").await;
+    let faulty = Faulty::new(&client, Rule::LoseAnswers);
+    the_identity_goes(&client, &faulty.client, "keepsake-unknown").await;
 }
 
 async fn never_runs(client: &Client, it: &Outside) {
@@ -135,6 +140,41 @@ async fn is_deleted(client: &Client, it: &Outside) {
     });
 }
 
+fn order(name: &str) -> Order {
+    Order {
+        cron_job: "keepsake-backup".to_owned(),
+        account: None,
+        name: name.to_owned(),
+        installation: "prod".parse().expect("a name"),
+        run: None,
+        arguments: vec!["finalize".to_owned()],
+        by: "a test".to_owned(),
+        with_identity: false,
+    }
+}
+
+/// It is handed over and taken away again, also when answers are lost; and so is the Job.
+pub(crate) async fn the_identity_goes(client: &Client, with: &Client, name: &str) {
+    let kubernetes = Kubernetes::over(crate::settings(NAMESPACE, PathBuf::from("/nowhere")), with.clone());
+    let identity = Secret::new("AGE-SECRET-KEY-1");
+    let job = kubernetes.start_coordinator(&order(name), Some(&identity)).await;
+    let mut job = job.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
+    let secret = client.at(&path).await.expect("a Secret");
+    let made = client.at(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{name}")).await.expect("a Job");
+    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], made["metadata"]["uid"]);
+    assert!(job.holds_identity());
+    job.drop_identity().await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert!(!job.holds_identity());
+    assert!(client.at(&path).await.is_none(), "the identity of the set is left");
+    job.take_back().await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    wait_for("the Job to be gone", PATIENCE, async || {
+        let left = jobs(client, NAMESPACE).await.into_iter().any(|job| played::name(&job) == name);
+        if left { Err("it is left") } else { Ok(()) }
+    })
+    .await;
+}
+
 /// What a pod says, where there is a node: here somebody else gives the log.
 async fn is_heard(client: &Client) {
     let inner = client.clone();
@@ -150,16 +190,7 @@ async fn is_heard(client: &Client) {
     });
     let settings = crate::settings(NAMESPACE, PathBuf::from("/nowhere"));
     let kubernetes = Kubernetes::over(settings, Client::new(service, "default"));
-    let order = Order {
-        cron_job: "keepsake-backup".to_owned(),
-        account: None,
-        name: "keepsake-heard".to_owned(),
-        installation: "prod".parse().expect("a name"),
-        run: None,
-        arguments: vec!["finalize".to_owned()],
-        by: "a test".to_owned(),
-        with_identity: false,
-    };
+    let order = order("keepsake-heard");
     let mut job = kubernetes.start_coordinator(&order, None).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     assert_eq!(job.log().await.expect("nothing yet"), "");
     let _kubelet = Kubelet::of_jobs(client.clone(), NAMESPACE, Fate::Run);

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whoever plays.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     client: Client,
     namespace: &'static str,
     /// What is mounted in the cluster.
@@ -30,22 +30,22 @@ pub(super) struct Stage {
 
 /// One that was played.
 #[derive(Debug)]
-pub(super) struct Played {
-    pub(super) arguments: Vec<String>,
-    pub(super) secret: Option<Value>,
-    pub(super) job: Value,
+pub(crate) struct Played {
+    pub(crate) arguments: Vec<String>,
+    pub(crate) secret: Option<Value>,
+    pub(crate) job: Value,
 }
 
 /// How it goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum How {
+pub(crate) enum How {
     ToTheEnd,
     /// It is killed when it has said this.
     Killed(&'static str),
 }
 
 /// The version in which CronJobs are served here.
-pub(super) async fn batch(client: &Client) -> &'static str {
+pub(crate) async fn batch(client: &Client) -> &'static str {
     match client.at("/apis/batch/v1/cronjobs").await {
         Some(_) => "v1",
         None => "v1beta1",
@@ -53,7 +53,7 @@ pub(super) async fn batch(client: &Client) -> &'static str {
 }
 
 /// The CronJob of the manifests.
-pub(super) async fn cron_job(client: &Client, namespace: &str) {
+pub(crate) async fn cron_job(client: &Client, namespace: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
     let text = std::fs::read_to_string(root.join("manifests/base/backup.yaml")).expect("read a manifest");
     let mut object: Value = serde_saphyr::from_str(&text).expect("YAML");
@@ -63,27 +63,27 @@ pub(super) async fn cron_job(client: &Client, namespace: &str) {
 }
 
 /// The objects of a kind in a namespace.
-pub(super) async fn all(client: &Client, path: &str) -> Vec<Value> {
+pub(crate) async fn all(client: &Client, path: &str) -> Vec<Value> {
     client.at(path).await.and_then(|found| found["items"].as_array().cloned()).unwrap_or_default()
 }
 
 /// The Jobs there.
-pub(super) async fn jobs(client: &Client, namespace: &str) -> Vec<Value> {
+pub(crate) async fn jobs(client: &Client, namespace: &str) -> Vec<Value> {
     all(client, &format!("/apis/batch/v1/namespaces/{namespace}/jobs")).await
 }
 
 /// The Secrets that hand an identity over.
-pub(super) async fn secrets(client: &Client, namespace: &str) -> Vec<Value> {
+pub(crate) async fn secrets(client: &Client, namespace: &str) -> Vec<Value> {
     all(client, &format!("/api/v1/namespaces/{namespace}/secrets?labelSelector={COORDINATES}")).await
 }
 
 impl Stage {
-    pub(super) fn new(client: Client, namespace: &'static str, topology: PathBuf) -> Self {
+    pub(crate) fn new(client: Client, namespace: &'static str, topology: PathBuf) -> Self {
         Self { client, namespace, topology, played: BTreeSet::new(), scratch: Scratch::new() }
     }
 
     /// Plays the next pod.
-    pub(super) async fn play(&mut self, how: How) -> Played {
+    pub(crate) async fn play(&mut self, how: How) -> Played {
         let pod = self.next().await;
         self.played.insert(name(&pod).to_owned());
         let container = &pod["spec"]["containers"][0];
@@ -121,13 +121,13 @@ impl Stage {
     }
 
     /// Leaves the next pod as it is.
-    pub(super) async fn pass_over(&mut self) {
+    pub(crate) async fn pass_over(&mut self) {
         let pod = self.next().await;
         self.played.insert(name(&pod).to_owned());
     }
 
     /// Passes over all that are there.
-    pub(super) async fn forget(&mut self, client: &Client) {
+    pub(crate) async fn forget(&mut self, client: &Client) {
         let pods = all(client, &format!("/api/v1/namespaces/{}/pods", self.namespace)).await;
         self.played.extend(pods.iter().map(|p| name(p).to_owned()));
     }
@@ -180,7 +180,7 @@ fn carried_out(mut command: Command, how: How) -> (i32, String) {
     }
 }
 
-pub(super) fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().expect("a name")
 }
 

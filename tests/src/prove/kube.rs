@@ -73,7 +73,11 @@ fn in_cluster() -> Claim {
             tests("followed", "kube_in_cluster_a_coordinator_is_a_job"),
             tests("failures", "kube_in_cluster_what_cannot_be_done"),
         ],
-        breaks: vec![broken("an-identity-that-stays", "kube_broken_an_identity_stays", "the Secret to be gone")],
+        breaks: vec![broken(
+            "an-identity-that-stays",
+            "kube_broken_an_identity_stays",
+            "the identity of the set is left",
+        )],
     }
 }
 
