@@ -90,6 +90,8 @@ async fn kube_in_cluster_what_cannot_be_done_is_said() {
     never_runs(&client, &it).await;
     ends_before(&client, &it).await;
     is_deleted(&client, &it).await;
+    loses_its_pod(&client, &it).await;
+    is_left_by_ctrl_c(&client, &it).await;
     is_heard(&client).await;
     the_identity_goes(&client, &client, "keepsake-known").await;
     let faulty = Faulty::new(&client, Rule::LoseAnswers);
@@ -138,6 +140,60 @@ async fn is_deleted(client: &Client, it: &Outside) {
                 .await;
         }
     });
+}
+
+/// The command outside, once it has said this.
+fn said(it: &Outside, word: &str) -> (std::process::Child, Vec<String>) {
+    let mut command = in_cluster(&it.topology(), &["backup"]);
+    command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut child = command.spawn().expect("start keepsake");
+    let mut told = Vec::new();
+    let stream = child.stderr.as_mut().expect("stderr");
+    // A line at a time and no more, so that the rest is left for whoever waits for its end.
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while std::io::Read::read(stream, &mut byte).expect("read") == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        assert!(!line.is_empty(), "it ended before it said {word}: {told:?}");
+        told.push(String::from_utf8(line).expect("UTF-8"));
+        if told.last().is_some_and(|line| line.contains(word)) {
+            return (child, told);
+        }
+    }
+}
+
+/// Its pod is taken away in the middle; the one that is made in its place does not stay.
+async fn loses_its_pod(client: &Client, it: &Outside) {
+    let _kubelet = Kubelet::of_jobs(client.clone(), NAMESPACE, Fate::Run);
+    let known = jobs(client, NAMESPACE).await.len();
+    let (child, _) = said(it, " runs");
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    for pod in played::all(client, &format!("{pods}?labelSelector=keepsake/coordinates")).await {
+        client.remove(&format!("{pods}/{}?gracePeriodSeconds=0", name(&pod))).await;
+    }
+    let done = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("it is waited for");
+    let done = done.expect("its output");
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    assert!(stderr(&done).contains("was taken away before its run was begun: nothing was done"), "{}", stderr(&done));
+    assert_eq!(jobs(client, NAMESPACE).await.len(), known, "it would begin anew when nobody looks");
+}
+
+/// A backup goes on without whoever asked for it.
+async fn is_left_by_ctrl_c(client: &Client, it: &Outside) {
+    let known = jobs(client, NAMESPACE).await.len();
+    let (child, _) = said(it, "waits: ");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("Ctrl-C");
+    let done = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("it is waited for");
+    let done = done.expect("its output");
+    assert_eq!(done.status.code(), Some(130), "{}", stderr(&done));
+    for word in
+        ["goes on. Look at it with", "logs --follow job/keepsake-backup-", "keepsake cancel --installation prod"]
+    {
+        assert!(stderr(&done).contains(word), "{word}: {}", stderr(&done));
+    }
+    assert_eq!(jobs(client, NAMESPACE).await.len(), known + 1, "it was ended");
 }
 
 fn order(name: &str) -> Order {

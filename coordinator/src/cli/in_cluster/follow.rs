@@ -33,8 +33,8 @@ pub(super) struct Following<'a> {
     to_start: Duration,
     /// So many lines of its log were told.
     lines: usize,
-    /// What was said last, so that it is not said again.
-    waits: String,
+    /// How it is, as was said last.
+    said: String,
     unread: bool,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Following<'a> {
             terminal: Terminal::new(),
             to_start: Duration::from_secs(limit.into()),
             lines: 0,
-            waits: String::new(),
+            said: String::new(),
             unread: false,
         }
     }
@@ -101,23 +101,28 @@ impl<'a> Following<'a> {
             match state {
                 State::Ended { code, why } => return self.ended(code, &why).await,
                 State::Gone(why) => return self.gone(&why).await,
-                State::Running => {}
+                State::Running => self.is("runs"),
                 State::Waiting(why) => {
                     if since.elapsed() >= self.to_start {
                         let seconds = self.to_start.as_secs();
                         let text = format!("{} has not begun after {seconds} s, and is taken back: {why}", self.job);
                         return Err(Error::new(Kind::Timeout, text));
                     }
-                    if why != self.waits {
-                        output::say(&format!("{} waits: {why}", self.job));
-                        self.waits = why;
-                    }
+                    self.is(&format!("waits: {why}"));
                 }
             }
             tokio::select! {
                 () = cancel.cancelled() => return self.left().await,
                 () = tokio::time::sleep(BEAT) => {}
             }
+        }
+    }
+
+    /// Says how it is, once.
+    fn is(&mut self, how: &str) {
+        if self.said != how {
+            output::say(&format!("{} {how}", self.job));
+            how.clone_into(&mut self.said);
         }
     }
 
