@@ -219,5 +219,5 @@ async fn carry_out(args: &Args, errand: Errand<'_>) -> Result<Exit> {
     drop(identity);
     output::say(&format!("{job} is made from the template of cronjob/{}", order.cron_job));
     let following = Following::new(args, errand.installation, errand.word, job, errand.records);
-    Box::pin(following.to_the_end(&cancel)).await
+    Box::pin(following.until_ended(&cancel)).await
 }

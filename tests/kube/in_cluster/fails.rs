@@ -142,25 +142,22 @@ async fn is_deleted(client: &Client, it: &Outside) {
     });
 }
 
-/// The command outside, once it has said this.
-fn said(it: &Outside, word: &str) -> (std::process::Child, Vec<String>) {
+/// The command outside, which can be heard.
+fn heard(it: &Outside) -> std::process::Child {
     let mut command = in_cluster(&it.topology(), &["backup"]);
     command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let mut child = command.spawn().expect("start keepsake");
-    let mut told = Vec::new();
+    command.spawn().expect("start keepsake")
+}
+
+/// Returns once it has said this. It is read a byte at a time, so that the rest is left for whoever waits for its end.
+fn until_said(child: &mut std::process::Child, word: &str) {
     let stream = child.stderr.as_mut().expect("stderr");
-    // A line at a time and no more, so that the rest is left for whoever waits for its end.
-    loop {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while std::io::Read::read(stream, &mut byte).expect("read") == 1 && byte[0] != b'\n' {
-            line.push(byte[0]);
-        }
-        assert!(!line.is_empty(), "it ended before it said {word}: {told:?}");
-        told.push(String::from_utf8(line).expect("UTF-8"));
-        if told.last().is_some_and(|line| line.contains(word)) {
-            return (child, told);
-        }
+    let mut told = String::new();
+    let mut byte = [0];
+    while !told.lines().last().is_some_and(|line| line.contains(word)) {
+        let n = std::io::Read::read(stream, &mut byte).expect("read");
+        assert!(n == 1, "it ended before it said {word}: {told}");
+        told.push(char::from(byte[0]));
     }
 }
 
@@ -168,7 +165,8 @@ fn said(it: &Outside, word: &str) -> (std::process::Child, Vec<String>) {
 async fn loses_its_pod(client: &Client, it: &Outside) {
     let _kubelet = Kubelet::of_jobs(client.clone(), NAMESPACE, Fate::Run);
     let known = jobs(client, NAMESPACE).await.len();
-    let (child, _) = said(it, " runs");
+    let mut child = heard(it);
+    until_said(&mut child, " runs");
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     for pod in played::all(client, &format!("{pods}?labelSelector=keepsake/coordinates")).await {
         client.remove(&format!("{pods}/{}?gracePeriodSeconds=0", name(&pod))).await;
@@ -183,7 +181,8 @@ async fn loses_its_pod(client: &Client, it: &Outside) {
 /// A backup goes on without whoever asked for it.
 async fn is_left_by_ctrl_c(client: &Client, it: &Outside) {
     let known = jobs(client, NAMESPACE).await.len();
-    let (child, _) = said(it, "waits: ");
+    let mut child = heard(it);
+    until_said(&mut child, "waits: ");
     kill_process(Pid::from_child(&child), Signal::INT).expect("Ctrl-C");
     let done = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("it is waited for");
     let done = done.expect("its output");

@@ -7,6 +7,7 @@ const CRON_JOB: &str = "keepsake-backup";
 
 /// Whether the coordinator runs in the cluster, and as what.
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the flag is called so")]
 pub struct InCluster {
     /// The coordinator runs as a Job in the installation's cluster, made from the CronJob's template, and is followed from here. Identities are opened here.
     // No variable: it would be one of the coordinator in the cluster, too.

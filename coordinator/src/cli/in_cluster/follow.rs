@@ -66,7 +66,7 @@ impl<'a> Following<'a> {
     ///
     /// # Errors
     /// It never ran, was taken away, or cannot be followed any longer; each with what to do.
-    pub(super) async fn to_the_end(mut self, cancel: &CancellationToken) -> Result<Exit> {
+    pub(super) async fn until_ended(mut self, cancel: &CancellationToken) -> Result<Exit> {
         let done = self.follow(cancel).await;
         // Whoever has not begun by now cannot without its Secret, and must not begin when nobody looks.
         let stale = done.is_err() && !self.has_begun() && !self.has_run();
@@ -131,7 +131,10 @@ impl<'a> Following<'a> {
         let Some(records) = &mut self.records else {
             let log = match self.job.log().await {
                 Ok(log) => log,
-                Err(e) => return self.cannot_read(&e),
+                Err(e) => {
+                    self.cannot_read(&e);
+                    return Ok(());
+                }
             };
             for line in log.lines().skip(self.lines) {
                 output::say(line);
@@ -143,35 +146,37 @@ impl<'a> Following<'a> {
             Ok(events) => {
                 self.unread = false;
                 if let Some(plan) = records.plan() {
-                    events.iter().for_each(|event| self.terminal.event(plan, event));
+                    for event in &events {
+                        self.terminal.event(plan, event);
+                    }
                 }
                 Ok(())
             }
-            Err(e) if e.kind().retry() => self.cannot_read(&e),
+            Err(e) if e.kind().retry() => {
+                self.cannot_read(&e);
+                Ok(())
+            }
             Err(e) => Err(e.context(format!("{} goes on, and cannot be followed by its records", self.job))),
         }
     }
 
     /// It is tried again; said once.
-    fn cannot_read(&mut self, why: &Error) -> Result<()> {
+    fn cannot_read(&mut self, why: &Error) {
         if !self.unread {
             output::say(&format!("{} is not heard now: {}", self.job, why.chain()));
             self.unread = true;
         }
-        Ok(())
     }
 
     /// What came of it.
     async fn ended(&self, code: Option<i32>, why: &str) -> Result<Exit> {
         let exit = code.and_then(Exit::of_code);
-        let story = match &self.records {
-            Some(records) => records.story().await?,
-            None => {
-                let done = json!({ "job": self.job.job(), "namespace": self.job.namespace(), "exit_code": code });
-                output::result(self.args, &done, String::new)?;
-                return exit.ok_or_else(|| self.no_status(why, self.how_to_go_on()));
-            }
+        let Some(records) = &self.records else {
+            let done = json!({ "job": self.job.job(), "namespace": self.job.namespace(), "exit_code": code });
+            output::result(self.args, &done, String::new)?;
+            return Ok(exit.unwrap_or_else(|| self.lost(why)));
         };
+        let story = records.story().await?;
         let Some(story) = story else {
             let text = if exit == Some(Exit::Done) {
                 format!(
@@ -194,10 +199,8 @@ impl<'a> Following<'a> {
         let status = story.status();
         let Some((outcome, note)) = status.ended.clone().or(status.rests.clone()) else {
             let told = self.job.last_words().await;
-            let error = self.no_status(&format!("{why}; {told}"), self.how_to_go_on());
-            output::error(self.args, &error);
-            // A restore that is unfinished is never the status that says that nothing was changed.
-            return Ok(exit.unwrap_or(if story.plan().is_backup() { Exit::Failed } else { Exit::Halted }));
+            let lost = self.lost(&format!("{why}; {told}"));
+            return Ok(exit.unwrap_or(lost));
         };
         let (root, plan) = (story.root(), story.plan());
         if plan.is_backup() {
@@ -208,9 +211,12 @@ impl<'a> Following<'a> {
         Ok(exit.unwrap_or_else(|| Exit::of_outcome(outcome)))
     }
 
-    fn no_status(&self, why: &str, then: String) -> Error {
-        let text = format!("the coordinator {} is gone in the middle of its work: {why}. {then}", self.job);
-        Error::new(Kind::Internal, text)
+    /// It ended in the middle of its work. Nobody knows that nothing was changed, so that is never its status, but of a backup, which changes nothing.
+    fn lost(&self, why: &str) -> Exit {
+        let text =
+            format!("the coordinator {} is gone in the middle of its work: {why}. {}", self.job, self.how_to_go_on());
+        output::error(self.args, &Error::new(Kind::Internal, text));
+        if self.word == "backup" { Exit::Failed } else { Exit::Halted }
     }
 
     fn how_to_go_on(&self) -> String {
@@ -235,7 +241,7 @@ impl<'a> Following<'a> {
             return self.ended(None, why).await;
         }
         if self.has_begun() || self.records.is_none() {
-            return Err(self.no_status(why, self.how_to_go_on()));
+            return Ok(self.lost(why));
         }
         Err(Error::new(Kind::Conflict, format!("{why} before its run was begun: nothing was done")))
     }
