@@ -6,6 +6,7 @@ mod cancel;
 mod carry;
 mod config;
 mod doctor;
+mod in_cluster;
 mod inspect;
 mod keys;
 mod objects;
@@ -53,6 +54,9 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 async fn dispatch(args: &Args) -> Result<Exit> {
+    if args.cluster.in_cluster && !in_cluster::can(&args.command) {
+        return Err(in_cluster::refused());
+    }
     if let Command::Pki(command) = &args.command {
         return pki::run(args, command);
     }
@@ -62,7 +66,11 @@ async fn dispatch(args: &Args) -> Result<Exit> {
     if let Command::Webhook(command) = &args.command {
         return webhook::run(command).await;
     }
+    args.cluster.ensure_sound()?;
     let app = App::load(&args.topology, args.trust.as_deref())?;
+    if args.cluster.in_cluster {
+        return in_cluster::run(args, &app).await;
+    }
     match &args.command {
         Command::Init(init) => keys::init(args, &app, init).await,
         Command::Backup(command) => backup::run(args, &app, command).await,
@@ -95,6 +103,11 @@ async fn dispatch(args: &Args) -> Result<Exit> {
 
 /// A token that Ctrl-C, SIGTERM or a terminal that goes away cancels; the run then ends in an orderly way.
 fn cancel_on_signal() -> CancellationToken {
+    on_signal("asked to stop: what is going on is brought to an orderly end")
+}
+
+/// The same with other words.
+fn on_signal(said: &'static str) -> CancellationToken {
     let token = CancellationToken::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let Ok(mut stream) = signal(kind) else {
@@ -104,7 +117,7 @@ fn cancel_on_signal() -> CancellationToken {
         let token = token.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
-                output::say("asked to stop: what is going on is brought to an orderly end");
+                output::say(said);
                 token.cancel();
             }
         });

@@ -37,6 +37,13 @@ impl Exit {
         }
     }
 
+    /// The status of this number, if there is one.
+    pub fn of_code(code: i32) -> Option<Self> {
+        let all =
+            [Self::Done, Self::Failed, Self::Usage, Self::Halted, Self::StuckOrPartial, Self::Found, Self::Cancelled];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
+
     /// The status of a command that ended with an error.
     pub fn of(error: &Error) -> Self {
         match error.kind() {

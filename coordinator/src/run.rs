@@ -9,6 +9,7 @@ pub mod claim;
 pub mod config;
 pub mod cut;
 pub mod event;
+pub mod follow;
 mod make_set;
 mod perform;
 mod record;

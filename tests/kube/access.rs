@@ -41,7 +41,7 @@ fn manifest(file: &str) -> Vec<Value> {
 }
 
 /// Applies it, each object in the namespace that it names, or the 3scale's; gives what its Roles grant.
-async fn applied(client: &Client, file: &str) -> BTreeSet<Right> {
+pub(super) async fn applied(client: &Client, file: &str) -> BTreeSet<Right> {
     let mut granted = BTreeSet::new();
     for object in manifest(file) {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE).to_owned();
@@ -79,14 +79,14 @@ async fn applied(client: &Client, file: &str) -> BTreeSet<Right> {
     granted
 }
 
-fn used(asked: &BTreeSet<Asked>) -> BTreeSet<Right> {
+pub(super) fn used(asked: &BTreeSet<Asked>) -> BTreeSet<Right> {
     assert!(!asked.is_empty(), "nothing is written down");
     let refused: Vec<_> = asked.iter().filter(|a| !a.allowed).collect();
     assert!(refused.is_empty(), "not granted: {refused:?}");
     asked.iter().map(|a| (a.verb.clone(), a.group.clone(), a.resource.clone(), a.namespace.clone())).collect()
 }
 
-fn must_be_all(granted: &BTreeSet<Right>, used: &BTreeSet<Right>, what: &str) {
+pub(super) fn must_be_all(granted: &BTreeSet<Right>, used: &BTreeSet<Right>, what: &str) {
     // A star stands for every kind of its group.
     let is = |granted: &Right, used: &Right| {
         (&granted.0, &granted.1, &granted.3) == (&used.0, &used.1, &used.3) && (granted.2 == used.2 || granted.2 == "*")

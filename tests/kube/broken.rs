@@ -10,6 +10,7 @@ use keepsake_tests::cluster::{ControlPlane, Raw};
 use serde_json::{Value, json};
 
 use super::access::must_be_what_is_used;
+use super::in_cluster;
 use super::objects::{Ground, NAMESPACE, REPLACE_ALL, must_be, told};
 use super::webhook::whoever_asks_has_one;
 use super::{run, settings, start, stop};
@@ -72,4 +73,16 @@ async fn kube_broken_nobody_attaches() {
     let client = plane.client().await;
     skeleton::namespace(&client, NAMESPACE).await;
     whoever_asks_has_one(&client).await;
+}
+
+#[tokio::test]
+#[ignore = "broken on purpose"]
+async fn kube_broken_an_identity_stays() {
+    let Some(plane) = ControlPlane::start("kube_broken_an_identity_stays").await else { return };
+    let client = plane.client().await;
+    // Of the namespace that these tests are about.
+    skeleton::namespace(&client, "3scale").await;
+    in_cluster::played::cron_job(&client, "3scale").await;
+    let faulty = Faulty::new(&client, Rule::Swallow("/secrets/keepsake-broken"));
+    in_cluster::fails::the_identity_goes(&client, &faulty.client, "keepsake-broken").await;
 }

@@ -4,6 +4,7 @@ mod access;
 mod broken;
 mod comes_back;
 mod dies;
+mod in_cluster;
 mod looks;
 mod objects;
 mod rebuild;

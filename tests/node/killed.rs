@@ -10,21 +10,35 @@ use serde_json::Value;
 
 const NAMESPACE: &str = "threescale";
 const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
-/// Which pods are killed, by a label, when the coordinator has said what. Redis and MariaDB come back with their data.
-const DURING_A_RESTORE: [(&str, &str); 7] = [
-    ("job-name", "stage-system-mysql started"),
-    ("job-name", "commit-system-mysql started"),
-    ("job-name", "point-of-no-return done"),
-    ("keepsake/component=system-mysql", "stage-system-mysql started"),
-    ("keepsake/component=backend-redis", "commit-backend-redis started"),
-    ("deployment=backend-redis", "stage-backend-redis done"),
-    ("deployment=system-mysql", "stage-zync-database done"),
+/// How a pod ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It is deleted, as somebody who drains its node does it: it is asked to end.
+    Deleted,
+    /// What runs in it is killed.
+    Killed,
+}
+use End::{Deleted, Killed};
+
+/// Of the Job itself.
+const JOB: &str = "job-name";
+/// Which pods end how, by a label, when the coordinator has said what. Redis and MariaDB come back with their data.
+const DURING_A_RESTORE: [(&str, End, &str); 9] = [
+    (JOB, Deleted, "stage-system-mysql started"),
+    (JOB, Killed, "stage-system-mysql started"),
+    (JOB, Killed, "commit-system-mysql started"),
+    (JOB, Killed, "point-of-no-return done"),
+    ("keepsake/component=system-mysql", Deleted, "stage-system-mysql started"),
+    ("keepsake/component=backend-redis", Killed, "commit-backend-redis started"),
+    ("keepsake/component=zync-database", Killed, "commit-system-mysql done"),
+    ("deployment=backend-redis", Killed, "stage-backend-redis done"),
+    ("deployment=system-mysql", Deleted, "stage-zync-database done"),
 ];
-const DURING_A_BACKUP: [(&str, &str); 4] = [
-    ("job-name", "dump-system-mysql started"),
-    ("keepsake/component=system-redis", "cut started"),
-    ("deployment=system-mysql", "dump-system-mysql started"),
-    ("deployment=backend-redis", "begin-set done"),
+const DURING_A_BACKUP: [(&str, End, &str); 4] = [
+    (JOB, Killed, "dump-system-mysql started"),
+    ("keepsake/component=system-redis", Killed, "cut started"),
+    ("deployment=system-mysql", Deleted, "dump-system-mysql started"),
+    ("deployment=backend-redis", Killed, "begin-set done"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -40,14 +54,14 @@ async fn node_pods_may_be_killed_in_the_middle() {
     threescale.own_storage(&node);
     let before = State::of(&installation).await;
 
-    for (n, (pods, said)) in DURING_A_BACKUP.iter().enumerate() {
+    for (n, (pods, end, said)) in DURING_A_BACKUP.into_iter().enumerate() {
         let name = format!("backup-{n}");
         let client = node.client().await;
         administrator.job(&client, &name, &["backup", "--all"], false).await;
-        killed(&node, &administrator, &name, pods, said).await;
+        ended(&node, &administrator, &name, (pods, end, said)).await;
         let (succeeded, log) = administrator.ended(&node, &client, &name).await;
         node.rolled_out(NAMESPACE).await;
-        eprintln!("{pods} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+        eprintln!("{pods} {end:?} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
     }
     // The run of a coordinator that is gone is waited for no longer than its lease.
     backed_up(&node, &administrator).await;
@@ -60,11 +74,11 @@ async fn node_pods_may_be_killed_in_the_middle() {
         administrator.must(&["inspect", id, "--identity", "alice.identity"]);
     }
 
-    for (n, (pods, said)) in DURING_A_RESTORE.iter().enumerate() {
+    for (n, (pods, end, said)) in DURING_A_RESTORE.into_iter().enumerate() {
         installation.wreck().await;
         threescale.own_storage(&node);
-        restored(&node, &administrator, n, pods, said).await;
-        is_as_it_was(&installation, &before, &format!("{pods} killed at {said:?}")).await;
+        restored(&node, &administrator, n, (pods, end, said)).await;
+        is_as_it_was(&installation, &before, &format!("{pods} {end:?} at {said:?}")).await;
     }
 }
 
@@ -83,11 +97,14 @@ async fn installed(node: &Node) -> (Administrator, InPods) {
     (administrator, threescale)
 }
 
-/// Kills pods, those of the Job itself if no others are named.
-async fn killed(node: &Node, administrator: &Administrator, job: &str, pods: &str, said: &str) {
+/// Ends pods when the coordinator has said this.
+async fn ended(node: &Node, administrator: &Administrator, job: &str, (pods, end, said): (&str, End, &str)) {
     administrator.has_said(node, job, said).await;
-    let label = if pods == "job-name" { format!("job-name={job}") } else { pods.to_owned() };
-    node.kill_pods(NAMESPACE, &label);
+    let label = if pods == JOB { format!("job-name={job}") } else { pods.to_owned() };
+    match end {
+        Deleted => node.delete_pods(NAMESPACE, &label),
+        Killed => node.kill_pods(NAMESPACE, &label),
+    }
 }
 
 async fn backed_up(node: &Node, administrator: &Administrator) {
@@ -95,16 +112,17 @@ async fn backed_up(node: &Node, administrator: &Administrator) {
 }
 
 /// Restores, loses these pods meanwhile, and goes on as the runbook says.
-async fn restored(node: &Node, administrator: &Administrator, n: usize, pods: &str, said: &str) {
+async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&str, End, &str)) {
+    let (pods, end, said) = what;
     let client = node.client().await;
     let restore = ["restore", "--yes", "prod", "--identity", IDENTITY];
     let resume = ["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", IDENTITY];
     let name = format!("restore-{n}");
     administrator.job(&client, &name, &restore, true).await;
-    killed(node, administrator, &name, pods, said).await;
+    ended(node, administrator, &name, (pods, end, said)).await;
     let (succeeded, log) = administrator.ended(node, &client, &name).await;
     node.rolled_out(NAMESPACE).await;
-    eprintln!("{pods} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    eprintln!("{pods} {end:?} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
     if succeeded {
         return;
     }
@@ -113,7 +131,8 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, pods: &s
     let (succeeded, log) = administrator.ended(node, &client, &name).await;
     if !succeeded {
         // It was taken back and is over: all is as it was before.
-        assert!(log.contains("is unfinished") || log.contains("rolled back"), "{log}");
+        let is_over = ["is unfinished", "rolled back", "cancelled: "];
+        assert!(is_over.iter().any(|words| log.contains(words)), "{log}");
         administrator.must_job(node, &format!("again-{n}"), &restore, true).await;
     }
 }

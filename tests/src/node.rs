@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub use self::tunnel::Tunnel;
@@ -179,9 +179,26 @@ impl Node {
         .await;
     }
 
-    /// Kills the pods with this label at once, as a node that dies would.
-    pub fn kill_pods(&self, namespace: &str, label: &str) {
+    /// Deletes the pods with this label: they are asked to end, and not waited for long.
+    pub fn delete_pods(&self, namespace: &str, label: &str) {
         self.must(&["-n", namespace, "delete", "pod", "-l", label, "--grace-period=0", "--force"]);
+    }
+
+    /// Kills whatever runs in the pods with this label, as the kernel does for want of memory; their containers are started again if they may be.
+    pub fn kill_pods(&self, namespace: &str, label: &str) {
+        let uids = self.must(&["-n", namespace, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.uid}"]);
+        let uids: Vec<String> = uids.split(' ').map(|uid| format!("pod{uid}/")).collect();
+        let processes = std::fs::read_dir("/proc").expect("list the processes").filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let pid = path.file_name()?.to_str()?.parse().ok().and_then(Pid::from_raw)?;
+            // What ends while it is looked at is none of them.
+            let groups = std::fs::read_to_string(path.join("cgroup")).ok()?;
+            let program = std::fs::read_to_string(path.join("comm")).ok()?;
+            (program.trim() != "pause" && uids.iter().any(|uid| groups.contains(uid))).then_some(pid)
+        });
+        for pid in processes.collect::<Vec<_>>() {
+            let _ended_already = kill_process(pid, Signal::KILL);
+        }
     }
 
     /// What the pods of a namespace are at, for messages.

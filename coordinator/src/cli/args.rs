@@ -1,12 +1,14 @@
 //! Every flag, each with its environment variable.
 
+mod cluster;
 mod restore;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use keepsake_core::id::{Component, Installation};
+use keepsake_core::id::{Component, Installation, RunId};
 
+pub(super) use self::cluster::InCluster;
 pub(super) use self::restore::{AlertLevelsArg, Restore};
 
 /// Backs up and restores whole 3scale installations.
@@ -25,6 +27,9 @@ pub struct Args {
     /// What is logged on stderr: error, warn, info, debug, or a filter of the crate tracing-subscriber.
     #[arg(long, env = "KEEPSAKE_LOG", default_value = "warn", global = true)]
     pub log: String,
+    /// Where the coordinator runs.
+    #[command(flatten)]
+    pub cluster: InCluster,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -138,6 +143,9 @@ pub struct Backup {
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
+    /// The id of the run, from whoever follows it. Of one installation.
+    #[arg(long, hide = true, conflicts_with = "all")]
+    pub run_id: Option<RunId>,
 }
 
 /// How the Config is looked at.
@@ -269,12 +277,18 @@ pub struct Resume {
     /// A file with an age identity that opens the set; needed while something is still to be staged.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
+    /// A file with the set's own identity, which somebody else has taken out of its `key.age`.
+    #[arg(long, env = "KEEPSAKE_SET_IDENTITY", conflicts_with = "identities")]
+    pub set_identity: Option<PathBuf>,
     /// You know that the coordinator is gone: do not wait ten minutes for a word of it.
     #[arg(long)]
     pub coordinator_is_gone: bool,
     /// Do not ask whether the live data of this installation may be replaced.
     #[arg(long, value_name = "INSTALLATION")]
     pub yes: Option<Installation>,
+    /// Go on with the run of this id or with none, says whoever follows it.
+    #[arg(long, hide = true)]
+    pub run_id: Option<RunId>,
 }
 
 /// `finalize`

@@ -4,6 +4,7 @@ use futures_util::stream::{self, StreamExt};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::SetId;
 use keepsake_core::record::Failure;
+use keepsake_core::repository::runs::RunHead;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use crate::topology::{InstallationSettings, Topology};
 
 /// What came of one installation.
 #[derive(Debug, Serialize)]
-struct BackedUp {
+pub(super) struct BackedUp {
     installation: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
@@ -67,6 +68,31 @@ pub(super) async fn run(args: &Args, app: &App, command: &Backup) -> Result<Exit
         .buffered(usize::from(command.max_parallel))
         .collect()
         .await;
+    print(args, &done)?;
+    Ok(done.iter().fold(Exit::Done, |worst, d| worst.worst(d.exit)))
+}
+
+impl BackedUp {
+    /// By how a run ended.
+    pub(super) fn of(head: &RunHead<Plan>, outcome: Outcome, note: String) -> Self {
+        let made = matches!(outcome, Outcome::Completed | Outcome::Partial);
+        Self {
+            installation: head.installation.to_string(),
+            epoch: Some(head.epoch.0),
+            set: head.plan.set.filter(|_| made).map(|set| set.to_string()),
+            outcome,
+            note,
+            error: None,
+            exit: Exit::of_outcome(outcome),
+        }
+    }
+}
+
+/// Prints what came of it.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(super) fn print(args: &Args, done: &[BackedUp]) -> Result<()> {
     output::result(args, &done, || {
         let rows: Vec<_> = done
             .iter()
@@ -82,8 +108,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Backup) -> Result<Exit
             })
             .collect();
         output::table(&["INSTALLATION", "EPOCH", "SET", "OUTCOME", "NOTE"], &rows)
-    })?;
-    Ok(done.iter().fold(Exit::Done, |worst, d| worst.worst(d.exit)))
+    })
 }
 
 async fn dry_run(args: &Args, app: &App, chosen: &[&InstallationSettings], command: &Backup) -> Result<Exit> {
@@ -137,19 +162,10 @@ async fn back_up(
     let signing = super::carry::signer(app, &repository)?;
     let plan = plan_one(app, installation, command).await?;
     let fleet = app.fleet(installation)?;
-    let (head, log) = claim::begin(&app.runs()?, &installation.name, &plan).await?;
+    let (head, log) = claim::begin_as(&app.runs()?, &installation.name, &plan, command.run_id).await?;
     let (fleet, repository) = (&fleet, &repository);
     let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
     let runner = Runner::new(&head, world, Box::new(log), terminal, cancel);
     let (outcome, note) = runner.execute().await?;
-    let made = matches!(outcome, Outcome::Completed | Outcome::Partial);
-    Ok(BackedUp {
-        installation: installation.name.to_string(),
-        epoch: Some(head.epoch.0),
-        set: plan.set.filter(|_| made).map(|set| set.to_string()),
-        outcome,
-        note,
-        error: None,
-        exit: Exit::of_outcome(outcome),
-    })
+    Ok(BackedUp::of(&head, outcome, note))
 }

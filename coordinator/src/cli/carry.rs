@@ -1,10 +1,11 @@
 //! What commands share that carry a run on: the means to do it, and what is printed of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::format::objects;
-use keepsake_core::id::Component;
+use keepsake_core::id::{Component, RunId};
 use keepsake_core::record::Record;
 use keepsake_core::repository::Repository;
 use keepsake_core::repository::runs::Runs;
@@ -12,6 +13,7 @@ use keepsake_core::repository::seal::Identities;
 use keepsake_core::repository::sign::SigningKey;
 use keepsake_core::secret::Secret;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::args::Args;
 use super::output;
@@ -79,12 +81,20 @@ impl<'a> Means<'a> {
         Ok(Self { installation, repository, fleet, platform, signing: None, source: None })
     }
 
-    /// Opens the set, so that agents can read it.
+    /// Opens the set, so that agents can read it: by the set's own identity, if somebody else has opened it, else by one of those that open its key.
     ///
     /// # Errors
     /// `Denied` when no identity opens it.
-    pub(super) async fn open(&mut self, record: Record, identities: Option<&Identities>) -> Result<()> {
-        let (_, key) = self.repository.unsealer(&record, identities).await?;
+    pub(super) async fn open(
+        &mut self,
+        record: Record,
+        identities: Option<&Identities>,
+        set_identity: Option<&Path>,
+    ) -> Result<()> {
+        let key = match set_identity {
+            Some(file) => Repository::set_key_of(&record, &Secret::whole_file(file)?)?,
+            None => self.repository.unsealer(&record, identities).await?.1,
+        };
         let opening = key.as_ref().map_or(Opening::None, |k| Opening::Age(Secret::new(k.identity().expose())));
         self.source = Some((record, opening));
         Ok(())
@@ -147,9 +157,26 @@ pub(super) fn signer(app: &App, repository: &Repository) -> Result<SigningKey> {
 /// # Errors
 /// Another run has the floor, or the result cannot be printed.
 pub(super) async fn begin(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan) -> Result<Exit> {
-    let cancel = super::cancel_on_signal();
+    begin_as(args, means, runs, plan, None, super::cancel_on_signal()).await
+}
+
+/// The same under the id that whoever follows the run has given it, unless it was asked to stop already.
+///
+/// # Errors
+/// As [`begin`]; `Cancelled`.
+pub(super) async fn begin_as(
+    args: &Args,
+    means: &Means<'_>,
+    runs: &Runs,
+    plan: &Plan,
+    run: Option<RunId>,
+    cancel: CancellationToken,
+) -> Result<Exit> {
+    if cancel.is_cancelled() {
+        return Err(Error::new(Kind::Cancelled, "asked to stop before anything was begun"));
+    }
     let terminal = Terminal::new();
-    let (head, log) = claim::begin(runs, &means.installation.name, plan).await?;
+    let (head, log) = claim::begin_as(runs, &means.installation.name, plan, run).await?;
     let runner = Runner::new(&head, means.world(), Box::new(log.patient(JOURNAL)), &terminal, cancel);
     let ended = Box::pin(execute(args, &runner, plan, head.epoch.0)).await?;
     Ok(ended.map_or_else(|lost| lost, Exit::of_outcome))
@@ -211,6 +238,22 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
             return Ok(Err(Exit::of_lost_run(&lost, runner.has_begun().await)));
         }
     };
+    print(args, plan, epoch, outcome, note, runner.looks().await)?;
+    Ok(Ok(outcome))
+}
+
+/// Prints how a run ended.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(super) fn print(
+    args: &Args,
+    plan: &Plan,
+    epoch: u64,
+    outcome: Outcome,
+    note: String,
+    checks: Vec<Looked>,
+) -> Result<()> {
     let safety = plan.is_restore().then(|| plan.made_set()).flatten().map(|(set, _, _)| set.to_string());
     let done = Done {
         installation: plan.installation.to_string(),
@@ -220,7 +263,7 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
         safety,
         outcome,
         note,
-        checks: runner.looks().await,
+        checks,
     };
     output::result(args, &done, || {
         let note = if done.note.is_empty() { String::new() } else { format!(": {}", done.note) };
@@ -231,6 +274,5 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
             told.push_str(&format!("; what was there before is safety set {safety}"));
         }
         with_looks(told, &done.checks) + "\n"
-    })?;
-    Ok(Ok(outcome))
+    })
 }

@@ -30,8 +30,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Rebuild) -> Result<Exi
     let namespace = installation.kubernetes.as_ref().map(|k| k.namespace.clone());
     let namespace =
         namespace.ok_or_else(|| Error::new(Kind::Internal, "an installation without a namespace was planned"))?;
-    means.open(record, identities(&command.identities)?.as_ref()).await?;
+    means.open(record, identities(&command.identities)?.as_ref(), None).await?;
     let what = format!("An installation is built in namespace {namespace}.");
-    confirm(command.yes.as_ref(), installation, &plan, &what)?;
+    confirm(command.yes.as_ref(), installation, Some(&plan), &what)?;
     carry::begin(args, &means, &app.runs()?, &plan).await
 }

@@ -22,6 +22,8 @@ use crate::topology::InstallationSettings;
 /// Runs the command.
 pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    // Whoever follows it may stop it at any time. A person is asked by then, and Ctrl-C ends the command.
+    let early = command.run_id.map(|_| super::cancel_on_signal());
     let mut means = Means::new(app, installation).await?;
     let record = catalog::find(&means.repository, &installation.name, &command.set).await?;
     let inventory = Inventory::ask(installation, &means.fleet).await;
@@ -59,14 +61,15 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
         return Ok(Exit::Done);
     }
     let finished = record.finished;
-    means.open(record, identities(&command.identities)?.as_ref()).await?;
+    means.open(record, identities(&command.identities)?.as_ref(), command.set_identity.as_deref()).await?;
     let what = format!("The live data of {} is replaced with that of {finished}.", installation.name);
-    confirm(command.yes.as_ref(), installation, &plan, &what)?;
-    carry::begin(args, &means, &app.runs()?, &plan).await
+    confirm(command.yes.as_ref(), installation, Some(&plan), &what)?;
+    let cancel = early.unwrap_or_else(super::cancel_on_signal);
+    carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, cancel).await
 }
 
 /// What becomes of the cluster's objects.
-fn objects(command: &Restore) -> Result<ObjectPolicy> {
+pub(super) fn objects(command: &Restore) -> Result<ObjectPolicy> {
     match (command.objects.parse()?, command.replace_endpoints) {
         (ObjectPolicy::Replace { .. }, endpoints) => Ok(ObjectPolicy::Replace { endpoints }),
         (policy, false) => Ok(policy),
@@ -80,14 +83,14 @@ pub(super) fn staged(plan: &Plan) -> Vec<Component> {
     stages.filter_map(|s| s.action.component().cloned()).collect()
 }
 
-/// A person, or the flag, must name the installation whose live data goes.
+/// A person, or the flag, must name the installation whose live data goes. The plan is told, where it is known.
 ///
 /// # Errors
 /// `Invalid` when the flag names another one or there is nobody to ask; `Cancelled` when another name is typed.
 pub(super) fn confirm(
     yes: Option<&Installation>,
     installation: &InstallationSettings,
-    plan: &Plan,
+    plan: Option<&Plan>,
     what: &str,
 ) -> Result<()> {
     let name = installation.name.as_str();
@@ -103,9 +106,11 @@ pub(super) fn confirm(
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(Kind::Invalid, format!("a restore replaces the live data of {name}: say --yes {name}")));
     }
-    output::say(&plan.to_string());
+    if let Some(plan) = plan {
+        output::say(&plan.to_string());
+    }
     output::say(what);
-    for step in plan.steps() {
+    for step in plan.into_iter().flat_map(Plan::steps) {
         if let Undo::Impossible { why } = &step.undo {
             output::say(&format!("WITHOUT A WAY BACK: {}: {why}.", step.action));
         }

@@ -21,6 +21,14 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
     let installation = app.topology.installation(command.installation.as_ref())?;
     let runs = app.runs()?;
     let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
+    if let Some(run) = command.run_id.filter(|run| *run != story.root().run) {
+        let text = format!(
+            "run {} of {} is unfinished now, and not the run {run} that was to be gone on with: begin anew",
+            story.root().run,
+            installation.name
+        );
+        return Err(Error::new(Kind::Conflict, text));
+    }
     let (plan, status) = (story.plan(), story.status());
     let mut means = Means::new(app, installation).await?;
     // Nothing is taken over before everything is there that going on needs.
@@ -33,17 +41,25 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
             let set = plan.set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
             let record = means.repository.record(&installation.name, set).await?;
             let identities = identities(&command.identities)?;
-            means.open(record, identities.as_ref()).await.context("stage what is not staged yet")?;
+            means
+                .open(record, identities.as_ref(), command.set_identity.as_deref())
+                .await
+                .context("stage what is not staged yet")?;
         }
-        let name = &installation.name;
-        let what = match plan.goal {
-            Goal::Rebuild { .. } => format!("Installation {name} is built anew, as was begun with this plan."),
-            _ => format!("The live data of {name} is replaced, as was begun with this plan."),
-        };
-        confirm(command.yes.as_ref(), installation, plan, &what)?;
+        let what = asked(plan);
+        confirm(command.yes.as_ref(), installation, Some(plan), &what)?;
     }
     let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None).await?;
     Ok(done.map_or(Exit::Halted, Exit::of_outcome))
+}
+
+/// What a person is asked to confirm.
+pub(super) fn asked(plan: &Plan) -> String {
+    let name = &plan.installation;
+    match plan.goal {
+        Goal::Rebuild { .. } => format!("Installation {name} is built anew, as was begun with this plan."),
+        _ => format!("The live data of {name} is replaced, as was begun with this plan."),
+    }
 }
 
 /// The run that is unfinished, and whose coordinator is not at work.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use keepsake_core::clock;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::Installation;
+use keepsake_core::id::{Installation, RunId};
 use keepsake_core::repository::runs::{RunHead, RunLog, Runs};
 
 use super::event::{Event, Outcome, abandoned_by};
@@ -18,6 +18,9 @@ use crate::plan::Plan;
 
 /// A coordinator that has not written for so long counts as gone.
 pub const GONE_AFTER: Duration = Duration::from_mins(10);
+
+/// So many epochs are looked at for a run that was begun already.
+const RECENT: usize = 20;
 
 /// Whether the run's coordinator wrote something lately. One that has said that it stops is not there any more.
 pub fn is_fresh(run: &Run, now: Timestamp) -> bool {
@@ -34,11 +37,28 @@ pub fn is_fresh(run: &Run, now: Timestamp) -> bool {
 /// # Errors
 /// `Busy` when another run is going on, `Conflict` when one is unfinished that is no backup; both name it and what to do.
 pub async fn begin(runs: &Runs, installation: &Installation, plan: &Plan) -> Result<(RunHead<Plan>, RunLog)> {
+    begin_as(runs, installation, plan, None).await
+}
+
+/// The same, under the id that whoever follows the run has given it. Such a run is begun once: a pod that is made again begins nothing.
+///
+/// # Errors
+/// As [`begin`]; `Exists` when a run of that id was begun already.
+pub async fn begin_as(
+    runs: &Runs,
+    installation: &Installation,
+    plan: &Plan,
+    run: Option<RunId>,
+) -> Result<(RunHead<Plan>, RunLog)> {
     // Looked at before, so that a refused command leaves no trace …
     if let Some(other) = unfinished(runs, installation, None).await? {
         judge(&other)?;
     }
-    let (head, mut log) = runs.begin(installation, &by(), plan).await?;
+    if let Some(run) = run {
+        is_new(runs, installation, run).await?;
+    }
+    let run = run.unwrap_or_else(RunId::generate);
+    let (head, mut log) = runs.begin_as(installation, &by(), plan, run).await?;
     // … and again once the epoch is taken, because another coordinator may have begun in between.
     keep_or_refuse(runs, installation, &head, &mut log).await?;
     Ok((head, log))
@@ -58,6 +78,21 @@ pub async fn keep_or_refuse(
         Ok(()) => Ok(()),
         Err(e) => Err(refuse(log, e).await),
     }
+}
+
+/// Whoever is made again comes soon after the first, so only the newest epochs are looked at.
+async fn is_new(runs: &Runs, installation: &Installation, run: RunId) -> Result<()> {
+    for epoch in runs.epochs(installation).await?.into_iter().rev().take(RECENT) {
+        let head: Option<RunHead<Plan>> = runs.head(installation, epoch).await?;
+        if head.is_some_and(|head| head.run == run) {
+            let text = format!(
+                "run {run} of {installation} was begun already, as {epoch}: this coordinator is one too many and does nothing. If that one is gone, go on \
+                 with `keepsake resume --installation {installation}`"
+            );
+            return Err(Error::new(Kind::Exists, text));
+        }
+    }
+    Ok(())
 }
 
 async fn has_the_floor(runs: &Runs, installation: &Installation, head: &RunHead<Plan>) -> Result<()> {
@@ -144,7 +179,7 @@ pub async fn end_abandoned(runs: &Runs, run: &Run, note: &str) -> Result<()> {
 }
 
 /// Who this is: host and process, for people.
-pub(super) fn by() -> String {
+pub(crate) fn by() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned());
     format!("{host} pid {}", std::process::id())

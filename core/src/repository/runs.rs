@@ -6,6 +6,8 @@
 //! To resume a run is to take a new epoch that names the one it goes on from, under the same run id and with the same plan.
 //! What the plan and the events say is the coordinator's business; here they are JSON.
 
+mod follow;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -160,9 +162,23 @@ impl Runs {
         by: &str,
         plan: &P,
     ) -> Result<(RunHead<P>, RunLog)> {
+        self.begin_as(installation, by, plan, RunId::generate()).await
+    }
+
+    /// The same under an id that somebody has given it, so as to find it.
+    ///
+    /// # Errors
+    /// As [`Runs::begin`].
+    pub async fn begin_as<P: Serialize + Clone>(
+        &self,
+        installation: &Installation,
+        by: &str,
+        plan: &P,
+        run: RunId,
+    ) -> Result<(RunHead<P>, RunLog)> {
         self.take(RunHead {
             format: FORMAT,
-            run: RunId::generate(),
+            run,
             installation: installation.clone(),
             epoch: Epoch(0),
             resumes: None,

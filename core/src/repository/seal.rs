@@ -95,6 +95,15 @@ impl SetKey {
         }
     }
 
+    /// One that somebody else has opened.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not an age identity.
+    pub fn of(identity: &Secret) -> Result<Self> {
+        let recipient = one_identity(identity)?.to_public().to_string();
+        Ok(Self { identity: Secret::new(identity.expose().trim()), recipient })
+    }
+
     /// The public half.
     pub fn recipient(&self) -> &str {
         &self.recipient

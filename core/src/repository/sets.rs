@@ -10,6 +10,7 @@ use super::sign::SigningKey;
 use crate::error::{Context, Error, Kind, Result, ResultExt};
 use crate::id::{Installation, SetId};
 use crate::record::{Record, Sealing};
+use crate::secret::Secret;
 
 /// A set that is being made.
 #[derive(Debug)]
@@ -221,6 +222,21 @@ impl Repository {
             ));
         }
         Ok(Some(key))
+    }
+
+    /// The set's own key, from an identity that somebody else has taken out of `key.age`; none of a set that is not sealed.
+    ///
+    /// # Errors
+    /// `Denied` when it is that of another set, or no identity at all.
+    pub fn set_key_of(record: &Record, identity: &Secret) -> Result<Option<SetKey>> {
+        let Sealing::Age { recipient, .. } = &record.sealing else { return Ok(None) };
+        let key =
+            SetKey::of(identity).map_err(|e| Error::caused(Kind::Denied, "the set's identity cannot be read", e))?;
+        if key.recipient() == recipient {
+            return Ok(Some(key));
+        }
+        let text = format!("the identity that was handed over is not that of set {}: it opens another one", record.set);
+        Err(Error::new(Kind::Denied, text))
     }
 
     /// What an agent needs to open a set's segments.

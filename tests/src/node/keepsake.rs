@@ -268,7 +268,7 @@ impl Administrator {
         (ended, self.log(node, name))
     }
 
-    /// Kills a Job's pod when it has said this, as a node that dies would.
+    /// Kills a Job's pod when it has said this.
     pub async fn killed_when(&self, node: &Node, name: &str, said: &str) {
         self.has_said(node, name, said).await;
         node.kill_pods(&self.namespace, &format!("job-name={name}"));

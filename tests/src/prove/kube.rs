@@ -12,7 +12,7 @@ const NODE: Duration = Duration::from_mins(12);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
-    vec![objects(), stopped(), followed(), access(), attached(), manifests(), node()]
+    vec![objects(), stopped(), followed(), in_cluster(), access(), attached(), manifests(), node()]
 }
 
 /// Tests of the control plane.
@@ -65,6 +65,22 @@ fn followed() -> Claim {
             tests("last-look", "kube_what_is_not_as_it_was_is_told"),
         ],
         breaks: vec![broken("a-job-that-fails", "kube_broken_a_job_fails", "has failed")],
+    }
+}
+
+fn in_cluster() -> Claim {
+    Claim {
+        name: "in-cluster",
+        says: "a coordinator in the cluster is a Job that is followed to its end, begins nothing twice, and has the set's identity alone, as long as it has to",
+        cases: vec![
+            tests("followed", "kube_in_cluster_a_coordinator_is_a_job"),
+            tests("failures", "kube_in_cluster_what_cannot_be_done"),
+        ],
+        breaks: vec![broken(
+            "an-identity-that-stays",
+            "kube_broken_an_identity_stays",
+            "the identity of the set is left",
+        )],
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Component, Installation};
+use keepsake_core::id::{Component, Installation, RunId};
 use keepsake_core::queues::QueuePolicy;
 
 use crate::plan::config::Resync;
@@ -30,6 +30,9 @@ pub struct Restore {
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
+    /// A file with the set's own identity, which somebody else has taken out of its `key.age`.
+    #[arg(long, env = "KEEPSAKE_SET_IDENTITY", conflicts_with = "identities")]
+    pub set_identity: Option<PathBuf>,
     /// Make no safety set of the present state before.
     #[arg(long, env = "KEEPSAKE_NO_SAFETY")]
     pub no_safety: bool,
@@ -63,6 +66,9 @@ pub struct Restore {
     /// restores the wrong one by a copied command.
     #[arg(long, value_name = "INSTALLATION")]
     pub yes: Option<Installation>,
+    /// The id of the run, from whoever follows it.
+    #[arg(long, hide = true)]
+    pub run_id: Option<RunId>,
 }
 
 fn queues(text: &str) -> Result<(Component, QueuePolicy)> {

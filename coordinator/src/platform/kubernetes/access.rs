@@ -110,6 +110,20 @@ pub(super) fn needs_after(settings: &KubernetesSettings, served: &Served) -> Vec
     needs.0
 }
 
+/// All that a coordinator takes that is started in the cluster and followed from outside. `with_secret`: a set's identity is handed over.
+pub(super) fn needs_in_cluster(namespace: &str, cron_job: &str, with_secret: bool) -> Vec<Need> {
+    let mut needs = Needs::default();
+    needs.of_one(&["get"], "batch", "cronjobs", namespace, Some(cron_job));
+    needs.add(&["get", "create", "delete"], "batch", "jobs", namespace);
+    needs.add(&["list"], "", "pods", namespace);
+    needs.add(&["get"], "", "pods/log", namespace);
+    needs.add(&["list"], "", "events", namespace);
+    if with_secret {
+        needs.add(&["create", "delete"], "", "secrets", namespace);
+    }
+    needs.0
+}
+
 /// What is done with the cluster's objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objects {

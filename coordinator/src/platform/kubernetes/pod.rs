@@ -28,6 +28,7 @@ pub(super) enum State {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seen {
     pub(super) name: String,
+    pub(super) uid: String,
     pub(super) state: State,
     pub(super) is_ready: bool,
     /// The container that tells why it is so: the first that is in trouble, or that is none.
@@ -36,6 +37,8 @@ pub(super) struct Seen {
     pub(super) message: Option<String>,
     pub(super) created: Option<Time>,
     annotations: BTreeMap<String, String>,
+    /// With which status each container ended, of those that have.
+    exits: BTreeMap<String, i32>,
 }
 
 impl Seen {
@@ -52,7 +55,10 @@ impl Seen {
         let is_ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let troubled = all(&status).find(|c| why_not(c).is_some());
         let terminated = |c: &ContainerStatus| c.state.as_ref()?.terminated.as_ref()?.message.clone();
+        let exit = |c: &ContainerStatus| Some((c.name.clone(), c.state.as_ref()?.terminated.as_ref()?.exit_code));
         Self {
+            exits: all(&status).filter_map(exit).collect(),
+            uid: pod.metadata.uid.unwrap_or_default(),
             is_ready: is_ready && state == State::Running,
             state,
             container: troubled.map(|c| c.name.clone()),
@@ -66,6 +72,11 @@ impl Seen {
     /// Whether it has this annotation with this value.
     pub(super) fn is_marked(&self, key: &str, value: &str) -> bool {
         self.annotations.get(key).is_some_and(|v| v == value)
+    }
+
+    /// With which status a container of it ended, if it has.
+    pub(super) fn exit_of(&self, container: &str) -> Option<i32> {
+        self.exits.get(container).copied()
     }
 
     /// Whether it is there still, so that it works or may.
@@ -206,6 +217,7 @@ mod tests {
         let failed = seen(&ended(1, "Error"));
         assert_eq!(failed.state, State::Failed("exit code 1".to_owned()));
         assert_eq!((failed.container.as_deref(), failed.message.as_deref()), (Some("rake"), Some("at last")));
+        assert_eq!((failed.exit_of("rake"), failed.exit_of("another")), (Some(1), None));
         assert_eq!(seen(&ended(137, "OOMKilled")).state, State::Failed("exit code 137 (OOMKilled)".to_owned()));
         let evicted = seen(&json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory" }));
         assert_eq!(evicted.state, State::Failed("Evicted (low on memory)".to_owned()));

@@ -5,16 +5,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::RunKey;
-use kube::Api;
-use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::api::{Cluster, Pace, failure};
+use super::api::{Cluster, Pace};
 use super::discovery;
 use super::job::{self, CONTAINER, Job, Purpose, State};
 use super::pod::{self, Count, Seen};
@@ -31,10 +29,6 @@ const ZYNC: &str = "zync";
 const SEARCH: &str = "system-searchd";
 const SPHINX: (&str, &str) = ("system-sphinx", "ts:index");
 
-/// A log is waited for so long, and so much of its end is told.
-const LOG: Duration = Duration::from_secs(15);
-const LINES: i64 = 20;
-const LONGEST: usize = 2_000;
 /// A Job that is over its time is waited for a little longer, as its controller says more than that.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -213,7 +207,7 @@ impl Watch<'_> {
                     format!(
                         "{} has failed: {reason} ({message}); {last}; {}. It is left for you to look at; `keepsake resume` makes it anew (with `resync: []` it goes on without)",
                         self.told(),
-                        self.last_words(pods).await
+                        self.cluster.last_words(&self.settings.namespace, pods, CONTAINER).await
                     ),
                 ))
             }
@@ -251,28 +245,11 @@ impl Watch<'_> {
     async fn delete(&self, job: &Job) -> Result<()> {
         self.cluster.delete_job(&self.settings.namespace, &job.name, &job.uid).await
     }
-
-    /// What the pod that failed last said in the end; or, where that cannot be had, why not.
-    async fn last_words(&self, pods: &[Seen]) -> String {
-        let failed = pods.iter().filter(|p| matches!(p.state, pod::State::Failed(_)));
-        let Some(pod) = failed.max_by(|a, b| a.created.cmp(&b.created)) else {
-            return "no pod of it is left that could be asked".to_owned();
-        };
-        let without = match self.cluster.log(&self.settings.namespace, pod).await {
-            Ok(log) if log.trim().is_empty() => format!("pod {} has no log", pod.name),
-            Ok(log) => return format!("pod {} said at last: {}", pod.name, job::tail(&log, LONGEST)),
-            Err(e) => format!("the log of pod {} cannot be had ({})", pod.name, e.chain()),
-        };
-        match &pod.message {
-            Some(message) => format!("{without}, and its container ended with: {}", job::tail(message, LONGEST)),
-            None => without,
-        }
-    }
 }
 
 impl Cluster {
     /// Deletes that very Job and its pods, if it is there.
-    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<()> {
+    pub(super) async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<()> {
         let api = self.objects(&jobs(), namespace);
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
@@ -281,18 +258,6 @@ impl Cluster {
             // One of that name and another uid is another Job.
             Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Conflict) => Err(e),
             Ok(_) | Err(_) => Ok(()),
-        }
-    }
-
-    /// The end of a pod's log. Asked once: a node that does not answer is not waited for.
-    async fn log(&self, namespace: &str, pod: &Seen) -> Result<String> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let container = pod.container.clone().unwrap_or_else(|| CONTAINER.to_owned());
-        let params = LogParams { container: Some(container), tail_lines: Some(LINES), ..LogParams::default() };
-        let what = format!("read the log of pod {} in namespace {namespace}", pod.name);
-        match tokio::time::timeout(LOG, api.logs(&pod.name, &params)).await {
-            Ok(answer) => answer.map_err(|e| failure(&what, e)),
-            Err(_) => Err(Error::new(Kind::Timeout, format!("{what}: no answer for {} s", LOG.as_secs()))),
         }
     }
 

@@ -1,0 +1,40 @@
+//! The flags of `--in-cluster`.
+
+use keepsake_core::error::{Error, Kind, Result};
+
+/// The CronJob of `manifests/base`.
+const CRON_JOB: &str = "keepsake-backup";
+
+/// Whether the coordinator runs in the cluster, and as what.
+#[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the flag is called so")]
+pub struct InCluster {
+    /// The coordinator runs as a Job in the installation's cluster, made from the CronJob's template, and is followed from here. Identities are opened here.
+    // No variable: it would be one of the coordinator in the cluster, too.
+    #[arg(long, global = true)]
+    pub in_cluster: bool,
+    /// With --in-cluster: the CronJob whose template is taken [default: keepsake-backup]
+    #[arg(long, env = "KEEPSAKE_CRONJOB", global = true, value_name = "NAME")]
+    pub cronjob: Option<String>,
+    /// With --in-cluster: the service account of the coordinator, as keepsake-restore for a restore [default: the template's]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub service_account: Option<String>,
+}
+
+impl InCluster {
+    /// The CronJob's name.
+    pub(crate) fn cron_job(&self) -> &str {
+        self.cronjob.as_deref().unwrap_or(CRON_JOB)
+    }
+
+    /// Whether its flags go together.
+    ///
+    /// # Errors
+    /// `Invalid` when a coordinator that runs here is given an account of the cluster.
+    pub(crate) fn ensure_sound(&self) -> Result<()> {
+        if self.service_account.is_some() && !self.in_cluster {
+            return Err(Error::new(Kind::Invalid, "--service-account goes with --in-cluster"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! The command line of the coordinator in the cluster, from the one that was given here. Every flag is named, so that none is forgotten.
+//!
+//! What names files here (identities, topology, trust) is not handed over; the set is named by its id, so that it is the one that was looked at.
+
+use clap::ValueEnum;
+use keepsake_core::error::{Error, Kind, Result};
+use keepsake_core::id::{Installation, RunId, SetId};
+
+use crate::cli::args::{Backup, Cancel, Finalize, Restore, Resume, Rollback};
+use crate::platform::kubernetes::coordinator::IDENTITY_FILE;
+
+/// A command line as it grows.
+#[derive(Debug)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn new(command: &str, installation: &Installation) -> Self {
+        Self(vec![command.to_owned(), "--installation".to_owned(), installation.to_string()])
+    }
+
+    fn flag(mut self, name: &str, given: bool) -> Self {
+        self.0.extend(given.then(|| name.to_owned()));
+        self
+    }
+
+    fn value(mut self, name: &str, value: Option<impl ToString>) -> Self {
+        if let Some(value) = value {
+            self.0.extend([name.to_owned(), value.to_string()]);
+        }
+        self
+    }
+
+    fn values(self, name: &str, values: impl IntoIterator<Item = String>) -> Self {
+        values.into_iter().fold(self, |line, value| line.value(name, Some(value)))
+    }
+}
+
+/// Of `backup`.
+///
+/// # Errors
+/// `Invalid` when it cannot be done in the cluster.
+pub(super) fn backup(command: &Backup, installation: &Installation, run: RunId) -> Result<Vec<String>> {
+    // Which installation is known by now, and there is one.
+    let Backup { which: _, components, max_parallel: _, dry_run, run_id } = command;
+    must_do(*dry_run)?;
+    not_given(run_id.is_some(), "--run-id")?;
+    let components = components.iter().map(ToString::to_string);
+    Ok(Line::new("backup", installation).values("--component", components).value("--run-id", Some(run)).0)
+}
+
+/// Of `restore`, from that set.
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn restore(
+    command: &Restore,
+    installation: &Installation,
+    set: SetId,
+    run: RunId,
+    with_identity: bool,
+) -> Result<Vec<String>> {
+    let Restore {
+        installation: _,
+        set: _,
+        components,
+        queues,
+        identities: _,
+        set_identity,
+        no_safety,
+        keep_old,
+        in_place,
+        other_release,
+        resync,
+        alert_levels,
+        objects,
+        replace_endpoints,
+        dry_run,
+        yes: _,
+        run_id,
+    } = command;
+    must_do(*dry_run)?;
+    not_given(run_id.is_some(), "--run-id")?;
+    not_given(set_identity.is_some(), "--set-identity")?;
+    let line = Line::new("restore", installation)
+        .value("--set", Some(set))
+        .values("--component", components.iter().map(ToString::to_string))
+        .values("--queues", queues.iter().map(|(component, policy)| format!("{component}={}", policy.as_str())))
+        .flag("--no-safety", *no_safety)
+        .flag("--keep-old", *keep_old)
+        .flag("--in-place", *in_place)
+        .flag("--other-release", *other_release)
+        .value("--resync", Some(word(resync)))
+        .value("--alert-levels", alert_levels.as_ref().map(word))
+        .value("--objects", Some(objects))
+        .flag("--replace-endpoints", *replace_endpoints);
+    Ok(confirmed(line, installation, run, with_identity))
+}
+
+/// Of `resume`, of that run.
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn resume(
+    command: &Resume,
+    installation: &Installation,
+    run: RunId,
+    with_identity: bool,
+) -> Result<Vec<String>> {
+    let Resume { installation: _, identities: _, set_identity, coordinator_is_gone, yes: _, run_id } = command;
+    not_given(run_id.is_some(), "--run-id")?;
+    not_given(set_identity.is_some(), "--set-identity")?;
+    let line = Line::new("resume", installation).flag("--coordinator-is-gone", *coordinator_is_gone);
+    Ok(confirmed(line, installation, run, with_identity))
+}
+
+/// Of `finalize`.
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn finalize(command: &Finalize, installation: &Installation) -> Result<Vec<String>> {
+    let Finalize { installation: _, dry_run } = command;
+    must_do(*dry_run)?;
+    Ok(Line::new("finalize", installation).0)
+}
+
+/// Of `rollback`.
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn rollback(command: &Rollback, installation: &Installation) -> Result<Vec<String>> {
+    let Rollback { installation: _, discard_writes, coordinator_is_gone, dry_run } = command;
+    must_do(*dry_run)?;
+    let line = Line::new("rollback", installation).flag("--discard-writes", *discard_writes);
+    Ok(line.flag("--coordinator-is-gone", *coordinator_is_gone).0)
+}
+
+/// Of `cancel`.
+pub(super) fn cancel(command: &Cancel, installation: &Installation) -> Vec<String> {
+    let Cancel { installation: _, coordinator_is_gone, leave_as_it_is, wait } = command;
+    let line = Line::new("cancel", installation).flag("--coordinator-is-gone", *coordinator_is_gone);
+    line.flag("--leave-as-it-is", *leave_as_it_is).value("--wait", Some(wait)).0
+}
+
+/// It was confirmed here, where there is a person.
+fn confirmed(line: Line, installation: &Installation, run: RunId, with_identity: bool) -> Vec<String> {
+    line.value("--yes", Some(installation))
+        .value("--set-identity", with_identity.then_some(IDENTITY_FILE))
+        .value("--run-id", Some(run))
+        .0
+}
+
+/// The word of a value on the command line.
+fn word(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+fn must_do(dry_run: bool) -> Result<()> {
+    if dry_run {
+        let text =
+            "a plan is made where you sit: leave --in-cluster out (agents are reached by `kubectl port-forward`)";
+        return Err(Error::new(Kind::Invalid, text));
+    }
+    Ok(())
+}
+
+fn not_given(given: bool, flag: &str) -> Result<()> {
+    if given {
+        let text = format!("{flag} is for the coordinator in the cluster, which --in-cluster gives it by itself");
+        return Err(Error::new(Kind::Invalid, text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Args, Command};
+
+    fn parsed(line: &[&str]) -> Command {
+        Args::try_parse_from(["keepsake"].iter().chain(line)).unwrap().command
+    }
+
+    fn ids() -> (Installation, SetId, RunId) {
+        ("prod".parse().unwrap(), SetId::generate(), RunId::generate())
+    }
+
+    #[test]
+    fn a_restore_is_handed_over_flag_by_flag() {
+        let (name, set, run) = ids();
+        let given = [
+            "restore",
+            "--set",
+            "latest",
+            "--component",
+            "a",
+            "--component",
+            "b",
+            "--queues",
+            "b=drop",
+            "--identity",
+            "/home/alice.identity",
+            "--no-safety",
+            "--keep-old",
+            "--other-release",
+            "--resync",
+            "rake",
+            "--alert-levels",
+            "left-alone",
+            "--objects",
+            "replace",
+            "--replace-endpoints",
+        ];
+        let Command::Restore(command) = parsed(&given) else { panic!() };
+        let line = restore(&command, &name, set, run, true).unwrap();
+        assert!(!line.iter().any(|word| word.contains("alice")), "{line:?}");
+        // What arrives there is what was said here, but for what belongs to here.
+        let words: Vec<_> = line.iter().map(String::as_str).collect();
+        let Command::Restore(there) = parsed(&words) else { panic!() };
+        assert_eq!((there.set, there.run_id, there.yes.as_ref()), (set.to_string(), Some(run), Some(&name)));
+        assert_eq!(there.set_identity.as_deref(), Some(std::path::Path::new(IDENTITY_FILE)));
+        assert!(there.identities.is_empty());
+        assert_eq!((there.components, there.queues), (command.components, command.queues));
+        assert!(there.no_safety && there.keep_old && there.other_release && there.replace_endpoints && !there.in_place);
+        assert_eq!(
+            (there.resync, there.alert_levels, there.objects),
+            (command.resync, command.alert_levels, command.objects)
+        );
+    }
+
+    #[test]
+    fn the_others_are_handed_over_as_well() {
+        let (name, _, run) = ids();
+        let said = |line: Vec<String>| line.join(" ");
+        let Command::Backup(command) = parsed(&["backup", "--all", "--component", "a"]) else { panic!() };
+        assert_eq!(
+            said(backup(&command, &name, run).unwrap()),
+            format!("backup --installation prod --component a --run-id {run}")
+        );
+        let Command::Resume(command) = parsed(&["resume", "--coordinator-is-gone", "--identity", "i"]) else {
+            panic!()
+        };
+        let told = said(resume(&command, &name, run, false).unwrap());
+        assert_eq!(told, format!("resume --installation prod --coordinator-is-gone --yes prod --run-id {run}"));
+        let Command::Rollback(command) = parsed(&["rollback", "--discard-writes"]) else { panic!() };
+        assert_eq!(said(rollback(&command, &name).unwrap()), "rollback --installation prod --discard-writes");
+        let Command::Cancel(command) = parsed(&["cancel", "--leave-as-it-is", "--wait", "7"]) else { panic!() };
+        assert_eq!(said(cancel(&command, &name)), "cancel --installation prod --leave-as-it-is --wait 7");
+        let Command::Finalize(command) = parsed(&["finalize"]) else { panic!() };
+        assert_eq!(said(finalize(&command, &name).unwrap()), "finalize --installation prod");
+    }
+
+    #[test]
+    fn what_cannot_be_handed_over_is_refused() {
+        let (name, set, run) = ids();
+        let run_id = run.to_string();
+        let refused = |line: &[&str]| match parsed(line) {
+            Command::Backup(command) => backup(&command, &name, run).unwrap_err().chain(),
+            Command::Restore(command) => restore(&command, &name, set, run, false).unwrap_err().chain(),
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(&["backup", "--dry-run"]).contains("where you sit"));
+        assert!(refused(&["restore", "--dry-run"]).contains("where you sit"));
+        assert!(refused(&["restore", "--set-identity", "f"]).contains("--set-identity"));
+        assert!(refused(&["backup", "--run-id", &run_id]).contains("--run-id"));
+    }
+}
