@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use keepsake_core::id::{Component, Installation};
 
-pub(super) use self::restore::{AlertLevelsArg, Restore};
+pub(super) use self::restore::{AlertLevelsArg, Data, Restore};
 
 /// Backs up and restores whole 3scale installations.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ pub enum Command {
     Backup(Backup),
     /// Restore an installation from a set: all components or none.
     Restore(Restore),
-    /// Build an installation anew in an empty namespace of its cluster, from a set's objects; then `restore` brings the data back.
+    /// Build an installation anew in an empty namespace of its cluster, from a set's objects, and bring its data back.
     Rebuild(Rebuild),
     /// Go on with a run that was interrupted or has halted.
     Resume(Resume),
@@ -189,6 +189,8 @@ pub enum PlanCommand {
     Backup(Backup),
     /// Of a restore.
     Restore(Restore),
+    /// Of a rebuild.
+    Rebuild(Rebuild),
 }
 
 /// One set.
@@ -222,13 +224,19 @@ pub struct Rebuild {
     /// Which set.
     #[command(flatten)]
     pub set: OneSet,
+    /// Build the installation, and leave the data to `keepsake restore`.
+    #[arg(long, env = "KEEPSAKE_OBJECTS_ONLY")]
+    pub objects_only: bool,
+    /// How its data comes back.
+    #[command(flatten)]
+    pub data: Data,
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
-    /// Do not ask: the installation of this name is built.
+    /// Do not ask: the installation of this name is built, and its stores filled.
     #[arg(long, value_name = "INSTALLATION")]
     pub yes: Option<Installation>,
 }

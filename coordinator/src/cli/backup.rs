@@ -139,7 +139,7 @@ async fn back_up(
     let fleet = app.fleet(installation)?;
     let (head, log) = claim::begin(&app.runs()?, &installation.name, &plan).await?;
     let (fleet, repository) = (&fleet, &repository);
-    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
+    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None, planner: None };
     let runner = Runner::new(&head, world, Box::new(log), terminal, cancel);
     let (outcome, note) = runner.execute().await?;
     let made = matches!(outcome, Outcome::Completed | Outcome::Partial);

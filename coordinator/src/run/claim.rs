@@ -38,7 +38,7 @@ pub async fn begin(runs: &Runs, installation: &Installation, plan: &Plan) -> Res
     if let Some(other) = unfinished(runs, installation, None).await? {
         judge(&other)?;
     }
-    let (head, mut log) = runs.begin(installation, &by(), plan).await?;
+    let (head, mut log) = runs.begin_as(plan.format(), installation, &by(), plan).await?;
     // … and again once the epoch is taken, because another coordinator may have begun in between.
     keep_or_refuse(runs, installation, &head, &mut log).await?;
     Ok((head, log))
@@ -101,7 +101,7 @@ pub fn judge(other: &Story) -> Result<()> {
              --installation {installation}`{}",
             root.epoch,
             root.epoch,
-            way_out(other, status.passed),
+            way_out(other, !status.may_turn(other.plan())),
         ),
     ))
 }

@@ -115,7 +115,8 @@ impl Mortal {
     fn is_withheld(&self, event: &Event) -> bool {
         match (self.flaw, event) {
             (Some(Flaw::StartedIsNotDurable), Event::Started { .. } | Event::UndoStarted { .. })
-            | (Some(Flaw::UnwindingIsForgotten), Event::Unwinding { .. }) => true,
+            | (Some(Flaw::UnwindingIsForgotten), Event::Unwinding { .. })
+            | (Some(Flaw::PlannedIsNotDurable), Event::Planned { .. }) => true,
             (Some(Flaw::CauseIsLost), Event::Failed { .. }) => {
                 !std::mem::replace(&mut self.script.lock().withheld, true)
             }

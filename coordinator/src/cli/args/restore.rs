@@ -1,18 +1,18 @@
-//! The flags of `restore`.
+//! The flags of `restore`, and those of them that `rebuild` has, too.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::{Component, Installation};
+use keepsake_core::id::{Component, Installation, SetId};
 use keepsake_core::queues::QueuePolicy;
 
 use crate::plan::config::Resync;
+use crate::plan::restore::Wishes;
 
 /// `restore`
 #[derive(Debug, Clone, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Restore {
     /// The installation; may be left out if the topology has only one.
     #[arg(long, env = "KEEPSAKE_INSTALLATION")]
@@ -23,13 +23,36 @@ pub struct Restore {
     /// Only this component (may be repeated).
     #[arg(long = "component", env = "KEEPSAKE_COMPONENTS", value_delimiter = ',')]
     pub components: Vec<Component>,
+    /// How its data comes back.
+    #[command(flatten)]
+    pub data: Data,
+    /// A file with an age identity that opens the set.
+    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
+    pub identities: Vec<PathBuf>,
+    /// What becomes of Secrets, ConfigMaps and 3scale's other objects of the cluster: `skip`; `missing` makes those that are not there; `replace` writes those that differ,
+    /// too, but for the Secrets that say where the stores are (system-database, backend-redis, system-redis, zync).
+    #[arg(long, env = "KEEPSAKE_OBJECTS", default_value = "missing", value_parser = ["skip", "missing", "replace"])]
+    pub objects: String,
+    /// With `--objects replace`: those Secrets, too.
+    #[arg(long, env = "KEEPSAKE_REPLACE_ENDPOINTS")]
+    pub replace_endpoints: bool,
+    /// Print the plan and do nothing.
+    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
+    pub dry_run: bool,
+    /// Do not ask: the live data of this installation may be overwritten. The installation's name stands here so that nobody
+    /// restores the wrong one by a copied command.
+    #[arg(long, value_name = "INSTALLATION")]
+    pub yes: Option<Installation>,
+}
+
+/// How the data of a set comes back, by `restore` and by `rebuild`.
+#[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct Data {
     /// What becomes of the queues of a Redis component: COMPONENT=restore|keep|drop (may be repeated). `restore` brings them back and their jobs run again; `keep` leaves
     /// the live server's; `drop` leaves none. By default `restore`; backend-queues, a server of queues alone, is not restored unless it is named.
     #[arg(long = "queues", env = "KEEPSAKE_QUEUES", value_delimiter = ',', value_parser = queues, value_name = "COMPONENT=POLICY")]
     pub queues: Vec<(Component, QueuePolicy)>,
-    /// A file with an age identity that opens the set.
-    #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
-    pub identities: Vec<PathBuf>,
     /// Make no safety set of the present state before.
     #[arg(long, env = "KEEPSAKE_NO_SAFETY")]
     pub no_safety: bool,
@@ -49,20 +72,22 @@ pub struct Restore {
     /// Whether alert levels are compared, too; by default as the release of 3scale does.
     #[arg(long, env = "KEEPSAKE_ALERT_LEVELS", value_enum)]
     pub alert_levels: Option<AlertLevelsArg>,
-    /// What becomes of Secrets, ConfigMaps and 3scale's other objects of the cluster: `skip`; `missing` makes those that are not there; `replace` writes those that differ,
-    /// too, but for the Secrets that say where the stores are (system-database, backend-redis, system-redis, zync).
-    #[arg(long, env = "KEEPSAKE_OBJECTS", default_value = "missing", value_parser = ["skip", "missing", "replace"])]
-    pub objects: String,
-    /// With `--objects replace`: those Secrets, too.
-    #[arg(long, env = "KEEPSAKE_REPLACE_ENDPOINTS")]
-    pub replace_endpoints: bool,
-    /// Print the plan and do nothing.
-    #[arg(long, env = "KEEPSAKE_DRY_RUN")]
-    pub dry_run: bool,
-    /// Do not ask: the live data of this installation may be overwritten. The installation's name stands here so that nobody
-    /// restores the wrong one by a copied command.
-    #[arg(long, value_name = "INSTALLATION")]
-    pub yes: Option<Installation>,
+}
+
+impl Data {
+    /// In the words of a plan.
+    pub fn wishes(&self) -> Wishes {
+        Wishes {
+            queues: self.queues.clone(),
+            safety: (!self.no_safety).then(SetId::generate),
+            keep_old: self.keep_old,
+            in_place: self.in_place,
+            other_release: self.other_release,
+            resync: self.resync.into(),
+            alert_levels: self.alert_levels.map(Into::into),
+            ..Wishes::default()
+        }
+    }
 }
 
 fn queues(text: &str) -> Result<(Component, QueuePolicy)> {
