@@ -150,6 +150,9 @@ impl Journal for Mortal {
                 Err(e) if e.kind() == Kind::Conflict && self.flaw == Some(Flaw::JournalDoesNotFence) => {}
                 done => done?,
             }
+            if matches!(event, Event::Planned { .. }) {
+                self.world.is_planned();
+            }
             match name(event) {
                 Some((step, true)) => self.world.durable(step),
                 Some((step, false)) => self.world.over(&step),

@@ -75,6 +75,15 @@ impl FakeWorld {
         self.leave("await-installation")
     }
 
+    /// The second plan is durable. Whoever is fenced may plan, too, as that changes nothing.
+    pub(super) fn is_planned(&self) {
+        let mut state = self.lock();
+        if state.running || state.site != Some(Site::Built) {
+            let text = format!("the data is planned while the applications run, or before they can: {:?}", state.site);
+            state.violations.push(text);
+        }
+    }
+
     /// What is wrong with an installation that was to be built anew, when the run is over.
     pub(super) fn wrongly_built(&self) -> Option<String> {
         let state = self.lock();
@@ -110,14 +119,6 @@ pub(super) struct FakePlanner<'a> {
 impl Planner for FakePlanner<'_> {
     async fn plan(&self, wishes: &Wishes) -> Result<Plan> {
         self.world.look("plan")?;
-        {
-            let mut state = self.world.lock();
-            if state.running || state.site != Some(Site::Built) {
-                let text =
-                    format!("the data is planned while the applications run, or before they can: {:?}", state.site);
-                state.violations.push(text);
-            }
-        }
         let inventory = Inventory::ask(&self.lab.installation, self.world).await;
         let plan = plan::restore::plan(&self.lab.installation, &inventory, &self.lab.record, wishes)?;
         self.world.leave("plan")?;
