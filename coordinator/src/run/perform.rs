@@ -8,6 +8,7 @@ use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Runner;
 use super::event::Output;
+use super::status::StepStatus;
 use crate::fleet::{LoadOrder, LoadReport, OpKey, Opening, Progress};
 use crate::inventory::Staged;
 use crate::plan::{Action, CheckAt, Step, Undo};
@@ -156,7 +157,12 @@ impl Runner<'_> {
 
     /// Somebody or something may have started applications since the run stopped them.
     async fn is_still_quiet(&self) -> Result<()> {
-        if !self.plan().steps().any(|step| matches!(step.action, Action::Quiesce { .. })) {
+        let stops = {
+            let status = self.status.lock().await;
+            let is_begun = |step: &Step| status.steps.get(&step.id) != Some(&StepStatus::Waiting);
+            self.plan().steps().any(|step| matches!(step.action, Action::Quiesce { .. }) && is_begun(step))
+        };
+        if !stops {
             return Ok(());
         }
         self.platform()?.is_still_quiet(&self.key).await

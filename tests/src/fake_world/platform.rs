@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use keepsake_coordinator::platform::{Looked, Platform, Stopped};
 use keepsake_coordinator::topology::kubernetes::ResyncTask;
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 
 use super::rebuild::are_objects;
@@ -66,6 +66,13 @@ impl Platform for FakeWorld {
             }
         }
         self.leave("resume")
+    }
+
+    async fn is_still_quiet(&self, _: &RunKey) -> Result<()> {
+        if self.is_running() || self.is_unbuilt() {
+            return Err(Error::new(Kind::Conflict, "nothing was stopped, or something runs again"));
+        }
+        Ok(())
     }
 
     async fn until_built(&self, _: &RunKey) -> Result<()> {
