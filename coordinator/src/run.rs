@@ -186,7 +186,8 @@ impl<'a> Runner<'a> {
                 return Ok(());
             }
             let plan = self.plan();
-            if !status.may_turn(plan) && !(discard_writes && plan.may_be_taken_back()) {
+            let may_discard = discard_writes && plan.may_be_taken_back();
+            if !(status.may_turn(plan) || may_discard) {
                 let text = format!(
                     "{} {} has passed its point of no return meanwhile",
                     self.root.plan.word(),

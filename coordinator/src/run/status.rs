@@ -72,6 +72,8 @@ pub struct RunStatus {
     pub passed: bool,
     /// The run's first plan has built the installation, and this is about its second.
     pub rebuilt: bool,
+    /// Steps were begun that are of no plan that is known: the entry with the run's second plan is lost from its journal.
+    pub lacks_second: bool,
     /// It goes back.
     pub back: Option<Back>,
     /// It waits for a person: how, and why.
@@ -101,6 +103,7 @@ impl RunStatus {
             cause: None,
             passed: false,
             rebuilt: false,
+            lacks_second: false,
             back: None,
             rests: None,
             ended: None,
@@ -131,6 +134,7 @@ impl RunStatus {
                 self.set(step, StepStatus::Started);
                 // It is begun only behind the point; an entry that is lost may not take that back.
                 self.passed |= self.back.is_none() && plan.is_behind_the_point(step);
+                self.lacks_second |= plan.then().is_some() && plan.step(step).is_none();
             }
             Event::Succeeded { step, output } => {
                 self.results.insert(step.clone(), Ok(output.clone()));
@@ -163,9 +167,8 @@ impl RunStatus {
                     self.ended = Some((*outcome, note.clone()));
                 }
             }
-            // It begins another status: `story` and the runner see to that.
-            Event::Planned { .. } => {}
-            Event::Alive | Event::Unknown => {}
+            // A second plan begins another status: `story` and the runner see to that.
+            Event::Planned { .. } | Event::Alive | Event::Unknown => {}
         }
     }
 
@@ -292,7 +295,9 @@ impl RunStatus {
     /// stays.
     pub fn leads_over(&self, plan: &Plan) -> bool {
         let mut drops = plan.steps().filter(|s| matches!(s.action, Action::Finalize { .. }));
-        plan.then().is_some() && drops.all(|s| self.steps.get(&s.id) == Some(&StepStatus::Succeeded))
+        plan.then().is_some()
+            && !self.lacks_second
+            && drops.all(|s| self.steps.get(&s.id) == Some(&StepStatus::Succeeded))
     }
 
     /// Whether it may be given up, nothing of it that the applications wrote being lost.

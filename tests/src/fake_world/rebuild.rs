@@ -103,6 +103,13 @@ impl Lab {
         Self::of(TOPOLOGY).await
     }
 
+    /// Both plans of a rebuild, the second as it is expected.
+    pub fn two_plans(&self) -> (Plan, Plan) {
+        let wishes = Wishes { rebuilt: true, ..Wishes::default() };
+        let second = plan::rebuild::expected(&self.installation, &self.record, &wishes).expect("a plan");
+        (self.rebuild(Some(wishes)), second)
+    }
+
     /// The plan that builds it, and goes on into the data if that is wished for.
     pub(super) fn rebuild(&self, then: Option<Wishes>) -> Plan {
         plan::rebuild::plan(&self.installation, &self.record, then).expect("a plan")

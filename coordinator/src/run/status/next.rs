@@ -37,6 +37,15 @@ impl RunStatus {
                 return self.next_do(plan);
             }
         }
+        if self.lacks_second {
+            let text = format!(
+                "the entry with the second plan of this run is lost from its journal, and stores may be loaded by it: bring that object back from a copy or an \
+                 older version of the repository, then resume. If it is lost for good, look at the stores and end the run by `keepsake cancel --leave-as-it-is \
+                 --installation {}`",
+                plan.installation
+            );
+            return Next::Rest(Outcome::Halted, text);
+        }
         match &self.back {
             Some(back) => self.next_undo(plan, back),
             None => self.next_do(plan),
