@@ -83,6 +83,17 @@ async fn a_second_plan_whose_entry_is_lost_is_neither_made_again_nor_forgotten()
     assert!(!status.may_turn(&first), "what stands in the stores is not known");
 }
 
+/// Between two plans of one run nobody says when a person is done.
+#[tokio::test]
+async fn who_stops_the_applications_by_hand_builds_the_objects_alone() {
+    let lab = Lab::of_a_cluster().await;
+    let refused = lab.rebuild_by_hand(true).unwrap_err();
+    assert!(refused.kind() == Kind::Invalid && refused.chain().contains("--objects-only"), "{}", refused.chain());
+    let alone = lab.rebuild_by_hand(false).unwrap();
+    assert!(alone.then().is_none() && alone.format() == 1);
+    assert!(alone.steps().all(|s| !matches!(s.action, Action::Quiesce { .. } | Action::AwaitAgents { .. })));
+}
+
 #[tokio::test]
 async fn rebuilds_of_before_are_read_as_they_were_written() {
     let old = r#"{"goal":"rebuild","epoch":3}"#;
@@ -90,6 +101,6 @@ async fn rebuilds_of_before_are_read_as_they_were_written() {
     assert_eq!(serde_json::to_string(&goal).unwrap(), old);
     let (first, _) = Lab::of_a_cluster().await.two_plans();
     let text = serde_json::to_string(&first).unwrap();
-    assert!(!text.contains("place") && text.contains(r#""then":{"#), "{text}");
+    assert!(!text.contains(r#""place":"#) && text.contains(r#""then":{"#), "{text}");
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), first);
 }

@@ -5,6 +5,7 @@ use keepsake_coordinator::inventory::Inventory;
 use keepsake_coordinator::plan::restore::Wishes;
 use keepsake_coordinator::plan::{self, Plan};
 use keepsake_coordinator::run::Planner;
+use keepsake_coordinator::topology::kubernetes::By;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::Component;
 
@@ -108,6 +109,16 @@ impl Lab {
         let wishes = Wishes { rebuilt: true, ..Wishes::default() };
         let second = plan::rebuild::expected(&self.installation, &self.record, &wishes).expect("a plan");
         (self.rebuild(Some(wishes)), second)
+    }
+
+    /// The plan of a rebuild, with its data or without, where a person stops the applications.
+    ///
+    /// # Errors
+    /// As of every plan.
+    pub fn rebuild_by_hand(&self, with_data: bool) -> Result<Plan> {
+        let mut installation = self.installation.clone();
+        installation.kubernetes.as_mut().expect("a cluster").by = By::None;
+        plan::rebuild::plan(&installation, &self.record, with_data.then(Wishes::default))
     }
 
     /// The plan that builds it, and goes on into the data if that is wished for.
