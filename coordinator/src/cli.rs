@@ -81,6 +81,9 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Plan(args::PlanCommand::Restore(command)) => {
             restore::run(args, &app, &args::Restore { dry_run: true, ..command.clone() }).await
         }
+        Command::Plan(args::PlanCommand::Rebuild(command)) => {
+            rebuild::run(args, &app, &args::Rebuild { dry_run: true, ..command.clone() }).await
+        }
         Command::Sets(command) => sets::list(args, &app, command).await,
         Command::Show(command) => sets::show(args, &app, command).await,
         Command::Verify(command) => sets::verify(args, &app, command).await,

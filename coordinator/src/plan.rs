@@ -19,12 +19,14 @@ pub mod resync;
 pub mod take_back;
 
 use keepsake_core::id::{Component, Epoch, Installation, RunId, SetId, StepId};
-use keepsake_core::record::Purpose;
+use keepsake_core::record::{FORMAT, Purpose};
+use keepsake_core::repository::runs::TWO_PLANS;
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, CheckAt, Undo};
 pub use self::config::{ConfigMust, ConfigPair, LiveLook};
 pub use self::limits::CutLimits;
+use self::restore::Wishes;
 
 /// What will be done, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub struct Plan {
     /// Where System's files are, if the set that is made does not have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_elsewhere: Option<String>,
+    /// Where in all clusters it has its effects, as the platform told when it was begun: whoever goes on with it must be there, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// What a plan is for.
@@ -83,6 +88,9 @@ pub enum Goal {
     Rebuild {
         /// The epoch of the set, for people.
         epoch: Epoch,
+        /// The data of the same set comes back by a second plan of the same run, made of what the installation is by then, and of these wishes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<Box<Wishes>>,
     },
     /// To make Backend's Config equal to System's.
     Resync,
@@ -180,6 +188,32 @@ impl Plan {
         let follows =
             |a: &Action| matches!(a, Action::RollOut { .. } | Action::Resync { .. } | Action::CheckApplications { .. });
         self.steps().any(|s| follows(&s.action))
+    }
+
+    /// What is wished for of the second plan of the run, if this is the first of two.
+    pub fn then(&self) -> Option<&Wishes> {
+        match &self.goal {
+            Goal::Rebuild { then, .. } => then.as_deref(),
+            Goal::Backup { .. }
+            | Goal::Restore { .. }
+            | Goal::Finalize { .. }
+            | Goal::Rollback { .. }
+            | Goal::Resync => None,
+        }
+    }
+
+    /// The format of a run that begins with this plan.
+    pub fn format(&self) -> u32 {
+        if self.then().is_some() { TWO_PLANS } else { FORMAT }
+    }
+
+    /// Whether it changes something of what a platform runs, so that it matters where that is.
+    pub fn is_of_a_place(&self) -> bool {
+        let objects = |s: &Step| {
+            s.action.component().is_some_and(|c| c.as_str() == keepsake_core::format::objects::COMPONENT)
+                && matches!(s.action, Action::Stage { .. } | Action::Rollback { .. } | Action::Finalize { .. })
+        };
+        self.needs_platform() || self.steps().any(objects)
     }
 
     /// Whether this is a backup.

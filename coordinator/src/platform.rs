@@ -50,6 +50,10 @@ pub trait Platform: Send + Sync {
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.
     async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>>;
+    /// Where it is, told so that no other place of any name is taken for it; none where that cannot be told. Asked when a run begins, and when it is gone on with.
+    async fn place(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// Whether what was stopped is still where it is looked for: asked before a run is taken over, which may be elsewhere than where it was begun.
     async fn ensure_same(&self, _had: &[Stopped]) -> Result<()> {
         Ok(())
@@ -73,8 +77,8 @@ pub trait Platform: Send + Sync {
     async fn resync(&self, _run: &RunKey, _task: ResyncTask) -> Result<String> {
         Err(only_in_a_cluster())
     }
-    /// Whether there is nothing yet where an installation is to be built anew.
-    async fn ensure_none(&self) -> Result<()> {
+    /// Whether there is nothing yet where an installation is to be built anew. `follows`: its data is brought back by the same run, which takes rights of its own.
+    async fn ensure_none(&self, _follows: bool) -> Result<()> {
         Err(only_in_a_cluster())
     }
     /// Waits until an installation that somebody builds anew is whole.

@@ -13,11 +13,13 @@ pub mod follow;
 mod make_set;
 mod perform;
 mod record;
+mod second;
 pub mod status;
 pub mod story;
 pub mod take_over;
 mod undo;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +34,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::event::{Event, Outcome};
+pub use self::second::Planner;
 use self::status::{Next, RunStatus, StepStatus};
 use self::story::Story;
 use crate::fleet::{Fleet, Opening, Progress};
@@ -81,6 +84,8 @@ pub struct World<'a> {
     pub signing: Option<&'a SigningKey>,
     /// The set and how it is opened; needed while a restore has to stage.
     pub source: Option<(&'a Record, &'a Opening)>,
+    /// Who makes the second plan; needed by a run that has two.
+    pub planner: Option<&'a dyn Planner>,
 }
 
 impl std::fmt::Debug for World<'_> {
@@ -91,7 +96,9 @@ impl std::fmt::Debug for World<'_> {
 
 /// Executes one plan, from its beginning or from where an earlier epoch of the run left it.
 pub struct Runner<'a> {
-    plan: &'a Plan,
+    first: &'a Plan,
+    /// The second plan of the run, once it is made.
+    second: OnceLock<Plan>,
     /// The first epoch of the run.
     root: &'a RunHead<Plan>,
     /// Under which agents are asked: this epoch, and the run that owns the loads.
@@ -133,7 +140,8 @@ impl<'a> Runner<'a> {
     ) -> Self {
         let run = head.plan.run_of_loads(head.run);
         Self {
-            plan: &head.plan,
+            first: &head.plan,
+            second: OnceLock::new(),
             root: head,
             key: RunKey { run, installation: head.installation.clone(), epoch: head.epoch },
             world,
@@ -157,7 +165,8 @@ impl<'a> Runner<'a> {
     ) -> Self {
         let status = Mutex::new(story.status());
         let root = story.root();
-        Self { root, status, resumed: true, ..Self::new(head, world, journal, reporter, cancel) }
+        let second = story.second().cloned().map_or_else(OnceLock::new, OnceLock::from);
+        Self { root, second, status, resumed: true, ..Self::new(head, world, journal, reporter, cancel) }
     }
 
     /// With another patience for agents that are busy.
@@ -177,12 +186,17 @@ impl<'a> Runner<'a> {
             if status.back.as_ref().is_some_and(|b| b.discard_writes || !discard_writes) {
                 return Ok(());
             }
-            if status.passed && !discard_writes {
-                let text =
-                    format!("{} {} has passed its point of no return meanwhile", self.plan.word(), self.root.epoch);
+            let plan = self.plan();
+            let may_discard = discard_writes && plan.may_be_taken_back();
+            if !(status.may_turn(plan) || may_discard) {
+                let text = format!(
+                    "{} {} has passed its point of no return meanwhile",
+                    self.root.plan.word(),
+                    self.root.epoch
+                );
                 return Err(Error::new(Kind::Conflict, format!("{text}: go on with it by `keepsake resume`")));
             }
-            if status.drops_old_data(self.plan) {
+            if status.drops_old_data(plan) && !status.leads_over(plan) {
                 return Err(Error::new(Kind::Conflict, "the old data may be dropped already, so nothing goes back"));
             }
         }
@@ -223,17 +237,22 @@ impl<'a> Runner<'a> {
             let (next, may_turn) = {
                 let status = self.status.lock().await;
                 (
-                    status.next(self.plan),
-                    !status.passed && status.back.is_none() && !status.may_have_recorded(self.plan),
+                    status.next(self.plan()),
+                    status.may_turn(self.plan()) && status.back.is_none() && !status.may_have_recorded(self.plan()),
                 )
             };
             match next {
-                Next::Do(_) if may_turn && self.cancel.is_cancelled() => {
+                Next::Do(_) | Next::Plan(_) if may_turn && self.cancel.is_cancelled() => {
                     self.turn(ASKED, false).await?;
                 }
                 Next::Do(steps) => {
                     let ended: Vec<Result<()>> = join_all(steps.into_iter().map(|step| self.step(step))).await;
                     ended.into_iter().collect::<Result<()>>()?;
+                }
+                Next::Plan(wishes) => {
+                    if let Some(rests) = self.plan_what_follows(wishes).await? {
+                        return Ok(rests);
+                    }
                 }
                 Next::Turn(failure) => self.append(Event::Unwinding { failure, discard_writes: false }).await?,
                 Next::Undo(step) => self.undo_step(step).await?,
@@ -255,7 +274,8 @@ impl<'a> Runner<'a> {
             Ok(output) => Event::Succeeded { step: step.id.clone(), output },
             Err(e) => {
                 // First the wish and then what came of it: whoever goes on from between the two must not take a dump that was stopped for one that failed.
-                if e.kind() == Kind::Cancelled && self.cancel.is_cancelled() && !self.status.lock().await.passed {
+                let may_turn = self.status.lock().await.may_turn(self.plan());
+                if e.kind() == Kind::Cancelled && self.cancel.is_cancelled() && may_turn {
                     self.turn(ASKED, false).await?;
                 }
                 Event::Failed { step: step.id.clone(), failure: Failure::from(&e) }
@@ -271,7 +291,7 @@ impl<'a> Runner<'a> {
         if status.passed || status.back.is_some() {
             return;
         }
-        for step in status.not_loaded(self.plan) {
+        for step in status.not_loaded(self.plan()) {
             let Some(component) = step.action.component() else { continue };
             if status.steps.get(&step.id) != Some(&StepStatus::Succeeded) {
                 continue;
@@ -289,12 +309,12 @@ impl<'a> Runner<'a> {
 
     /// What was found when the applications ran again.
     pub async fn looks(&self) -> Vec<Looked> {
-        self.status.lock().await.looks(self.plan)
+        self.status.lock().await.looks(self.plan())
     }
 
     /// Whether anything of a run that is no backup may have been begun: what is there then waits for `resume` or `cancel`.
     pub async fn has_begun(&self) -> bool {
-        !self.plan.may_be_abandoned() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
+        !self.plan().may_be_abandoned() && self.status.lock().await.steps.values().any(|s| *s != StepStatus::Waiting)
     }
 
     /// What is said when the journal is lost.
@@ -302,7 +322,7 @@ impl<'a> Runner<'a> {
         if !self.has_begun().await {
             return error;
         }
-        let (epoch, installation, word) = (self.root.epoch, &self.key.installation, self.plan.word());
+        let (epoch, installation, word) = (self.root.epoch, &self.key.installation, self.root.plan.word());
         let told = if error.kind() == Kind::Conflict {
             format!(
                 "{word} {epoch} of {installation} was taken over by another coordinator, which goes on with it: see `keepsake runs {epoch} \
@@ -320,17 +340,30 @@ impl<'a> Runner<'a> {
 
     async fn append(&self, event: Event) -> Result<()> {
         self.journal.lock().await.append(&event).await?;
-        self.status.lock().await.apply(self.plan, &event);
-        self.reporter.event(self.plan, &event);
+        {
+            let mut status = self.status.lock().await;
+            if let Event::Planned { plan, .. } = &event {
+                let plan = self.second.get_or_init(|| (**plan).clone());
+                *status = RunStatus::of_second(plan);
+            } else {
+                status.apply(self.plan(), &event);
+            }
+        }
+        self.reporter.event(self.plan(), &event);
         Ok(())
     }
 
     /// Whoever asks it to stop when it can only go on is told so.
     async fn say_what_cannot_be_cancelled(&self) -> std::convert::Infallible {
         self.cancel.cancelled().await;
-        if self.status.lock().await.passed {
-            self.reporter
-                .say(self.plan, "it is past the point of no return, and goes on: it cannot be stopped any more");
+        let may_turn = self.status.lock().await.may_turn(self.plan());
+        if !may_turn {
+            let text = if self.plan().then().is_some() {
+                "what was begun is built to its end; then it stops, before the data"
+            } else {
+                "it is past the point of no return, and goes on: it cannot be stopped any more"
+            };
+            self.reporter.say(self.plan(), text);
         }
         std::future::pending().await
     }

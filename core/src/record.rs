@@ -371,6 +371,14 @@ impl DumpRecord {
 /// # Errors
 /// `Corrupt` when there is no format number, `Unsupported` when it is newer.
 pub fn check_format(bytes: &[u8], what: &str) -> Result<()> {
+    check_format_up_to(FORMAT, bytes, what)
+}
+
+/// The same of documents that have a later format than others.
+///
+/// # Errors
+/// As [`check_format`].
+pub fn check_format_up_to(newest: u32, bytes: &[u8], what: &str) -> Result<()> {
     #[derive(Deserialize)]
     struct Head {
         format: u32,
@@ -379,10 +387,10 @@ pub fn check_format(bytes: &[u8], what: &str) -> Result<()> {
     }
     let head: Head = serde_json::from_slice(bytes)
         .map_err(|e| Error::caused(Kind::Corrupt, format!("{what} is not JSON with a format number"), e))?;
-    if head.reads_from.unwrap_or(head.format) > FORMAT {
+    if head.reads_from.unwrap_or(head.format) > newest {
         return Err(Error::new(
             Kind::Unsupported,
-            format!("{what} has format {}, and this Keepsake reads up to {FORMAT}: use a newer Keepsake", head.format),
+            format!("{what} has format {}, and this Keepsake reads up to {newest}: use a newer Keepsake", head.format),
         ));
     }
     Ok(())

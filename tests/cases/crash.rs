@@ -5,6 +5,7 @@
 
 mod after;
 mod config;
+mod rebuild;
 
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;
@@ -43,6 +44,8 @@ fn steps(kind: Kinds) -> Vec<&'static str> {
         Kinds::OnlySystem | Kinds::OnlyBackend | Kinds::KeepSystem | Kinds::RollbackSystem | Kinds::Resync => {
             Vec::new()
         }
+        // And those in `rebuild`.
+        Kinds::Rebuild | Kinds::ObjectsOnly => Vec::new(),
         Kinds::Rollback => vec!["quiesce", "rollback-sql", "rollback-files", "resume"],
     }
 }

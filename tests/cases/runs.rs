@@ -17,6 +17,7 @@ pub mod house;
 mod lost;
 mod plans;
 mod resumed;
+mod two_plans;
 
 use self::house::House;
 

@@ -201,6 +201,7 @@ async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &
         objects: ObjectPolicy::Replace { endpoints: true },
     };
     told(kubernetes.preflight(true).await);
+    told(kubernetes.place().await);
     told(it.describe(&entry.component).await);
     wreck(client).await;
     told(it.stage(&order(op.clone()), &|_| {}).await);

@@ -31,7 +31,7 @@ async fn kube_a_restore_stops_the_applications_and_starts_them_whoever_ends_it()
     ));
     house.write_topology();
     let told = house.must(&["doctor"]);
-    for word in ["prod/kubernetes", "Kubernetes v1.", "all 11 that a restore", "system-app (3)", OPERATOR] {
+    for word in ["prod/kubernetes", "Kubernetes v1.", "all 12 that a restore", "system-app (3)", OPERATOR] {
         assert!(told.contains(word), "{word}: {told}");
     }
     house.must(&["backup"]);

@@ -50,6 +50,7 @@ async fn allow(client: &Client, namespace: &str, verbs: &[&str]) {
     let rules = json!([
         { "apiGroups": ["apps"], "resources": ["deployments"], "verbs": verbs },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
+        { "apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"] },
         { "apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "delete"] },
         { "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"] },
     ]);

@@ -1,14 +1,19 @@
 //! Pods that are killed while they are at work: of the coordinator, of agents, of databases. Whatever happens then, no set is a wrong one, and a restore
 //! that is begun comes to its end.
 
+use std::time::Duration;
+
 use keepsake_tests::house::{Installation, State};
 use keepsake_tests::node::Node;
 use keepsake_tests::node::keepsake::{Administrator, Agents};
 use keepsake_tests::node::threescale::InPods;
+use keepsake_tests::poll::wait_for;
 use keepsake_tests::threescale::Size;
 use serde_json::Value;
 
 const NAMESPACE: &str = "threescale";
+/// A coordinator's lease, and more.
+const PATIENCE: Duration = Duration::from_secs(200);
 const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
 /// How a pod ends.
 #[derive(Debug, Clone, Copy)]
@@ -54,17 +59,9 @@ async fn node_pods_may_be_killed_in_the_middle() {
     threescale.own_storage(&node);
     let before = State::of(&installation).await;
 
-    for (n, (pods, end, said)) in DURING_A_BACKUP.into_iter().enumerate() {
-        let name = format!("backup-{n}");
-        let client = node.client().await;
-        administrator.job(&client, &name, &["backup", "--all"], false).await;
-        ended(&node, &administrator, &name, (pods, end, said)).await;
-        let (succeeded, log) = administrator.ended(&node, &client, &name).await;
-        node.rolled_out(NAMESPACE).await;
-        eprintln!("{pods} {end:?} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    for (n, what) in DURING_A_BACKUP.into_iter().enumerate() {
+        backed_up(&node, &administrator, &format!("backup-{n}"), what).await;
     }
-    // The run of a coordinator that is gone is waited for no longer than its lease.
-    backed_up(&node, &administrator).await;
     // What is called a set is one, to its last byte.
     let sets: Value = serde_json::from_str(&administrator.must(&["--output", "json", "sets"])).expect("JSON");
     let complete = sets.as_array().into_iter().flatten().filter(|set| set["status"] == "complete");
@@ -99,7 +96,7 @@ async fn installed(node: &Node) -> (Administrator, InPods) {
 
 /// Ends pods when the coordinator has said this.
 async fn ended(node: &Node, administrator: &Administrator, job: &str, (pods, end, said): (&str, End, &str)) {
-    administrator.has_said(node, job, said).await;
+    assert!(administrator.has_said(node, job, said).await, "it has ended: {}", administrator.log(node, job));
     let label = if pods == JOB { format!("job-name={job}") } else { pods.to_owned() };
     match end {
         Deleted => node.delete_pods(NAMESPACE, &label),
@@ -107,8 +104,25 @@ async fn ended(node: &Node, administrator: &Administrator, job: &str, (pods, end
     }
 }
 
-async fn backed_up(node: &Node, administrator: &Administrator) {
-    administrator.must_job(node, "backup", &["backup", "--all"], false).await;
+/// Backs up, loses these pods meanwhile, and backs up again until there is a set.
+async fn backed_up(node: &Node, administrator: &Administrator, name: &str, what: (&str, End, &str)) {
+    let client = node.client().await;
+    let run = async |name: &str| administrator.job(&client, name, &["backup", "--all"], false).await;
+    run(name).await;
+    ended(node, administrator, name, what).await;
+    let (succeeded, log) = administrator.ended(node, &client, name).await;
+    eprintln!("{what:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    node.rolled_out(NAMESPACE).await;
+    let mut tries = 0;
+    // The run of a coordinator that is gone is waited for until its lease is over.
+    wait_for("a backup", PATIENCE, async || {
+        tries += 1;
+        let name = format!("{name}-again-{tries}");
+        run(&name).await;
+        let (succeeded, log) = administrator.ended(node, &client, &name).await;
+        if succeeded { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
 
 /// Restores, loses these pods meanwhile, and goes on as the runbook says.
@@ -122,7 +136,7 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&
     ended(node, administrator, &name, (pods, end, said)).await;
     let (succeeded, log) = administrator.ended(node, &client, &name).await;
     node.rolled_out(NAMESPACE).await;
-    eprintln!("{pods} {end:?} at {said:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    eprintln!("{what:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
     if succeeded {
         return;
     }

@@ -73,9 +73,9 @@ pub fn killed_when(mut command: Command, said: &str) {
     command.stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().expect("start keepsake");
     let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-    let mut all = Vec::new();
+    let (mut all, mut found) = (Vec::new(), false);
     for line in lines.map_while(Result::ok) {
-        let found = line.contains(said);
+        found = line.contains(said);
         all.push(line);
         if found {
             kill_process(Pid::from_child(&child), Signal::KILL).expect("kill");
@@ -83,7 +83,7 @@ pub fn killed_when(mut command: Command, said: &str) {
         }
     }
     let status = child.wait().expect("wait");
-    assert!(!status.success(), "it ended before it said {said:?}: {all:#?}");
+    assert!(found && !status.success(), "it ended before it said {said:?}: {all:#?}");
 }
 
 /// A server or agent that runs, killed when dropped. Its output is kept.

@@ -11,6 +11,7 @@ pub mod lab;
 mod look;
 mod plans;
 mod platform;
+mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -53,6 +54,8 @@ pub enum Flaw {
     FollowsTooEarly,
     /// Where only System's database is restored, Backend's Config is not made equal again when it is taken back.
     ConfigIsNotRemembered,
+    /// The second plan of a run is not written.
+    PlannedIsNotDurable,
 }
 
 /// The data of the set that is restored.
@@ -137,6 +140,8 @@ struct State {
     made_anew: BTreeMap<ResyncTask, RunId>,
     /// The run by which the applications were looked at in the end.
     looked: Option<RunId>,
+    /// How far an installation is that is built anew; none where one was there all the time.
+    site: Option<rebuild::Site>,
 }
 
 /// The installation.
@@ -171,6 +176,7 @@ impl FakeWorld {
             rolled_out: None,
             made_anew: BTreeMap::new(),
             looked: None,
+            site: None,
         };
         Self { store, installation, state: Arc::new(Mutex::new(state)), dumps: BTreeMap::new() }
     }

@@ -144,7 +144,7 @@ pub async fn back_up(house: &House, writers: &Writers, proves_nothing: bool) -> 
     let runs = app.runs().expect("the runs");
     let (head, log) = claim::begin(&runs, &installation.name, &plan).await.expect("an epoch");
     let (fleet, repository) = (&fleet, &repository);
-    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
+    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None, planner: None };
     let runner = Runner::new(&head, world, Box::new(log), &Silent, CancellationToken::new());
     let (outcome, note) = Box::pin(runner.execute()).await.expect("a run");
     (outcome, note, plan.set.expect("a set"))

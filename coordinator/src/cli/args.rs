@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use keepsake_core::id::{Component, Installation, RunId};
 
 pub(super) use self::cluster::InCluster;
-pub(super) use self::restore::{AlertLevelsArg, Restore};
+pub(super) use self::restore::{AlertLevelsArg, Data, Restore};
 
 /// Backs up and restores whole 3scale installations.
 #[derive(Debug, Parser)]
@@ -53,7 +53,7 @@ pub enum Command {
     Backup(Backup),
     /// Restore an installation from a set: all components or none.
     Restore(Restore),
-    /// Build an installation anew in an empty namespace of its cluster, from a set's objects; then `restore` brings the data back.
+    /// Build an installation anew in an empty namespace of its cluster, from a set's objects, and bring its data back.
     Rebuild(Rebuild),
     /// Go on with a run that was interrupted or has halted.
     Resume(Resume),
@@ -197,6 +197,8 @@ pub enum PlanCommand {
     Backup(Backup),
     /// Of a restore.
     Restore(Restore),
+    /// Of a rebuild.
+    Rebuild(Rebuild),
 }
 
 /// One set.
@@ -230,15 +232,27 @@ pub struct Rebuild {
     /// Which set.
     #[command(flatten)]
     pub set: OneSet,
+    /// Build the installation, and leave the data to `keepsake restore`.
+    #[arg(long, env = "KEEPSAKE_OBJECTS_ONLY")]
+    pub objects_only: bool,
+    /// How its data comes back.
+    #[command(flatten)]
+    pub data: Data,
     /// A file with an age identity that opens the set.
     #[arg(long = "identity", env = "KEEPSAKE_IDENTITY", value_delimiter = ',')]
     pub identities: Vec<PathBuf>,
+    /// A file with the set's own identity, which somebody else has taken out of its `key.age`.
+    #[arg(long, env = "KEEPSAKE_SET_IDENTITY", conflicts_with = "identities")]
+    pub set_identity: Option<PathBuf>,
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
-    /// Do not ask: the installation of this name is built.
+    /// Do not ask: the installation of this name is built, and its stores filled.
     #[arg(long, value_name = "INSTALLATION")]
     pub yes: Option<Installation>,
+    /// The id of the run, from whoever follows it.
+    #[arg(long, hide = true)]
+    pub run_id: Option<RunId>,
 }
 
 /// `inspect`

@@ -164,7 +164,7 @@ async fn back_up(
     let fleet = app.fleet(installation)?;
     let (head, log) = claim::begin_as(&app.runs()?, &installation.name, &plan, command.run_id).await?;
     let (fleet, repository) = (&fleet, &repository);
-    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None };
+    let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None, planner: None };
     let runner = Runner::new(&head, world, Box::new(log), terminal, cancel);
     let (outcome, note) = runner.execute().await?;
     Ok(BackedUp::of(&head, outcome, note))

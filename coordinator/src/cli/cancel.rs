@@ -77,11 +77,11 @@ async fn leave(args: &Args, runs: &Runs, story: &Story, is_gone: bool) -> Result
 
 /// Past the point of no return a run only goes on.
 fn can_be_cancelled(story: &Story) -> Result<()> {
-    if !story.status().passed {
+    if story.status().may_turn(story.plan()) {
         return Ok(());
     }
     let root = story.root();
-    let discard = if root.plan.may_be_taken_back() {
+    let discard = if story.plan().may_be_taken_back() {
         format!(
             ", or take it back with `keepsake rollback --installation {} --discard-writes`, which loses what the applications wrote since",
             root.installation

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use keepsake_core::error::{Error, Kind, Result};
+use async_trait::async_trait;
+use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::format::objects;
 use keepsake_core::id::{Component, RunId};
 use keepsake_core::record::Record;
 use keepsake_core::repository::Repository;
-use keepsake_core::repository::runs::Runs;
+use keepsake_core::repository::runs::{RunHead, Runs};
 use keepsake_core::repository::seal::Identities;
 use keepsake_core::repository::sign::SigningKey;
 use keepsake_core::secret::Secret;
@@ -18,16 +19,19 @@ use tokio_util::sync::CancellationToken;
 use super::args::Args;
 use super::output;
 use super::report::{Terminal, with_looks};
+use super::restore::staged;
 use crate::app::App;
 use crate::exit::Exit;
 use crate::fleet::Opening;
 use crate::fleet::whole::WholeFleet;
-use crate::plan::{Action, Plan, Step};
+use crate::inventory::Inventory;
+use crate::plan::restore::Wishes;
+use crate::plan::{self, Action, Plan, Step};
 use crate::platform::{self, Looked, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
-use crate::run::{Runner, World, claim};
+use crate::run::{Planner, Runner, World, claim};
 use crate::topology::InstallationSettings;
 
 /// All that a run of one installation needs to have an effect.
@@ -120,11 +124,49 @@ impl<'a> Means<'a> {
     ///
     /// # Errors
     /// The platform's word on what there is.
-    pub(super) async fn ensure_none(&self) -> Result<()> {
+    pub(super) async fn ensure_none(&self, follows: bool) -> Result<()> {
         match self.platform.as_deref() {
-            Some(platform) => platform.ensure_none().await,
+            Some(platform) => platform.ensure_none(follows).await,
             None => Ok(()),
         }
+    }
+
+    /// Where a plan has its effects, if that matters and can be told.
+    async fn place(&self, plan: &Plan) -> Result<Option<String>> {
+        match self.platform.as_deref().filter(|_| plan.is_of_a_place()) {
+            Some(platform) => platform.place().await.context("find out in which cluster it is begun"),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether this is where a run was begun: by the wrong kubeconfig it would find nothing of its own and build, or write, into somebody else's.
+    ///
+    /// # Errors
+    /// `Conflict`, with the ways out.
+    pub(super) async fn ensure_place(&self, root: &RunHead<Plan>) -> Result<()> {
+        let Some(begun) = &root.plan.place else { return Ok(()) };
+        let now = match self.platform.as_deref() {
+            Some(platform) => match platform.place().await {
+                Err(e) if e.kind() == Kind::NotFound => None,
+                told => told.context("find out whether this is the cluster in which the run was begun")?,
+            },
+            None => None,
+        };
+        if now.as_ref() == Some(begun) {
+            return Ok(());
+        }
+        let now = now.map_or_else(|| "there is none".to_owned(), |now| format!("it has the uid {now}"));
+        Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "{} {} of {} was begun in a namespace with the uid {begun}, and where the topology leads now {now}: it is another cluster or namespace, or it was \
+                 made anew. Nothing was taken over. Name the right `kubeconfig`, `context` and `namespace` in the topology; if the namespace is gone, `keepsake \
+                 cancel --leave-as-it-is` ends the run as it stands",
+                root.plan.word(),
+                root.epoch,
+                root.installation
+            ),
+        ))
     }
 
     fn world(&self) -> World<'_> {
@@ -134,7 +176,26 @@ impl<'a> Means<'a> {
             repository: &self.repository,
             signing: self.signing.as_ref(),
             source: self.source.as_ref().map(|(record, opening)| (record, opening)),
+            planner: Some(self),
         }
+    }
+}
+
+#[async_trait]
+impl Planner for Means<'_> {
+    async fn plan(&self, wishes: &Wishes) -> Result<Plan> {
+        let Some((record, _)) = &self.source else {
+            let text = "the set has to be read for its data: resume with an identity file (--identity)";
+            return Err(Error::new(Kind::Denied, text));
+        };
+        if wishes.safety.is_some() && self.signing.is_none() {
+            return Err(Error::new(Kind::Denied, "the safety set takes the signing key"));
+        }
+        let inventory = Inventory::ask(self.installation, &self.fleet).await;
+        let plan = plan::restore::plan(self.installation, &inventory, record, wishes)?;
+        self.repository.look_for_segments(record, &staged(&plan)).await?;
+        self.preflight(&plan).await?;
+        Ok(plan)
     }
 }
 
@@ -176,9 +237,10 @@ pub(super) async fn begin_as(
         return Err(Error::new(Kind::Cancelled, "asked to stop before anything was begun"));
     }
     let terminal = Terminal::new();
+    let plan = &Plan { place: means.place(plan).await?, ..plan.clone() };
     let (head, log) = claim::begin_as(runs, &means.installation.name, plan, run).await?;
     let runner = Runner::new(&head, means.world(), Box::new(log.patient(JOURNAL)), &terminal, cancel);
-    let ended = Box::pin(execute(args, &runner, plan, head.epoch.0)).await?;
+    let ended = Box::pin(execute(args, &runner, head.epoch.0)).await?;
     Ok(ended.map_or_else(|lost| lost, Exit::of_outcome))
 }
 
@@ -197,8 +259,9 @@ pub(super) async fn go_on(
     let cancel = super::cancel_on_signal();
     let terminal = Terminal::new();
     // Nothing is taken over, and so nothing called undone, that is somewhere else.
+    means.ensure_place(story.root()).await?;
     if let Some(platform) = means.platform.as_deref() {
-        platform.ensure_same(&story.status().had()).await?;
+        platform.ensure_same(&story.had()).await?;
     }
     let taken = take_over(runs, story, is_gone).await?;
     let root = taken.story.root();
@@ -225,12 +288,12 @@ pub(super) async fn go_on(
         output::error(args, &e);
         return Ok(None);
     }
-    let ended = Box::pin(execute(args, &runner, &root.plan, root.epoch.0)).await?;
+    let ended = Box::pin(execute(args, &runner, root.epoch.0)).await?;
     Ok(ended.ok())
 }
 
 /// Executes and prints. The error is the status of a run that lost its journal.
-async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> Result<Result<Outcome, Exit>> {
+async fn execute(args: &Args, runner: &Runner<'_>, epoch: u64) -> Result<Result<Outcome, Exit>> {
     let (outcome, note) = match Box::pin(runner.execute()).await {
         Ok(ended) => ended,
         Err(lost) => {
@@ -238,7 +301,8 @@ async fn execute(args: &Args, runner: &Runner<'_>, plan: &Plan, epoch: u64) -> R
             return Ok(Err(Exit::of_lost_run(&lost, runner.has_begun().await)));
         }
     };
-    print(args, plan, epoch, outcome, note, runner.looks().await)?;
+    // That of the second, once there is one.
+    print(args, &runner.plan(), epoch, outcome, note, runner.looks().await)?;
     Ok(Ok(outcome))
 }
 

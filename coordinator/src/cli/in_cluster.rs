@@ -11,7 +11,7 @@ use keepsake_core::repository::seal::{Identities, SetKey};
 use keepsake_core::secret::Secret;
 
 use self::follow::Following;
-use super::args::{Args, Backup, Command, Restore, Resume};
+use super::args::{Args, Backup, Command, Rebuild, Restore, Resume};
 use super::backup::installations;
 use super::restore::confirm;
 use super::resume::{asked, interrupted};
@@ -47,6 +47,7 @@ pub(super) fn can(command: &Command) -> bool {
         command,
         Command::Backup(_)
             | Command::Restore(_)
+            | Command::Rebuild(_)
             | Command::Resume(_)
             | Command::Finalize(_)
             | Command::Rollback(_)
@@ -56,7 +57,7 @@ pub(super) fn can(command: &Command) -> bool {
 
 /// What is said of all others.
 pub(super) fn refused() -> Error {
-    let text = "--in-cluster goes with backup, restore, resume, finalize, rollback and cancel; this command works where you sit: leave --in-cluster out";
+    let text = "--in-cluster goes with backup, restore, rebuild, resume, finalize, rollback and cancel; this command works where you sit: leave --in-cluster out";
     Error::new(Kind::Invalid, text)
 }
 
@@ -65,6 +66,7 @@ pub(super) async fn run(args: &Args, app: &App) -> Result<Exit> {
     let errand = match &args.command {
         Command::Backup(command) => Box::pin(backup(app, command)).await?,
         Command::Restore(command) => Box::pin(restore(app, command)).await?,
+        Command::Rebuild(command) => Box::pin(rebuild(app, command)).await?,
         Command::Resume(command) => Box::pin(resume(app, command)).await?,
         Command::Finalize(command) => {
             let installation = app.topology.installation(command.installation.as_ref())?;
@@ -134,9 +136,31 @@ async fn restore<'a>(app: &'a App, command: &Restore) -> Result<Errand<'a>> {
         "The live data of {name} is replaced with that of {} (set {}), by a coordinator in the cluster.",
         record.finished, record.set
     );
-    confirm(command.yes.as_ref(), installation, None, &what)?;
+    confirm(command.yes.as_ref(), installation, &[], &what)?;
     let records = Some(records(app, name, run).await?);
     Ok(Errand { installation, word: "restore", mark: run, arguments, run: Some(run), records, identity })
+}
+
+async fn rebuild<'a>(app: &'a App, command: &Rebuild) -> Result<Errand<'a>> {
+    let installation = app.topology.installation(command.set.installation.as_ref())?;
+    let name = &installation.name;
+    let namespace = &settings(installation)?.namespace;
+    let run = RunId::generate();
+    // Refused before anything is opened.
+    arguments::rebuild(command, name, keepsake_core::id::SetId::generate(), run, false)?;
+    let repository = app.repository().await.context(REACHED)?;
+    let record = catalog::find(&repository, name, &command.set.set).await?;
+    may_begin(app, name).await?;
+    let identity = open(&repository, &record, identities(&command.identities)?.as_ref()).await?;
+    let arguments = arguments::rebuild(command, name, record.set, run, identity.is_some())?;
+    let then = if command.objects_only { "" } else { ", and its stores are filled with its data" };
+    let what = format!(
+        "An installation is built in namespace {namespace} from the set of {} ({}){then}, by a coordinator in the cluster.",
+        record.finished, record.set
+    );
+    confirm(command.yes.as_ref(), installation, &[], &what)?;
+    let records = Some(records(app, name, run).await?);
+    Ok(Errand { installation, word: "rebuild", mark: run, arguments, run: Some(run), records, identity })
 }
 
 /// Why a repository that cannot be reached from here is the end of it.
@@ -160,7 +184,7 @@ async fn resume<'a>(app: &'a App, command: &Resume) -> Result<Errand<'a>> {
             let record = repository.record(name, set).await?;
             identity = open(&repository, &record, given.as_ref()).await.context("stage what is not staged yet")?;
         }
-        confirm(command.yes.as_ref(), installation, Some(plan), &asked(plan))?;
+        confirm(command.yes.as_ref(), installation, &[plan], &asked(plan))?;
     }
     let arguments = arguments::resume(command, name, run, identity.is_some())?;
     let records = Some(records(app, name, run).await?);

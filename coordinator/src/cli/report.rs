@@ -82,6 +82,12 @@ impl Reporter for Terminal {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };
                 self.line(plan, &format!("{} {}{note}", plan.word(), outcome.as_str()));
             }
+            Event::Planned { plan, .. } => {
+                self.line(plan, "the installation is built, and this is what comes now:");
+                for line in plan.to_string().lines() {
+                    self.line(plan, line);
+                }
+            }
             // A backup leaves nothing that would have to be undone: its end says all.
             Event::Unwinding { .. } if plan.is_backup() => {}
             Event::Unwinding { failure, .. } => self.line(plan, &format!("going back: {}", failure.text)),

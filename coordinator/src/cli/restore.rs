@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::{Component, Installation, SetId};
+use keepsake_core::id::{Component, Installation};
 
 use super::args::{Args, Restore};
 use super::carry::{self, Means};
@@ -27,17 +27,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let mut means = Means::new(app, installation).await?;
     let record = catalog::find(&means.repository, &installation.name, &command.set).await?;
     let inventory = Inventory::ask(installation, &means.fleet).await;
-    let wishes = Wishes {
-        only: command.components.clone(),
-        queues: command.queues.clone(),
-        safety: (!command.no_safety).then(SetId::generate),
-        keep_old: command.keep_old,
-        in_place: command.in_place,
-        other_release: command.other_release,
-        resync: command.resync.into(),
-        alert_levels: command.alert_levels.map(Into::into),
-        objects: objects(command)?,
-    };
+    let wishes = Wishes { only: command.components.clone(), objects: objects(command)?, ..command.data.wishes() };
     let plan = match plan::restore::plan(installation, &inventory, &record, &wishes) {
         Ok(plan) => plan,
         Err(refused) => {
@@ -45,14 +35,21 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
             if let Some(other) = unfinished(&app.runs()?, &installation.name, None).await? {
                 claim::judge(&other)?;
             }
-            return Err(refused);
+            // Where nothing is, another command is meant.
+            return Err(match &installation.kubernetes {
+                Some(settings) if means.ensure_none(false).await.is_ok() => refused.context(format!(
+                    "there is no 3scale in namespace {}: `keepsake rebuild --installation {}` builds it anew and brings the data back",
+                    settings.namespace, installation.name
+                )),
+                Some(_) | None => refused,
+            });
         }
     };
     // The rest of what can be found out before anything begins: whether the set is there, can be opened, the applications can be stopped, and the present
     // state can be kept.
     means.repository.look_for_segments(&record, &staged(&plan)).await?;
     means.preflight(&plan).await?;
-    if !command.no_safety {
+    if !command.data.no_safety {
         let signing = carry::signer(app, &means.repository);
         means.signing = Some(signing.context("make the safety set (or restore with --no-safety)")?);
     }
@@ -63,7 +60,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let finished = record.finished;
     means.open(record, identities(&command.identities)?.as_ref(), command.set_identity.as_deref()).await?;
     let what = format!("The live data of {} is replaced with that of {finished}.", installation.name);
-    confirm(command.yes.as_ref(), installation, Some(&plan), &what)?;
+    confirm(command.yes.as_ref(), installation, &[&plan], &what)?;
     let cancel = early.unwrap_or_else(super::cancel_on_signal);
     carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, cancel).await
 }
@@ -90,7 +87,7 @@ pub(super) fn staged(plan: &Plan) -> Vec<Component> {
 pub(super) fn confirm(
     yes: Option<&Installation>,
     installation: &InstallationSettings,
-    plan: Option<&Plan>,
+    plans: &[&Plan],
     what: &str,
 ) -> Result<()> {
     let name = installation.name.as_str();
@@ -106,11 +103,11 @@ pub(super) fn confirm(
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(Kind::Invalid, format!("a restore replaces the live data of {name}: say --yes {name}")));
     }
-    if let Some(plan) = plan {
+    for plan in plans {
         output::say(&plan.to_string());
     }
     output::say(what);
-    for step in plan.into_iter().flat_map(Plan::steps) {
+    for step in plans.iter().flat_map(|plan| plan.steps()) {
         if let Undo::Impossible { why } = &step.undo {
             output::say(&format!("WITHOUT A WAY BACK: {}: {why}.", step.action));
         }

@@ -32,12 +32,13 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
     let (plan, status) = (story.plan(), story.status());
     let mut means = Means::new(app, installation).await?;
     // Nothing is taken over before everything is there that going on needs.
-    let goes_forward = status.back.is_none() && !status.passed;
-    if goes_forward && makes_a_set(plan, &status) {
+    let then = plan.then();
+    let goes_forward = status.back.is_none() && (!status.passed || then.is_some());
+    if goes_forward && (makes_a_set(plan, &status) || then.is_some_and(|w| w.safety.is_some())) {
         means.signing = Some(carry::signer(app, &means.repository)?);
     }
     if goes_forward && plan.is_restore() {
-        if has_to_stage(&means, &story, &status).await {
+        if then.is_some() || has_to_stage(&means, &story, &status).await {
             let set = plan.set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
             let record = means.repository.record(&installation.name, set).await?;
             let identities = identities(&command.identities)?;
@@ -47,7 +48,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
                 .context("stage what is not staged yet")?;
         }
         let what = asked(plan);
-        confirm(command.yes.as_ref(), installation, Some(plan), &what)?;
+        confirm(command.yes.as_ref(), installation, &[plan], &what)?;
     }
     let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None).await?;
     Ok(done.map_or(Exit::Halted, Exit::of_outcome))
@@ -57,7 +58,12 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
 pub(super) fn asked(plan: &Plan) -> String {
     let name = &plan.installation;
     match plan.goal {
-        Goal::Rebuild { .. } => format!("Installation {name} is built anew, as was begun with this plan."),
+        Goal::Rebuild { then: None, .. } => {
+            format!("Installation {name} is built anew, as was begun with this plan.")
+        }
+        Goal::Rebuild { then: Some(_), .. } => format!(
+            "Installation {name} is built anew, as was begun with this plan, and then what its stores hold is replaced with the data of the set."
+        ),
         _ => format!("The live data of {name} is replaced, as was begun with this plan."),
     }
 }

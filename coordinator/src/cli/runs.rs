@@ -88,6 +88,7 @@ pub(super) fn line(story: &Story) -> Line {
         (None, None, true) => "going on".to_owned(),
         (None, None, false) => "its coordinator is gone".to_owned(),
     };
+    let built = if story.second().is_some() && status.ended.is_none() { "built, the data now; " } else { "" };
     let from =
         if run.head.resumes.is_some() { format!("goes on with {}; ", story.root().epoch) } else { String::new() };
     Line {
@@ -98,7 +99,7 @@ pub(super) fn line(story: &Story) -> Line {
         status: status.word(),
         set: run.head.plan.set.map_or_else(|| "-".to_owned(), |set| set.to_string()),
         by: run.head.by.clone(),
-        note: format!("{from}{note}"),
+        note: format!("{from}{built}{note}"),
     }
 }
 
@@ -145,6 +146,9 @@ fn told(story: &Story) -> String {
     if status.ended.is_none() {
         let what = match (&status.back, status.passed) {
             (Some(_), _) => "it goes back",
+            (None, _) if status.leads_over(story.plan()) => {
+                "the installation is built and stays; its data is still to be planned, and may be given up"
+            }
             (None, true) => "it is past the point of no return and only goes forward",
             (None, false) => "it goes forward, and can be taken back",
         };
@@ -169,6 +173,7 @@ fn said(event: &Event) -> Option<String> {
         }
         Event::Halted { outcome, note } => format!("{}: {note}", outcome.as_str()),
         Event::TakenOver { by } => format!("its coordinator is gone; run {by} takes over"),
+        Event::Planned { plan, .. } => format!("the installation is built; its second plan is\n\n{plan}"),
         Event::Alive => return None,
         Event::Ended { outcome, note } => format!("ended: {} {note}", outcome.as_str()),
         Event::Unknown => "something that a newer Keepsake did".to_owned(),

@@ -65,7 +65,10 @@ async fn carry_out(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, dry
 /// Takes back a restore that is not over.
 async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command: &Rollback) -> Result<Exit> {
     let (epoch, status) = (story.root().epoch, story.status());
-    if status.passed && !story.plan().may_be_taken_back() {
+    // Only what leads over from a rebuild to its data: nothing is lost by that.
+    let leads_over = status.leads_over(story.plan());
+    let discard_writes = status.passed && !leads_over;
+    if discard_writes && !story.plan().may_be_taken_back() {
         return Err(Error::new(
             Kind::Conflict,
             format!(
@@ -74,7 +77,7 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
             ),
         ));
     }
-    if status.drops_old_data(story.plan()) {
+    if status.drops_old_data(story.plan()) && !leads_over {
         return Err(Error::new(
             Kind::Conflict,
             format!(
@@ -84,14 +87,15 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
     }
     if command.dry_run {
         output::result(args, story.plan(), || {
-            format!("{}\nwould be taken back, from the last step that was begun to the first\n", story.plan())
+            let first = if leads_over { "that of the agents: what is built stays" } else { "the first" };
+            format!("{}\nwould be taken back, from the last step that was begun to {first}\n", story.plan())
         })?;
         return Ok(Exit::Done);
     }
-    if status.passed {
+    if discard_writes {
         may_discard(command, epoch.0)?;
     }
-    let turn = Turn { why: WHY, discard_writes: status.passed };
+    let turn = Turn { why: WHY, discard_writes };
     let done = carry::go_on(args, means, runs, story, command.coordinator_is_gone, Some(turn)).await?;
     Ok(Exit::of_given_up(done))
 }
@@ -133,6 +137,7 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
             ),
         ));
     };
+    means.ensure_place(story.root()).await?;
     let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
     Ok(Restored { run: *run, epoch: story.root().epoch, set, components: restore::staged(story.plan()) })
 }

@@ -117,6 +117,13 @@ pub enum Action {
         /// Where.
         namespace: String,
     },
+    /// Waits until the agents of an installation that is built anew answer, and their stores answer them.
+    AwaitAgents {
+        /// Whose.
+        components: Vec<Component>,
+        /// For so many seconds.
+        deadline: u32,
+    },
     /// Looks whether the applications are as they were.
     CheckApplications {
         /// Where they are.
@@ -174,6 +181,7 @@ impl Action {
             | Self::RollOut { .. }
             | Self::Resync { .. }
             | Self::AwaitInstallation { .. }
+            | Self::AwaitAgents { .. }
             | Self::CheckApplications { .. }
             | Self::PointOfNoReturn => None,
             Self::Dump { component, .. }
@@ -212,6 +220,7 @@ impl Action {
             Self::Resync { task: ResyncTask::CacheFlush, .. } => "resync-cache-flush",
             Self::Resync { task: ResyncTask::BackendRewrite, .. } => "resync-backend-rewrite",
             Self::AwaitInstallation { .. } => "await-installation",
+            Self::AwaitAgents { .. } => "await-agents",
             Self::CheckApplications { .. } => "check-applications",
             Self::Rollback { .. } => "rollback",
             Self::Finalize { .. } => "finalize",

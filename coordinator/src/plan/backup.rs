@@ -56,7 +56,15 @@ pub fn plan(
     let files_elsewhere = files::elsewhere(installation, inventory)?;
     notes.extend(files_elsewhere.as_ref().map(|place| format!("files: in {place}, not in this set")));
     let goal = Goal::Backup { left_out };
-    Ok(Plan { goal, installation: installation.name.clone(), set: Some(set), stages, notes, files_elsewhere })
+    Ok(Plan {
+        goal,
+        installation: installation.name.clone(),
+        set: Some(set),
+        stages,
+        notes,
+        files_elsewhere,
+        place: None,
+    })
 }
 
 /// Whether writes of components of this engine are held for a cut.

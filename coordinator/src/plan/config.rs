@@ -38,7 +38,8 @@ pub struct LiveLook {
 }
 
 /// Who makes the Config equal after a restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Resync {
     /// This restore, before the applications are started.
     #[default]

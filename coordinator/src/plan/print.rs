@@ -3,6 +3,7 @@
 use std::fmt;
 
 use keepsake_core::config::AlertLevels;
+use keepsake_core::id::Component;
 
 use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo};
 use crate::topology::kubernetes::ResyncTask;
@@ -14,7 +15,7 @@ impl fmt::Display for Plan {
             Goal::Restore { epoch, .. } => {
                 writeln!(f, "restore of {} from {} (epoch {epoch})", self.installation, self.set_in_words())?;
             }
-            Goal::Rebuild { epoch } => {
+            Goal::Rebuild { epoch, .. } => {
                 writeln!(
                     f,
                     "rebuild of {} from the objects of {} (epoch {epoch})",
@@ -149,6 +150,10 @@ impl fmt::Display for Action {
                     f,
                     "wait until the installation in namespace {namespace} is whole: its operator builds it, or you, from its template"
                 )
+            }
+            Self::AwaitAgents { components, deadline } => {
+                let names = components.iter().map(Component::as_str).collect::<Vec<_>>().join(", ");
+                write!(f, "wait until the agents of {names} answer, for {deadline} s")
             }
             Self::CheckApplications { namespace } => {
                 write!(f, "look whether the applications in namespace {namespace} are as they were")

@@ -8,6 +8,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::{QueuePolicy, has_queues, is_queues_server};
 use keepsake_core::record::{ComponentRecord, Record, Status};
+use serde::{Deserialize, Serialize};
 
 use super::after;
 use super::applications::stop_and_start;
@@ -22,7 +23,8 @@ use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 const IN_PLACE: &str = "it is loaded over the live data, as asked for with --in-place";
 
 /// What an operator may choose.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Wishes {
     /// Only these components; all that the set has if none is named, but for a server of queues alone.
     pub only: Vec<Component>,
@@ -42,6 +44,8 @@ pub struct Wishes {
     pub alert_levels: Option<AlertLevels>,
     /// What becomes of the cluster's objects.
     pub objects: ObjectPolicy,
+    /// The same run has built the installation before, its objects too.
+    pub rebuilt: bool,
 }
 
 /// What is done with one component.
@@ -92,6 +96,13 @@ pub fn plan(
         }
     }
     let safety = if let Some(set) = wishes.safety {
+        if wishes.rebuilt {
+            notes.push(
+                "a safety set is made of what was built anew, too: databases outside of the namespace outlive it, and somebody may have written since \
+                 (--no-safety leaves it out)"
+                    .to_owned(),
+            );
+        }
         Some(make_safe(installation, inventory, &parts, set, &mut stages, &mut notes)?)
     } else {
         notes
@@ -151,6 +162,7 @@ pub fn plan(
         stages,
         notes,
         files_elsewhere,
+        place: None,
     })
 }
 
@@ -313,6 +325,10 @@ fn parts<'a>(
 
 /// Whether the cluster's objects are restored: not if nobody wants them, nor from a set of before they were in one.
 fn has_objects(record: &Record, name: &Component, wishes: &Wishes, notes: &mut Vec<String>) -> Result<bool> {
+    if wishes.rebuilt {
+        notes.push("Secrets, ConfigMaps and 3scale's other objects were made by the first plan of this run".to_owned());
+        return Ok(false);
+    }
     let is_named = wishes.only.contains(name);
     if wishes.objects == ObjectPolicy::Skip {
         if is_named {

@@ -61,5 +61,6 @@ pub fn plan(
         stages,
         notes,
         files_elsewhere: None,
+        place: None,
     })
 }

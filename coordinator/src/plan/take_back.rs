@@ -36,7 +36,15 @@ pub fn finalize(installation: &InstallationSettings, inventory: &Inventory, of: 
     let stages = vec![no_return()?, each("drop the old data", &kept, |component| Action::Finalize { component })?];
     let notes = vec![format!("once it is dropped, restore {} cannot be taken back any more", of.epoch)];
     let goal = Goal::Finalize { restore: of.epoch, run: of.run };
-    Ok(Plan { goal, installation: installation.name.clone(), set: Some(of.set), stages, notes, files_elsewhere: None })
+    Ok(Plan {
+        goal,
+        installation: installation.name.clone(),
+        set: Some(of.set),
+        stages,
+        notes,
+        files_elsewhere: None,
+        place: None,
+    })
 }
 
 /// Plans to put the old data back.
@@ -82,7 +90,15 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
         stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::Nothing)?] });
     }
     let goal = Goal::Rollback { restore: of.epoch, run: of.run };
-    Ok(Plan { goal, installation: installation.name.clone(), set: Some(of.set), stages, notes, files_elsewhere: None })
+    Ok(Plan {
+        goal,
+        installation: installation.name.clone(),
+        set: Some(of.set),
+        stages,
+        notes,
+        files_elsewhere: None,
+        place: None,
+    })
 }
 
 /// Where only one of System's database and Backend's storage is put back, the Config of the other is of afterwards.

@@ -211,6 +211,7 @@ impl Kubernetes {
 impl Platform for Kubernetes {
     async fn preflight(&self, follows: bool) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
+        access::ensure(&cluster, access::needs_of_place(&self.settings.namespace)).await?;
         if self.settings.by == By::Scale {
             let found = Box::pin(self.found(&cluster)).await;
             found.map(drop).context("the applications could not be stopped")?;
@@ -252,9 +253,19 @@ impl Platform for Kubernetes {
         cluster.end_own_jobs(&self.settings.namespace, run, self.limit()).await
     }
 
-    async fn ensure_none(&self) -> Result<()> {
+    async fn ensure_none(&self, follows: bool) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
-        Box::pin(built::ensure_none(&cluster, &self.settings.namespace)).await
+        Box::pin(built::ensure_none(&cluster, &self.settings.namespace)).await?;
+        if !follows {
+            return Ok(());
+        }
+        let allowed = Box::pin(built::ensure_may_follow(&cluster, &self.settings)).await;
+        allowed.context("the data could not be brought back into what is built (--objects-only builds it without)")
+    }
+
+    async fn place(&self) -> Result<Option<String>> {
+        let cluster = self.cluster(BEFORE).await?;
+        built::uid_of(&cluster, &self.settings.namespace).await.map(Some)
     }
 
     async fn until_built(&self, run: &RunKey) -> Result<()> {

@@ -40,7 +40,7 @@ impl Runner<'_> {
     async fn told(&self, which: impl Fn(&EngineName, &DumpRecord) -> bool) -> Option<Told> {
         let status = self.status.lock().await;
         let cut = status.made_cut();
-        let mut found = self.plan.steps().filter_map(|step: &Step| {
+        let mut found = self.plan().steps().filter_map(|step: &Step| {
             let Action::Dump { component, engine } = &step.action else { return None };
             let Some(Ok(Output::Dumped { dump })) = status.results.get(&step.id) else { return None };
             if !which(engine, dump) {

@@ -58,7 +58,7 @@ pub async fn begin_as(
         is_new(runs, installation, run).await?;
     }
     let run = run.unwrap_or_else(RunId::generate);
-    let (head, mut log) = runs.begin_as(installation, &by(), plan, run).await?;
+    let (head, mut log) = runs.begin_as(plan.format(), installation, &by(), plan, run).await?;
     // … and again once the epoch is taken, because another coordinator may have begun in between.
     keep_or_refuse(runs, installation, &head, &mut log).await?;
     Ok((head, log))
@@ -136,7 +136,7 @@ pub fn judge(other: &Story) -> Result<()> {
              --installation {installation}`{}",
             root.epoch,
             root.epoch,
-            way_out(other, status.passed),
+            way_out(other, !status.may_turn(other.plan())),
         ),
     ))
 }

@@ -76,7 +76,7 @@ impl Runner<'_> {
     /// What is done again when System's database was put back: only if the Config may have been made equal to the other one.
     pub(super) async fn is_resynced(&self) -> bool {
         let status = self.status.lock().await;
-        let mut resyncs = self.plan.steps().filter(|s| matches!(s.action, Action::ResyncConfig { .. }));
+        let mut resyncs = self.plan().steps().filter(|s| matches!(s.action, Action::ResyncConfig { .. }));
         resyncs.any(|s| status.steps.get(&s.id) != Some(&super::StepStatus::Waiting))
     }
 

@@ -6,6 +6,7 @@ use keepsake_core::record::{Counts, DumpRecord, Failure, Sealing, Status};
 use serde::{Deserialize, Serialize};
 
 use super::cut::Made;
+use crate::plan::Plan;
 use crate::platform::{Looked, Stopped};
 
 /// An entry of the journal.
@@ -79,6 +80,13 @@ pub enum Event {
     TakenOver {
         /// Which.
         by: Epoch,
+    },
+    /// The first plan of the run is done, and this is its second: what comes after is about this one.
+    Planned {
+        /// What will be done.
+        plan: Box<Plan>,
+        /// SHA-256 of the plan's JSON, hex.
+        plan_sha256: String,
     },
     /// The coordinator is still there.
     Alive,

@@ -24,13 +24,13 @@ impl Runner<'_> {
             self.append(Event::SetPrepared { sealing: sealing.clone() }).await?;
             sealing
         };
-        self.world.repository.store_set_key(&self.plan.installation, self.made_set()?, &sealing).await?;
+        self.world.repository.store_set_key(&self.plan().installation, self.made_set()?, &sealing).await?;
         Ok(Output::Set { sealing })
     }
 
     /// The set that this run makes.
     pub(super) fn made_set(&self) -> Result<SetId> {
-        let made = self.plan.made_set().map(|(set, _, _)| set);
+        let made = self.plan().made_set().map(|(set, _, _)| set);
         made.ok_or_else(|| Error::new(Kind::Internal, "the plan makes no set"))
     }
 

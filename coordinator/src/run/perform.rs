@@ -8,6 +8,7 @@ use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Runner;
 use super::event::Output;
+use super::status::StepStatus;
 use crate::fleet::{LoadOrder, LoadReport, OpKey, Opening, Progress};
 use crate::inventory::Staged;
 use crate::plan::{Action, CheckAt, Step, Undo};
@@ -32,7 +33,7 @@ impl Runner<'_> {
     pub(super) async fn perform(&self, step: &Step) -> Result<Output> {
         let fleet = self.world.fleet;
         let key = OpKey { run: self.key.clone(), step: step.id.clone() };
-        let report = |progress: Progress| self.reporter.progress(self.plan, step, progress);
+        let report = |progress: Progress| self.reporter.progress(self.plan(), step, progress);
         match &step.action {
             Action::BeginSet => self.begin_set().await,
             Action::Cut { groups, required, limits } => self.cut(groups, *required, *limits, &report).await,
@@ -47,11 +48,15 @@ impl Runner<'_> {
                 self.platform()?.resync(&self.key, *task).await.map(|told| Output::Resynced { told })
             }
             Action::AwaitInstallation { .. } => self.platform()?.until_built(&self.key).await.map(|()| Output::Nothing),
+            Action::AwaitAgents { components, deadline } => {
+                let limit = Duration::from_secs((*deadline).into());
+                self.await_agents(components, limit, &report).await.map(|()| Output::Nothing)
+            }
             Action::CheckApplications { .. } => self.check_applications().await,
             Action::Stage { component, queues, in_place, objects } => {
                 let (entry, opening) = self.source(component)?;
                 let (queues, in_place, objects) = (*queues, *in_place, *objects);
-                let set = self.plan.set.ok_or_else(|| Error::new(Kind::Internal, "the plan names no set"))?;
+                let set = self.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the plan names no set"))?;
                 let order = LoadOrder { key, set, entry, opening, queues, in_place, objects };
                 let stage = self.once_it_is_free(step, || fleet.stage(&order, &report));
                 self.unless_cancelled(component, stage).await.map(Output::from)
@@ -99,7 +104,7 @@ impl Runner<'_> {
                         && (began.elapsed() < self.patience || self.is_at_work_for_us(step).await) =>
                 {
                     let phase = format!("waiting: {}", e.chain());
-                    self.reporter.progress(self.plan, step, Progress { phase, ..Progress::default() });
+                    self.reporter.progress(self.plan(), step, Progress { phase, ..Progress::default() });
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 done => return done,
@@ -121,7 +126,7 @@ impl Runner<'_> {
     async fn check(&self, component: &Component, at: CheckAt) -> Result<Output> {
         let found = self.world.fleet.describe(component).await?;
         found.must_answer(component)?;
-        let can_go_back = self.plan.steps().any(|s| {
+        let can_go_back = self.plan().steps().any(|s| {
             matches!(&s.action, Action::Commit { component: c } if c == component) && matches!(s.undo, Undo::By { .. })
         });
         let is_kept = found.loads.iter().any(|(run, state)| *run == self.key.run && *state == Staged::Committed);
@@ -143,7 +148,7 @@ impl Runner<'_> {
     /// What the run has had System do must not write any more when data is put back, whoever stops the applications.
     pub(super) async fn end_tasks(&self) -> Result<()> {
         match self.world.platform {
-            Some(platform) if self.plan.steps().any(|s| matches!(s.action, Action::Resync { .. })) => {
+            Some(platform) if self.plan().steps().any(|s| matches!(s.action, Action::Resync { .. })) => {
                 platform.end_tasks(&self.key).await
             }
             Some(_) | None => Ok(()),
@@ -152,7 +157,12 @@ impl Runner<'_> {
 
     /// Somebody or something may have started applications since the run stopped them.
     async fn is_still_quiet(&self) -> Result<()> {
-        if !self.plan.steps().any(|step| matches!(step.action, Action::Quiesce { .. })) {
+        let stops = {
+            let status = self.status.lock().await;
+            let is_begun = |step: &Step| status.steps.get(&step.id) != Some(&StepStatus::Waiting);
+            self.plan().steps().any(|step| matches!(step.action, Action::Quiesce { .. }) && is_begun(step))
+        };
+        if !stops {
             return Ok(());
         }
         self.platform()?.is_still_quiet(&self.key).await
@@ -160,7 +170,7 @@ impl Runner<'_> {
 
     /// What is to be put back must be there: since the plan was made, somebody else may have dropped it.
     async fn is_still_kept(&self) -> Result<()> {
-        for step in self.plan.steps() {
+        for step in self.plan().steps() {
             let Action::Rollback { component } = &step.action else { continue };
             let found = self.world.fleet.describe(component).await?;
             found.must_answer(component)?;

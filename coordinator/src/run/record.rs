@@ -15,7 +15,7 @@ impl Runner<'_> {
         let status = self.status.lock().await;
         let results = &status.results;
         let mut components = Vec::new();
-        for step in self.plan.steps() {
+        for step in self.plan().steps() {
             let Action::Dump { component, engine } = &step.action else { continue };
             let (dump, failure) = match results.get(&step.id) {
                 Some(Ok(Output::Dumped { dump })) => (Some((**dump).clone()), None),
@@ -37,7 +37,7 @@ impl Runner<'_> {
             })
             .unwrap_or_default();
         let (set, purpose, left_out) =
-            self.plan.made_set().ok_or_else(|| Error::new(Kind::Internal, "the plan makes no set"))?;
+            self.plan().made_set().ok_or_else(|| Error::new(Kind::Internal, "the plan makes no set"))?;
         let complete = left_out.is_empty() && components.iter().all(|c| c.dump.is_some());
         let release: Facts = components
             .iter()
@@ -50,11 +50,11 @@ impl Runner<'_> {
             format: FORMAT,
             reads_from: FORMAT,
             repository: self.world.repository.config().repository,
-            installation: self.plan.installation.clone(),
+            installation: self.plan().installation.clone(),
             set,
             // The run's first, whichever of its epochs wrote the record.
             epoch: self.root.epoch,
-            plan_sha256: self.root.plan_sha256.clone(),
+            plan_sha256: self.plan_sha256()?,
             purpose,
             status: if complete { Status::Complete } else { Status::Partial },
             started: self.root.started,
@@ -66,7 +66,7 @@ impl Runner<'_> {
             release,
             left_out: left_out.to_vec(),
             rows_without_file,
-            files_elsewhere: self.plan.files_elsewhere.clone(),
+            files_elsewhere: self.plan().files_elsewhere.clone(),
             components,
         })
     }

@@ -70,6 +70,10 @@ pub struct RunStatus {
     pub cause: Option<Cause>,
     /// Past the point of no return.
     pub passed: bool,
+    /// The run's first plan has built the installation, and this is about its second.
+    pub rebuilt: bool,
+    /// Steps were begun that are of no plan that is known: the entry with the run's second plan is lost from its journal.
+    pub lacks_second: bool,
     /// It goes back.
     pub back: Option<Back>,
     /// It waits for a person: how, and why.
@@ -83,25 +87,40 @@ pub struct RunStatus {
 impl RunStatus {
     /// Replays events over a plan. Total: an event that makes no sense changes nothing but what it says.
     pub fn of<'a>(plan: &Plan, events: impl IntoIterator<Item = &'a Event>) -> Self {
-        let mut status = Self {
-            steps: plan.steps().map(|s| (s.id.clone(), StepStatus::Waiting)).collect(),
-            results: BTreeMap::new(),
-            sealing: None,
-            record: None,
-            cause: None,
-            passed: false,
-            back: None,
-            rests: None,
-            ended: None,
-            failed: Vec::new(),
-        };
+        let mut status = Self::beginning(plan);
         for event in events {
             status.apply(plan, event);
         }
         status
     }
 
-    /// The status of one epoch of a run, as if no other had been before it.
+    fn beginning(plan: &Plan) -> Self {
+        Self {
+            steps: plan.steps().map(|s| (s.id.clone(), StepStatus::Waiting)).collect(),
+            results: BTreeMap::new(),
+            sealing: None,
+            record: None,
+            cause: None,
+            passed: false,
+            rebuilt: false,
+            lacks_second: false,
+            back: None,
+            rests: None,
+            ended: None,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Of the second plan of a run, whose entry was just written. The first has stopped the applications already: whoever goes back has to start them.
+    pub fn of_second(plan: &Plan) -> Self {
+        let mut status = Self { rebuilt: true, ..Self::beginning(plan) };
+        for step in plan.steps().filter(|s| matches!(s.action, Action::Quiesce { .. })) {
+            status.set(&step.id, StepStatus::Started);
+        }
+        status
+    }
+
+    /// The status of one epoch of a run by its first plan, as if no other epoch had been before it: whether it has ended is told of any.
     pub fn of_run(run: &Run) -> Self {
         Self::of(&run.head.plan, run.events.iter().map(|e| &e.event))
     }
@@ -115,6 +134,7 @@ impl RunStatus {
                 self.set(step, StepStatus::Started);
                 // It is begun only behind the point; an entry that is lost may not take that back.
                 self.passed |= self.back.is_none() && plan.is_behind_the_point(step);
+                self.lacks_second |= plan.then().is_some() && plan.step(step).is_none();
             }
             Event::Succeeded { step, output } => {
                 self.results.insert(step.clone(), Ok(output.clone()));
@@ -147,7 +167,8 @@ impl RunStatus {
                     self.ended = Some((*outcome, note.clone()));
                 }
             }
-            Event::Alive | Event::Unknown => {}
+            // A second plan begins another status: `story` and the runner see to that.
+            Event::Planned { .. } | Event::Alive | Event::Unknown => {}
         }
     }
 
@@ -268,6 +289,20 @@ impl RunStatus {
     pub fn may_have_recorded(&self, plan: &Plan) -> bool {
         let mut commits = plan.steps().filter(|s| s.action == Action::CommitSet);
         self.record.is_some() && commits.any(|s| self.steps.get(&s.id) == Some(&StepStatus::Started))
+    }
+
+    /// Whether the first of two plans has built the installation, and only what leads over to the data is left of it: that may be given up, and what is built
+    /// stays.
+    pub fn leads_over(&self, plan: &Plan) -> bool {
+        let mut drops = plan.steps().filter(|s| matches!(s.action, Action::Finalize { .. }));
+        plan.then().is_some()
+            && !self.lacks_second
+            && drops.all(|s| self.steps.get(&s.id) == Some(&StepStatus::Succeeded))
+    }
+
+    /// Whether it may be given up, nothing of it that the applications wrote being lost.
+    pub fn may_turn(&self, plan: &Plan) -> bool {
+        !self.passed || self.leads_over(plan)
     }
 
     /// Whether old data may be dropped already: then nothing brings it back.

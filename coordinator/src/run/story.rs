@@ -5,17 +5,20 @@
 
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Epoch, Installation, RunId};
-use keepsake_core::repository::runs::{RunHead, Runs};
+use keepsake_core::repository::runs::{RunHead, Runs, plan_sha256};
 
 use super::event::{Event, Outcome};
 use super::status::{Run, RunStatus};
 use crate::plan::Plan;
+use crate::platform::Stopped;
 
 /// A run in full. Never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Story {
     first: Run,
     later: Vec<Run>,
+    /// The second plan and its checksum.
+    second: Option<(Plan, String)>,
 }
 
 impl Story {
@@ -29,9 +32,33 @@ impl Story {
         self.later.last().unwrap_or(&self.first)
     }
 
-    /// The plan, which is the same in all of them.
+    /// The plan that is carried out: the second, once there is one.
     pub fn plan(&self) -> &Plan {
-        &self.first.head.plan
+        self.second().unwrap_or(&self.first.head.plan)
+    }
+
+    /// The second plan, if the run has got that far.
+    pub fn second(&self) -> Option<&Plan> {
+        self.second.as_ref().map(|(plan, _)| plan)
+    }
+
+    /// Whether the second plan is, to the last word, the one that was made. The first is looked at by whoever takes an epoch.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not.
+    pub fn check_second(&self) -> Result<()> {
+        match &self.second {
+            Some((plan, sha256)) if plan_sha256(plan)? != *sha256 => {
+                let root = self.root();
+                let text = format!(
+                    "the second plan of run {} of {} is not the one that was made: it was changed, or it is of another version of Keepsake; go on with the \
+                     version that made it",
+                    root.epoch, root.installation
+                );
+                Err(Error::new(Kind::Corrupt, text))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// All epochs in order.
@@ -44,9 +71,20 @@ impl Story {
         self.links().flat_map(|run| run.events.iter().map(|e| &e.event))
     }
 
-    /// How far it is.
+    /// How far it is with the plan that is carried out.
     pub fn status(&self) -> RunStatus {
-        RunStatus::of(self.plan(), self.events())
+        let Some(plan) = self.second() else { return RunStatus::of(self.plan(), self.events()) };
+        let mut status = RunStatus::of_second(plan);
+        for event in self.events().skip_while(|e| !matches!(e, Event::Planned { .. })).skip(1) {
+            status.apply(plan, event);
+        }
+        status
+    }
+
+    /// What the applications had that were stopped, by whichever plan.
+    pub fn had(&self) -> Vec<Stopped> {
+        let had = self.status().had();
+        if had.is_empty() { RunStatus::of(&self.first.head.plan, self.events()).had() } else { had }
     }
 
     /// The story that ends with this epoch.
@@ -69,7 +107,12 @@ impl Story {
             later.push(std::mem::replace(&mut first, earlier));
         }
         later.reverse();
-        Ok(Self { first, later })
+        let events = std::iter::once(&first).chain(&later).flat_map(|run| &run.events);
+        let second = events.map(|e| &e.event).find_map(|event| match event {
+            Event::Planned { plan, plan_sha256 } => Some(((**plan).clone(), plan_sha256.clone())),
+            _ => None,
+        });
+        Ok(Self { first, later, second })
     }
 
     /// The whole story that this epoch belongs to, to its newest epoch.

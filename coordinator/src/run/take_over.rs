@@ -25,12 +25,13 @@ pub struct TakenOver {
 /// before can write nothing more, and so begins nothing more; agents refuse it from the first call under the new epoch on.
 ///
 /// # Errors
-/// `Busy` when its coordinator is alive, unless `is_gone` says that it is not, or when somebody else took the run over at the same moment; `Conflict` when
+/// `Corrupt` when one of its plans is not what was begun; `Busy` when its coordinator is alive, unless `is_gone` says that it is not, or when somebody else took the run over at the same moment; `Conflict` when
 /// it ended in between.
 pub async fn take_over(runs: &Runs, story: Story, is_gone: bool) -> Result<TakenOver> {
     if !is_gone && is_fresh(story.tail(), clock::now()) {
         return Err(busy(&story));
     }
+    story.check_second()?;
     let (head, mut log) = runs.resume(&story.tail().head, &by()).await?;
     let mut story = story;
     loop {

@@ -37,7 +37,7 @@ impl Runner<'_> {
         match &action {
             Action::Rollback { component } => {
                 let key = OpKey { run: self.key.clone(), step: StepId::new(format!("undo-{}", step.id))? };
-                let report = |progress| self.reporter.progress(self.plan, step, progress);
+                let report = |progress| self.reporter.progress(self.plan(), step, progress);
                 self.end_tasks().await?;
                 self.world.fleet.cancel_run(component, &self.key).await.with_context(|| action.to_string())?;
                 self.once_it_is_free(step, || self.world.fleet.rollback(component, &key, &report))
@@ -67,6 +67,7 @@ impl Runner<'_> {
             | Action::RollOut { .. }
             | Action::Resync { .. }
             | Action::AwaitInstallation { .. }
+            | Action::AwaitAgents { .. }
             | Action::CheckApplications { .. }
             | Action::Finalize { .. } => return Err(Error::new(Kind::Internal, format!("{action} undoes nothing"))),
         }

@@ -21,8 +21,11 @@ use super::store::Store;
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, ResultExt};
 use crate::id::{Epoch, Installation, RunId};
-use crate::record::{FORMAT, check_format};
+use crate::record::{FORMAT, check_format_up_to};
 
+/// The format of a run with two plans, the second of which is an event. Whoever reads no more than [`FORMAT`] would take the end of the first plan for that of
+/// the run, and the steps of the second for those of the first.
+pub const TWO_PLANS: u32 = 2;
 /// Between two tries of a patient journal.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -71,7 +74,10 @@ impl<P: Serialize> RunHead<P> {
 }
 
 /// SHA-256 of a plan's JSON, hex.
-fn plan_sha256<P: Serialize>(plan: &P) -> Result<String> {
+///
+/// # Errors
+/// `Internal` when it cannot be written: a defect.
+pub fn plan_sha256<P: Serialize>(plan: &P) -> Result<String> {
     Ok(sha256_hex(&serde_json::to_vec(plan).or_kind(Kind::Internal, "write the plan")?))
 }
 
@@ -162,22 +168,23 @@ impl Runs {
         by: &str,
         plan: &P,
     ) -> Result<(RunHead<P>, RunLog)> {
-        self.begin_as(installation, by, plan, RunId::generate()).await
+        self.begin_as(FORMAT, installation, by, plan, RunId::generate()).await
     }
 
-    /// The same under an id that somebody has given it, so as to find it.
+    /// As [`Runs::begin`], of this format and under an id that somebody has given it, so as to find it.
     ///
     /// # Errors
     /// As [`Runs::begin`].
     pub async fn begin_as<P: Serialize + Clone>(
         &self,
+        format: u32,
         installation: &Installation,
         by: &str,
         plan: &P,
         run: RunId,
     ) -> Result<(RunHead<P>, RunLog)> {
         self.take(RunHead {
-            format: FORMAT,
+            format,
             run,
             installation: installation.clone(),
             epoch: Epoch(0),
@@ -279,7 +286,7 @@ impl Runs {
 
     async fn parse<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         let bytes = self.store.read(key).await?;
-        check_format(&bytes, key)?;
+        check_format_up_to(TWO_PLANS, &bytes, key)?;
         serde_json::from_slice(&bytes).or_kind(Kind::Corrupt, format!("{key} cannot be read"))
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use keepsake_core::error::Kind;
-use keepsake_core::repository::runs::{Runs, StoredRun};
+use keepsake_core::record::check_format;
+use keepsake_core::repository::runs::{Runs, StoredRun, TWO_PLANS};
 use keepsake_core::repository::testing::{Fault, faulty};
 use object_store::memory::InMemory;
 
@@ -154,4 +155,23 @@ async fn a_run_that_is_resumed_keeps_its_id_and_its_plan_and_fences_nobody_yet()
     let refused = runs.resume(&changed, "third").await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Corrupt, "{}", refused.chain());
     assert_eq!(runs.epochs(&prod()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_run_with_two_plans_is_refused_by_whoever_knows_only_one() {
+    let store = store_over(Arc::new(InMemory::new()));
+    let runs = Runs::new(store.clone());
+    let (first, _) = runs.begin_as(TWO_PLANS, &prod(), "first", &"plan".to_owned(), RunId::generate()).await.unwrap();
+    let (second, _) = runs.resume(&first, "second").await.unwrap();
+    assert_eq!((first.format, second.format), (2, 2));
+    let read: Run = runs.read(&prod(), Epoch(2)).await.unwrap();
+    assert_eq!(read.head, second);
+    let bytes = store.read("runs/prod/00000002/000000.json").await.unwrap();
+    let refused = check_format(&bytes, "run 2").unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported);
+    assert!(refused.chain().contains("use a newer Keepsake"), "{}", refused.chain());
+    // What comes after it is refused here.
+    runs.begin_as(3, &prod(), "later", &"plan".to_owned(), RunId::generate()).await.unwrap();
+    let refused = runs.read::<String, String>(&prod(), Epoch(3)).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported, "{}", refused.chain());
 }

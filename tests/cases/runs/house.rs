@@ -151,6 +151,7 @@ impl House {
             repository: &self.repository,
             signing: Some(&self.signing),
             source: source.map(|r| (r, &opening)),
+            planner: None,
         };
         let journal = Asking { log: &mut log, may };
         let runner = Runner::new(&head, world, Box::new(journal), &self.said, cancel);
@@ -173,6 +174,7 @@ impl House {
             repository: &self.repository,
             signing: Some(&self.signing),
             source: source.map(|r| (r, &opening)),
+            planner: None,
         };
         let cancel = CancellationToken::new();
         let runner = Runner::resumed(&taken.head, &taken.story, world, Box::new(taken.log), &self.said, cancel);

@@ -130,6 +130,7 @@ async fn what_comes_next_is_told_of_any_journal_and_the_first_failure_is_the_cau
             // Nothing is undone behind the point unless somebody has said so.
             Next::Undo(_) => prop_assert!(status.back.is_some()),
             Next::Turn(_) => prop_assert!(!status.passed),
+            Next::Plan(_) => prop_assert!(false, "it has one plan"),
             Next::Rest(..) | Next::End(..) => {}
         }
         // Whatever comes later, the cause stays.

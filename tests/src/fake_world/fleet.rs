@@ -53,6 +53,7 @@ fn engine(component: &Component) -> &'static str {
     match component.as_str() {
         "system-mysql" => "mysql",
         "backend-redis" => "redis",
+        "objects" => "objects",
         _ => "fake",
     }
 }
@@ -68,6 +69,7 @@ impl Fleet for FakeWorld {
         if self.lock().wrong.contains_key(&name) {
             return refuse(Kind::Unavailable, "it does not answer, on purpose");
         }
+        self.must_be_there(component)?;
         let store = self.stores().remove(component).expect("a component");
         let mut loads: Vec<_> = store.staged.map(|run| (run, Staged::Staged)).into_iter().collect();
         loads.extend(store.kept.map(|(run, _)| (run, Staged::Committed)));

@@ -115,7 +115,8 @@ impl Mortal {
     fn is_withheld(&self, event: &Event) -> bool {
         match (self.flaw, event) {
             (Some(Flaw::StartedIsNotDurable), Event::Started { .. } | Event::UndoStarted { .. })
-            | (Some(Flaw::UnwindingIsForgotten), Event::Unwinding { .. }) => true,
+            | (Some(Flaw::UnwindingIsForgotten), Event::Unwinding { .. })
+            | (Some(Flaw::PlannedIsNotDurable), Event::Planned { .. }) => true,
             (Some(Flaw::CauseIsLost), Event::Failed { .. }) => {
                 !std::mem::replace(&mut self.script.lock().withheld, true)
             }
@@ -148,6 +149,9 @@ impl Journal for Mortal {
             match self.log.append(event).await {
                 Err(e) if e.kind() == Kind::Conflict && self.flaw == Some(Flaw::JournalDoesNotFence) => {}
                 done => done?,
+            }
+            if matches!(event, Event::Planned { .. }) {
+                self.world.is_planned();
             }
             match name(event) {
                 Some((step, true)) => self.world.durable(step),

@@ -37,6 +37,13 @@ impl Told {
     pub fn gone_back_or_through(&self, smooth: &Self, kind: Kinds) -> Vec<String> {
         let mut found = self.wrong.clone();
         match self.outcome {
+            // What is built stays; before that nothing is.
+            Outcome::Cancelled if matches!(kind, Kinds::Rebuild | Kinds::ObjectsOnly) => {
+                let [(objects, _), data @ ..] = &self.stores[..] else { panic!("{:?}", self.stores) };
+                if data.iter().any(|(base, _)| base != OLD) || self.running != (objects == NEW) {
+                    found.push(format!("cancelled, and running: {}, {:?}", self.running, self.stores));
+                }
+            }
             Outcome::Cancelled => {
                 let back = if matches!(kind, Kinds::Finalize | Kinds::Rollback) { NEW } else { OLD };
                 if self.stores.iter().any(|(base, _)| base != back) {
@@ -54,7 +61,17 @@ impl Told {
 /// What is wrong with restores whose coordinator is struck at each place of the journal in turn, while this is broken on purpose; what of the first at
 /// which anything is.
 pub async fn seen_of(lab: &Lab, flaw: Flaw, wrong: &[(&str, Wrong)], strike: impl Fn(usize) -> Strike) -> Vec<String> {
-    let kind = Kinds::Restore;
+    seen_of_a(Kinds::Restore, lab, flaw, wrong, strike).await
+}
+
+/// The same of runs of this kind.
+pub async fn seen_of_a(
+    kind: Kinds,
+    lab: &Lab,
+    flaw: Flaw,
+    wrong: &[(&str, Wrong)],
+    strike: impl Fn(usize) -> Strike,
+) -> Vec<String> {
     let smooth = lab.run(&Case::new(kind, wrong, &[])).await;
     for at in 0..smooth.places {
         let struck = lab.run(&Case { flaw: Some(flaw), ..Case::new(kind, wrong, &[strike(at)]) }).await;

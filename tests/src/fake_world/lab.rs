@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::{Mortal, Script, Strike};
 use super::plans::break_plan;
+use super::rebuild::FakePlanner;
 use super::{FakeWorld, Flaw, Wrong};
 
 const TOPOLOGY: &str = "
@@ -73,6 +74,10 @@ pub enum Kinds {
     Finalize,
     /// What a restore has kept is put back.
     Rollback,
+    /// An installation is built anew and its data brought back: two plans.
+    Rebuild,
+    /// An installation is built anew.
+    ObjectsOnly,
 }
 
 /// One run and what befalls it.
@@ -175,8 +180,14 @@ impl Lab {
         let plan = plan::backup::plan(&installation, &inventory, &[], set).expect("a plan");
         let runs = runs();
         let (head, log) = claim::begin(&runs, &installation.name, &plan).await.expect("an epoch");
-        let hands =
-            World { fleet: &world, platform: None, repository: &repository, signing: Some(&signing), source: None };
+        let hands = World {
+            fleet: &world,
+            platform: None,
+            repository: &repository,
+            signing: Some(&signing),
+            source: None,
+            planner: None,
+        };
         let cancel = CancellationToken::new();
         let runner = Runner::new(&head, hands, Box::new(log), &Nobody, cancel);
         Box::pin(runner.execute()).await.expect("a set");
@@ -198,6 +209,9 @@ impl Lab {
         world.is_live(case.kind == Kinds::Resync);
         if self.is_by_hand() {
             world.is_by_hand();
+        }
+        if matches!(case.kind, Kinds::Rebuild | Kinds::ObjectsOnly) {
+            world.is_gone();
         }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
@@ -242,7 +256,7 @@ impl Lab {
                 }
             }
             let Some(story) = self.unfinished(&runs).await else { break };
-            let cancels = (cancels && !story.status().passed).then_some(false);
+            let cancels = (cancels && story.status().may_turn(story.plan())).then_some(false);
             begin = next(&runs, story, discards.or(cancels)).await;
         }
         self.look(&world, &runs, &script, told).await
@@ -260,12 +274,14 @@ impl Lab {
     ) -> Fate {
         let Begin { head, log, story, turns } = begin;
         let opening = Opening::None;
+        let planner = FakePlanner { lab: self, world };
         let hands = World {
             fleet: world,
             platform: Some(world),
             repository: &self.repository,
             signing: Some(&self.signing),
             source: Some((&self.record, &opening)),
+            planner: Some(&planner),
         };
         let [gone, wake, cancel] = std::array::from_fn(|_| CancellationToken::new());
         let journal = Mortal {
@@ -342,7 +358,8 @@ async fn next(runs: &Runs, story: Story, turns: Option<bool>) -> Begin {
 fn is_hook(event: &Event) -> bool {
     let (Event::Started { step } | Event::UndoStarted { step }) = event else { return false };
     let step = step.as_str();
-    ["quiesce", "resume-workloads", "roll-out", "check-applications"].contains(&step) || step.starts_with("resync-")
+    ["quiesce", "resume-workloads", "roll-out", "check-applications", "await-installation"].contains(&step)
+        || step.starts_with("resync-")
 }
 
 /// The Config, if there is one.

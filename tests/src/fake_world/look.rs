@@ -9,6 +9,7 @@ use keepsake_core::repository::runs::Runs;
 
 use super::journal::Script;
 use super::lab::{Lab, Told, config_of, told_of};
+use super::rebuild::are_objects;
 use super::{FakeWorld, NEW, OLD};
 
 impl Lab {
@@ -33,7 +34,8 @@ impl Lab {
         let (outcome, _) = status.ended.clone().expect("an end");
         let stuck = outcome == Outcome::Stuck;
         let by_hand = self.is_by_hand() && outcome != Outcome::Completed;
-        if !world.is_running() && !stuck && !by_hand {
+        wrong.extend(world.wrongly_built().filter(|_| !stuck));
+        if !world.is_running() && !stuck && !by_hand && !world.is_unbuilt() {
             wrong.push("the applications are still stopped".to_owned());
         }
         if world.held() > 0 {
@@ -70,7 +72,9 @@ impl Lab {
         let stores = told_of(world);
         let of_another = world.lock().config_of_another();
         wrong.extend(of_another.filter(|_| !stuck));
-        let bases: std::collections::BTreeSet<_> = stores.iter().map(|(base, _)| base).collect();
+        // Objects of an installation that was built anew stay, whatever becomes of its data.
+        let of_data = world.stores().into_iter().filter(|(name, _)| !are_objects(name));
+        let bases: std::collections::BTreeSet<_> = of_data.map(|(_, store)| store.base().to_owned()).collect();
         // Of one component alone the others are as they were.
         let alone =
             plan.steps().filter(|s| matches!(s.action, Action::Stage { .. } | Action::Rollback { .. })).count() == 1;

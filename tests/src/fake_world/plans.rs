@@ -67,6 +67,11 @@ impl Lab {
         };
         match kind {
             Kinds::Backup => plan::backup::plan(installation, &inventory, &[], SetId::generate()).expect("a plan"),
+            Kinds::Rebuild => {
+                let wishes = Wishes { safety: Some(SetId::generate()), rebuilt: true, ..Wishes::default() };
+                self.rebuild(Some(wishes))
+            }
+            Kinds::ObjectsOnly => self.rebuild(None),
             Kinds::Restore | Kinds::Mixed | Kinds::OnlySystem | Kinds::OnlyBackend => restore(&inventory, false),
             Kinds::KeepOld | Kinds::KeepSystem => restore(&inventory, true),
             Kinds::Resync => {

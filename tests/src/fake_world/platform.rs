@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use keepsake_coordinator::platform::{Looked, Platform, Stopped};
 use keepsake_coordinator::topology::kubernetes::ResyncTask;
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 
+use super::rebuild::are_objects;
 use super::{FakeWorld, NEW};
 
 /// What the applications had before they were stopped.
@@ -56,7 +57,8 @@ impl Platform for FakeWorld {
                 state.running = true;
                 state.since_start.clear();
             }
-            let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
+            let stores = state.stores.iter().filter(|(name, _)| !are_objects(name) || state.site.is_none());
+            let bases: BTreeSet<_> = stores.map(|(_, s)| s.base().to_owned()).collect();
             let wrong = state.config_of_another();
             state.violations.extend(wrong.map(|wrong| format!("the applications were started: {wrong}")));
             if bases.len() > 1 && !state.alone {
@@ -64,6 +66,17 @@ impl Platform for FakeWorld {
             }
         }
         self.leave("resume")
+    }
+
+    async fn is_still_quiet(&self, _: &RunKey) -> Result<()> {
+        if self.is_running() || self.is_unbuilt() {
+            return Err(Error::new(Kind::Conflict, "nothing was stopped, or something runs again"));
+        }
+        Ok(())
+    }
+
+    async fn until_built(&self, _: &RunKey) -> Result<()> {
+        self.build()
     }
 
     async fn roll_out(&self, run: &RunKey, _: &[String]) -> Result<()> {

@@ -270,17 +270,24 @@ impl Administrator {
 
     /// Kills a Job's pod when it has said this.
     pub async fn killed_when(&self, node: &Node, name: &str, said: &str) {
-        self.has_said(node, name, said).await;
+        assert!(self.has_said(node, name, said).await, "it has ended: {}", self.log(node, name));
         node.kill_pods(&self.namespace, &format!("job-name={name}"));
     }
 
-    /// Waits until a Job's pod has said this.
-    pub async fn has_said(&self, node: &Node, name: &str, said: &str) {
+    /// Waits until a Job's pod has said this; false when the Job has ended without it.
+    pub async fn has_said(&self, node: &Node, name: &str, said: &str) -> bool {
         wait_for(&format!("the Job {name} to say {said:?}"), PATIENCE, async || {
+            let ended =
+                ["-n", &self.namespace, "get", "job", name, "-o", "jsonpath={.status.succeeded}{.status.failed}"];
+            let has_ended = !node.must(&ended).is_empty();
             let log = self.log(node, name);
-            if log.contains(said) { Ok(()) } else { Err(log) }
+            match (log.contains(said), has_ended) {
+                (true, _) => Ok(true),
+                (false, true) => Ok(false),
+                (false, false) => Err(log),
+            }
         })
-        .await;
+        .await
     }
 
     /// What a Job's pods have said so far.

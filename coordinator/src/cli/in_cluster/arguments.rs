@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Installation, RunId, SetId};
 
-use crate::cli::args::{Backup, Cancel, Finalize, Restore, Resume, Rollback};
+use crate::cli::args::{Backup, Cancel, Data, Finalize, Rebuild, Restore, Resume, Rollback};
 use crate::platform::kubernetes::coordinator::IDENTITY_FILE;
 
 /// A command line as it grows.
@@ -63,15 +63,9 @@ pub(super) fn restore(
         installation: _,
         set: _,
         components,
-        queues,
+        data,
         identities: _,
         set_identity,
-        no_safety,
-        keep_old,
-        in_place,
-        other_release,
-        resync,
-        alert_levels,
         objects,
         replace_endpoints,
         dry_run,
@@ -84,16 +78,43 @@ pub(super) fn restore(
     let line = Line::new("restore", installation)
         .value("--set", Some(set))
         .values("--component", components.iter().map(ToString::to_string))
-        .values("--queues", queues.iter().map(|(component, policy)| format!("{component}={}", policy.as_str())))
+        .value("--objects", Some(objects))
+        .flag("--replace-endpoints", *replace_endpoints);
+    Ok(confirmed(with_data(line, data), installation, run, with_identity))
+}
+
+/// Of `rebuild`, from that set.
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn rebuild(
+    command: &Rebuild,
+    installation: &Installation,
+    set: SetId,
+    run: RunId,
+    with_identity: bool,
+) -> Result<Vec<String>> {
+    let Rebuild { set: _, objects_only, data, identities: _, set_identity, dry_run, yes: _, run_id } = command;
+    must_do(*dry_run)?;
+    not_given(run_id.is_some(), "--run-id")?;
+    not_given(set_identity.is_some(), "--set-identity")?;
+    let line = Line::new("rebuild", installation).flag("--objects-only", *objects_only);
+    let mut arguments = confirmed(with_data(line, data), installation, run, with_identity);
+    // It is no flag there.
+    arguments.push(set.to_string());
+    Ok(arguments)
+}
+
+/// How the data comes back.
+fn with_data(line: Line, data: &Data) -> Line {
+    let Data { queues, no_safety, keep_old, in_place, other_release, resync, alert_levels } = data;
+    line.values("--queues", queues.iter().map(|(component, policy)| format!("{component}={}", policy.as_str())))
         .flag("--no-safety", *no_safety)
         .flag("--keep-old", *keep_old)
         .flag("--in-place", *in_place)
         .flag("--other-release", *other_release)
         .value("--resync", Some(word(resync)))
         .value("--alert-levels", alert_levels.as_ref().map(word))
-        .value("--objects", Some(objects))
-        .flag("--replace-endpoints", *replace_endpoints);
-    Ok(confirmed(line, installation, run, with_identity))
 }
 
 /// Of `resume`, of that run.
@@ -221,17 +242,18 @@ mod tests {
         assert_eq!((there.set, there.run_id, there.yes.as_ref()), (set.to_string(), Some(run), Some(&name)));
         assert_eq!(there.set_identity.as_deref(), Some(std::path::Path::new(IDENTITY_FILE)));
         assert!(there.identities.is_empty());
-        assert_eq!((there.components, there.queues), (command.components, command.queues));
-        assert!(there.no_safety && there.keep_old && there.other_release && there.replace_endpoints && !there.in_place);
+        assert_eq!((there.components, &there.data.queues), (command.components, &command.data.queues));
+        let data = &there.data;
+        assert!(data.no_safety && data.keep_old && data.other_release && there.replace_endpoints && !data.in_place);
         assert_eq!(
-            (there.resync, there.alert_levels, there.objects),
-            (command.resync, command.alert_levels, command.objects)
+            (data.resync, data.alert_levels, there.objects),
+            (command.data.resync, command.data.alert_levels, command.objects)
         );
     }
 
     #[test]
     fn the_others_are_handed_over_as_well() {
-        let (name, _, run) = ids();
+        let (name, set, run) = ids();
         let said = |line: Vec<String>| line.join(" ");
         let Command::Backup(command) = parsed(&["backup", "--all", "--component", "a"]) else { panic!() };
         assert_eq!(
@@ -243,6 +265,12 @@ mod tests {
         };
         let told = said(resume(&command, &name, run, false).unwrap());
         assert_eq!(told, format!("resume --installation prod --coordinator-is-gone --yes prod --run-id {run}"));
+        let Command::Rebuild(command) = parsed(&["rebuild", "--no-safety", "--identity", "i"]) else { panic!() };
+        let line = rebuild(&command, &name, set, run, true).unwrap();
+        let words: Vec<_> = line.iter().map(String::as_str).collect();
+        let Command::Rebuild(there) = parsed(&words) else { panic!() };
+        assert_eq!((there.set.set, there.run_id, there.yes.as_ref()), (set.to_string(), Some(run), Some(&name)));
+        assert!(there.data.no_safety && !there.objects_only && there.identities.is_empty());
         let Command::Rollback(command) = parsed(&["rollback", "--discard-writes"]) else { panic!() };
         assert_eq!(said(rollback(&command, &name).unwrap()), "rollback --installation prod --discard-writes");
         let Command::Cancel(command) = parsed(&["cancel", "--leave-as-it-is", "--wait", "7"]) else { panic!() };

@@ -78,6 +78,13 @@ impl Needs {
     }
 }
 
+/// What telling this cluster's namespace from another's of the same name needs, by its uid. A Role in it grants that.
+pub(super) fn needs_of_place(namespace: &str) -> Vec<Need> {
+    let mut needs = Needs::default();
+    needs.of_one(&["get"], "", "namespaces", namespace, Some(namespace));
+    needs.0
+}
+
 /// All that stopping and starting needs. `with_operator`: it has to be set aside.
 pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operator: bool) -> Vec<Need> {
     let mut needs = Needs::default();

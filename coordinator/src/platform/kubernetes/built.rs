@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Namespace;
 use keepsake_core::error::{Error, Kind, Result};
+use kube::Api;
 
 use super::api::{Cluster, Pace};
-use super::discovery;
 use super::workload::Workload;
+use super::{access, discovery};
 use crate::topology::KubernetesSettings;
 
 /// There must be no workload of a 3scale, and no APIManager.
@@ -32,6 +34,29 @@ pub(super) async fn ensure_none(cluster: &Cluster, namespace: &str) -> Result<()
         of_a_3scale.join(", ")
     );
     Err(Error::new(Kind::Conflict, text))
+}
+
+/// Whether all is allowed that stopping and starting what is built takes, and what follows on its data. There is nothing yet that could be looked at.
+///
+/// # Errors
+/// `Denied`, with what is to be granted.
+pub(super) async fn ensure_may_follow(cluster: &Cluster, settings: &KubernetesSettings) -> Result<()> {
+    let served = discovery::served(cluster).await?;
+    let mut needs = access::needs_of_place(&settings.namespace);
+    needs.extend(access::needs(settings, &served, served.managers.is_some()));
+    needs.extend(access::needs_after(settings, &served));
+    access::ensure(cluster, needs).await
+}
+
+/// What the namespace is called in no other cluster, and not if it is made anew.
+///
+/// # Errors
+/// `NotFound` when there is none of that name; `Denied` when it may not be looked at.
+pub(super) async fn uid_of(cluster: &Cluster, namespace: &str) -> Result<String> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let what = format!("get namespace {namespace}");
+    let found = cluster.ask(&what, || api.get(namespace)).await?;
+    found.metadata.uid.ok_or_else(|| Error::new(Kind::Unsupported, format!("namespace {namespace} has no uid")))
 }
 
 /// Waits until all that a 3scale has is there and ready.

@@ -99,10 +99,11 @@ impl Kubernetes {
     async fn permissions(&self, cluster: &Cluster) -> Result<String> {
         let served = discovery::served(cluster).await?;
         let with_operator = served.managers.is_some() || self.settings.operator.is_some();
-        let mut needs = match self.settings.by {
+        let mut needs = access::needs_of_place(&self.settings.namespace);
+        needs.extend(match self.settings.by {
             By::Scale => access::needs(&self.settings, &served, with_operator),
             By::None => Vec::new(),
-        };
+        });
         for after in access::needs_after(&self.settings, &served) {
             if !needs.contains(&after) {
                 needs.push(after);

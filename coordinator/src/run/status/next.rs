@@ -4,7 +4,8 @@ use keepsake_core::Kind;
 use keepsake_core::record::Failure;
 
 use super::{Back, RunStatus, StepStatus};
-use crate::plan::{Action, Plan, Stage, Step, Undo};
+use crate::plan::restore::Wishes;
+use crate::plan::{Action, Goal, Plan, Stage, Step, Undo};
 use crate::run::event::Outcome;
 
 /// What comes next.
@@ -12,6 +13,8 @@ use crate::run::event::Outcome;
 pub enum Next<'p> {
     /// These steps, together.
     Do(Vec<&'p Step>),
+    /// The second plan is to be made, by these wishes.
+    Plan(&'p Wishes),
     /// The run turns around, for this reason.
     Turn(Failure),
     /// The undo of this step.
@@ -33,6 +36,15 @@ impl RunStatus {
             if plan.is_backup() && self.steps.get(&step.id) == Some(&StepStatus::Succeeded) {
                 return self.next_do(plan);
             }
+        }
+        if self.lacks_second {
+            let text = format!(
+                "the entry with the second plan of this run is lost from its journal, and stores may be loaded by it: bring that object back from a copy or an \
+                 older version of the repository, then resume. If it is lost for good, look at the stores and end the run by `keepsake cancel --leave-as-it-is \
+                 --installation {}`",
+                plan.installation
+            );
+            return Next::Rest(Outcome::Halted, text);
         }
         match &self.back {
             Some(back) => self.next_undo(plan, back),
@@ -59,6 +71,9 @@ impl RunStatus {
             if !steps.is_empty() {
                 return Next::Do(steps);
             }
+        }
+        if let Some(wishes) = plan.then() {
+            return Next::Plan(wishes);
         }
         let failed = self.failed.iter().filter_map(|id| plan.step(id)?.action.component());
         let failed = failed.map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -101,7 +116,10 @@ impl RunStatus {
     fn next_undo<'p>(&self, plan: &'p Plan, back: &Back) -> Next<'p> {
         let mut remains: Vec<(&Step, &Failure)> = Vec::new();
         let mut stopped = false;
-        for step in plan.steps().rev().filter(|s| s.undo != Undo::Nothing) {
+        // What is built is not taken away again: of a rebuild past its point only what leads over to the data goes back.
+        let stays =
+            |s: &&Step| self.passed && matches!(plan.goal, Goal::Rebuild { .. }) && s.action == Action::PointOfNoReturn;
+        for step in plan.steps().rev().take_while(|s| !stays(s)).filter(|s| s.undo != Undo::Nothing) {
             match self.steps.get(&step.id) {
                 None | Some(StepStatus::Waiting | StepStatus::Undone) => {}
                 Some(StepStatus::UndoFailed(failure)) => {
@@ -127,7 +145,9 @@ impl RunStatus {
         }
         if remains.is_empty() {
             let outcome = if back.failure.kind == Kind::Cancelled { Outcome::Cancelled } else { Outcome::Failed };
-            return Next::End(outcome, back.failure.text.clone());
+            let is_built = self.rebuilt || self.leads_over(plan);
+            let built = if is_built { told_of_what_is_built(plan) } else { String::new() };
+            return Next::End(outcome, format!("{}{built}", back.failure.text));
         }
         let note = not_undone(back, &remains, stopped);
         // What can never be undone is told, and is the end: asking again would not help. Anything else is tried again by `resume`.
@@ -136,6 +156,13 @@ impl RunStatus {
         }
         Next::Rest(Outcome::Stuck, note)
     }
+}
+
+fn told_of_what_is_built(plan: &Plan) -> String {
+    format!(
+        "; the installation that was built stays, without the set's data: `keepsake restore --installation {}` brings it back",
+        plan.installation
+    )
 }
 
 fn not_undone(back: &Back, remains: &[(&Step, &Failure)], stopped: bool) -> String {
