@@ -33,19 +33,19 @@ async fn backs_up_and_restores(test: &str, broken: Option<&str>) {
     let administrator = Administrator::of(&node, NAMESPACE);
     administrator.give_secrets(&node);
     administrator.secret(&node, "keepsake-agents-s3-read", "agents-s3-read");
-    administrator.apply(&node, &administrator.manifests(Agents::Apart, true));
-    administrator.give_topology(&node, true).await;
+    administrator.apply(&node, &administrator.manifests(Agents::Apart, true, true));
     node.rolled_out(NAMESPACE).await;
     let installation = threescale.installation(&node).await;
     installation.fill(1, Size::TINY).await;
     threescale.own_storage(&node);
 
     let before = State::of(&installation).await;
-    administrator.must_job(&node, "first", &["backup", "--all"], false).await;
+    administrator.must(&["--in-cluster", "backup"]);
     installation.wreck().await;
     threescale.own_storage(&node);
-    let args = ["restore", "--yes", "prod", "--identity", "/etc/keepsake/identity/alice.identity"];
-    let said = administrator.must_job(&node, "restore", &args, true).await;
+    // The identity is opened here, and what stops the applications is an account of its own.
+    let restore = ["restore", "--yes", "prod", "--identity", "alice.identity", "--service-account", "keepsake-restore"];
+    let said = administrator.told(&[&["--in-cluster"], &restore[..]].concat());
     // The log of the Job's own Job is in what it says when that is done.
     assert!(said.contains("rake zync:resync:domains is done") && said.contains("9 workloads"), "{said}");
     node.rolled_out(NAMESPACE).await;

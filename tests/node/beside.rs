@@ -27,7 +27,7 @@ async fn node_agents_in_the_databases_pods_keep_none_waiting_and_back_up_and_res
     (threescale.may_replicate, threescale.asks) = (false, true);
     threescale.make_namespace(&node);
     let administrator = Administrator::of(&node, NAMESPACE);
-    let tree = administrator.manifests(Agents::Beside, false);
+    let tree = administrator.manifests(Agents::Beside, false, true);
     administrator.secret(&node, "keepsake-webhook-tls", "webhook");
     administrator.apply(&node, &tree);
     node.must(&["-n", NAMESPACE, "rollout", "status", "deployment", "keepsake-webhook", "--timeout=120s"]);
@@ -47,7 +47,6 @@ async fn node_agents_in_the_databases_pods_keep_none_waiting_and_back_up_and_res
     installation.fill(1, Size::TINY).await;
     threescale.own_storage(&node);
     administrator.give_secrets(&node);
-    administrator.give_topology(&node, true).await;
     node.rolled_out(NAMESPACE).await;
     for name in BESIDE {
         wait_for(&format!("the agent of {name}"), PATIENCE, async || {
@@ -64,7 +63,7 @@ async fn node_agents_in_the_databases_pods_keep_none_waiting_and_back_up_and_res
     threescale.own_storage(&node);
     // What makes a restore possible is a Secret, which comes into pods that run.
     administrator.secret(&node, "keepsake-agents-s3-read", "agents-s3-read");
-    administrator.apply(&node, &administrator.manifests(Agents::Beside, true));
+    administrator.apply(&node, &administrator.manifests(Agents::Beside, true, true));
     for name in BESIDE {
         wait_for(&format!("the Secret in the pod of {name}"), PATIENCE, async || {
             let deployment = format!("deployment/{name}");

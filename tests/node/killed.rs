@@ -88,8 +88,7 @@ async fn installed(node: &Node) -> (Administrator, InPods) {
     let administrator = Administrator::of(node, NAMESPACE);
     administrator.give_secrets(node);
     administrator.secret(node, "keepsake-agents-s3-read", "agents-s3-read");
-    administrator.apply(node, &administrator.manifests(Agents::Apart, true));
-    administrator.give_topology(node, false).await;
+    administrator.apply(node, &administrator.manifests(Agents::Apart, true, false));
     node.rolled_out(NAMESPACE).await;
     (administrator, threescale)
 }

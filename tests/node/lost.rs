@@ -27,7 +27,7 @@ async fn node_a_namespace_that_is_deleted_comes_back_from_nothing() {
     let administrator = Administrator::of(&node, NAMESPACE);
     threescale.make_namespace(&node);
     threescale.build(&node).await;
-    install(&node, &administrator).await;
+    install(&node, &administrator);
     node.rolled_out(NAMESPACE).await;
     let installation = threescale.installation(&node).await;
     installation.fill(1, Size::TINY).await;
@@ -43,7 +43,7 @@ async fn node_a_namespace_that_is_deleted_comes_back_from_nothing() {
     for claim in ["mysql-storage", "backend-redis-storage", "system-redis-storage", "system-storage"] {
         threescale.make_volume(&node, claim);
     }
-    install(&node, &administrator).await;
+    install(&node, &administrator);
     let args = ["rebuild", "--yes", "prod", "--identity", IDENTITY];
     administrator.job(&client, "rebuild", &args, true).await;
     administrator.killed_when(&node, "rebuild", "commit-objects done").await;
@@ -58,19 +58,13 @@ async fn node_a_namespace_that_is_deleted_comes_back_from_nothing() {
     let (succeeded, log) = administrator.ended(&node, &client, "resume").await;
     assert!(succeeded, "{log}");
     node.rolled_out(NAMESPACE).await;
-
-    let args = ["restore", "--yes", "prod", "--identity", IDENTITY];
-    let said = administrator.must_job(&node, "restore", &args, true).await;
-    eprintln!("{said}");
-    node.rolled_out(NAMESPACE).await;
     let installation = threescale.installation(&node).await;
     State::of(&installation).await.assert_is(&before, "built anew and restored");
 }
 
 /// Keepsake, whose agents are ready when there is something to be ready for.
-async fn install(node: &Node, administrator: &Administrator) {
+fn install(node: &Node, administrator: &Administrator) {
     administrator.give_secrets(node);
     administrator.secret(node, "keepsake-agents-s3-read", "agents-s3-read");
-    administrator.apply(node, &administrator.manifests(Agents::Apart, true));
-    administrator.give_topology(node, true).await;
+    administrator.apply(node, &administrator.manifests(Agents::Apart, true, true));
 }

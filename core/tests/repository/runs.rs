@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keepsake_core::error::Kind;
+use keepsake_core::id::RunId;
 use keepsake_core::record::check_format;
 use keepsake_core::repository::runs::{Runs, StoredRun, TWO_PLANS};
 use keepsake_core::repository::testing::{Fault, faulty};

@@ -20,7 +20,7 @@ use crate::servers::s3::{ADMIN, BUCKET, Oddity, Rights, S3Server};
 use crate::servers::{mysql, postgres};
 
 /// A Job runs to its end in this time.
-const PATIENCE: Duration = Duration::from_secs(280);
+const PATIENCE: Duration = Duration::from_secs(500);
 /// Where the bucket's server is in the node's network.
 const S3_PORT: u16 = 9000;
 /// What an agent reads the bucket with, and what it writes with.
@@ -63,7 +63,7 @@ impl Administrator {
             std::fs::create_dir(own.path(name)).expect("make a folder");
             S3Server::credentials(&own.path(name).join("credentials"), key, secret);
         }
-        std::fs::write(own.path("keepsake.yaml"), own.outside(&address)).expect("write the topology");
+        std::fs::write(own.path("keepsake.yaml"), own.outside(node, &address)).expect("write the topology");
         own.must(&["pki", "ca", "--out", "ca"]);
         for component in COMPONENTS {
             own.must(&["pki", "issue", "--ca", "ca", "--name", &format!("{component}.prod"), "--out", component]);
@@ -86,12 +86,16 @@ impl Administrator {
         self.scratch.path().join(name)
     }
 
-    /// Lists sets and runs; no agent is reached from here.
-    fn outside(&self, endpoint: &str) -> String {
+    /// Lists sets and runs, and has the coordinator in the cluster do the rest: no agent is reached from here.
+    fn outside(&self, node: &Node, endpoint: &str) -> String {
         format!(
             "repository:\n  url: s3://{BUCKET}/3scale\n  s3: {{ endpoint: '{endpoint}', credentials: coordinator-s3/credentials }}\n  signing_key: signing.pem\n\
              tls: {{ ca: coordinator/ca.crt, cert: coordinator/tls.crt, key: coordinator/tls.key }}\n\
-             installations:\n  - name: prod\n    components: [{{ name: system-mysql, engine: mysql, agent: 'https://127.0.0.1:1' }}]\n"
+             installations:\n  - name: prod\n    platform: kubernetes\n    kubernetes: {{ namespace: {}, kubeconfig: {} }}\n\
+             {:4}components: [{{ name: system-mysql, engine: mysql, agent: 'https://127.0.0.1:1' }}]\n",
+            self.namespace,
+            node.kubeconfig().display(),
+            ""
         )
     }
 
@@ -102,7 +106,15 @@ impl Administrator {
         command
     }
 
-    /// Runs `keepsake` on the administrator's machine, which must succeed.
+    /// Runs `keepsake` on the administrator's machine, which must succeed; gives all that it told.
+    pub fn told<S: AsRef<std::ffi::OsStr> + fmt::Debug>(&self, args: &[S]) -> String {
+        let done = run(self.command().args(args));
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "keepsake {args:?}: {told}");
+        format!("{told}{}", String::from_utf8_lossy(&done.stdout))
+    }
+
+    /// Runs `keepsake` on the administrator's machine, which must succeed; gives what it printed.
     pub fn must<S: AsRef<std::ffi::OsStr> + fmt::Debug>(&self, args: &[S]) -> String {
         let done = run(self.command().args(args));
         assert!(done.status.success(), "keepsake {args:?}: {}", String::from_utf8_lossy(&done.stderr));
@@ -135,8 +147,8 @@ impl Administrator {
         secret("keepsake-identity", "alice.identity");
     }
 
-    /// The manifests with this administrator's values.
-    pub fn manifests(&self, agents: Agents, may_restore: bool) -> Tree {
+    /// The manifests with this administrator's values. Where there are applications, a restore stops and starts them, and has what follows done.
+    pub fn manifests(&self, agents: Agents, may_restore: bool, has_applications: bool) -> Tree {
         let overlay = "overlays/operator/kustomization.yaml";
         let s3 = "  - ../../components/repository-s3\n";
         let mut components = s3.to_owned();
@@ -167,18 +179,21 @@ impl Administrator {
                 &endpoint,
             );
         }
-        tree = tree.with(
-            "components/objects/topology.yaml",
-            "namespace: 3scale",
-            &format!("namespace: {}", self.namespace),
-        );
+        let restores = if has_applications {
+            format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS)
+        } else {
+            "by: none, resync: []".to_owned()
+        };
+        let topology = "components/objects/topology.yaml";
+        tree = tree
+            .with(topology, "namespace: 3scale", &format!("namespace: {}", self.namespace))
+            .with(topology, "by: none", &restores);
         if agents == Agents::Beside {
             for component in ["system-mysql", "backend-redis", "system-redis"] {
                 tree = tree.with(overlay, &format!("agents/{component}\n"), &format!("sidecars/{component}\n"));
             }
-            for file in ["components/webhook/registration.yaml"] {
-                tree = tree.with(file, "namespace: 3scale", &format!("namespace: {}", self.namespace));
-            }
+            let registration = "components/webhook/registration.yaml";
+            tree = tree.with(registration, "namespace: 3scale", &format!("namespace: {}", self.namespace));
         }
         tree
     }
@@ -215,8 +230,7 @@ impl Administrator {
         node.must(&["label", "namespace", &self.namespace, "keepsake/sidecars=allowed", "--overwrite"]);
     }
 
-    /// Makes a Job of the coordinator with these arguments, by the CronJob's template. One that restores has the account for it, an identity and the
-    /// topology that stops applications.
+    /// Makes a Job of the coordinator with these arguments, by the CronJob's template. One that restores has the account for it, and an identity.
     pub async fn job(&self, client: &Client, name: &str, args: &[&str], restores: bool) {
         let path = format!("/apis/batch/v1beta1/namespaces/{}/cronjobs/keepsake-backup", self.namespace);
         let template = client.at(&path).await.expect("the CronJob")["spec"]["jobTemplate"].clone();
@@ -231,26 +245,8 @@ impl Administrator {
             volumes.push(
                 json!({ "name": "identity", "secret": { "secretName": "keepsake-identity", "defaultMode": 0o440 } }),
             );
-            let topology = volumes.iter_mut().find(|v| v["name"] == "topology").expect("the topology");
-            topology["configMap"]["name"] = json!("keepsake-topology-restore");
         }
         client.create(&format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace), job).await;
-    }
-
-    /// The topology of restores: that of backups, but that applications are stopped; or, where there are none, that nothing follows.
-    pub async fn give_topology(&self, node: &Node, has_applications: bool) {
-        let path = format!("/api/v1/namespaces/{}/configmaps/keepsake-topology", self.namespace);
-        let map = node.client().await.at(&path).await.expect("the topology");
-        let text = map["data"]["keepsake.yaml"].as_str().expect("a topology");
-        let scale = if has_applications {
-            format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS)
-        } else {
-            "by: none, resync: []".to_owned()
-        };
-        assert!(text.contains("by: none"), "{text}");
-        let data = json!({ "keepsake.yaml": text.replace("by: none", &scale) });
-        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "keepsake-topology-restore" }, "data": data });
-        node.apply(&self.namespace, &[map]);
     }
 
     /// Waits for a Job's end; gives whether it succeeded, and what its pods said.
