@@ -22,7 +22,9 @@ use keepsake_core::id::{Component, Epoch, Installation, RunId, SetId, StepId};
 use keepsake_core::record::Purpose;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{Action, CheckAt, Undo};
+use crate::platform::Extent;
+
+pub use self::action::{Action, CheckAt, Undo, WORKER};
 pub use self::config::{ConfigMust, ConfigPair, LiveLook};
 pub use self::limits::CutLimits;
 
@@ -168,6 +170,17 @@ impl Plan {
             Goal::Finalize { run, .. } | Goal::Rollback { run, .. } => *run,
             Goal::Backup { .. } | Goal::Restore { .. } | Goal::Rebuild { .. } | Goal::Resync => own,
         }
+    }
+
+    /// What is stopped when data is put in the place of other data; none when nothing is, as far as this plan goes.
+    pub fn stopped(&self) -> Option<Extent> {
+        let keeps = self.steps().filter_map(|s| match &s.action {
+            Action::Quiesce { keeps, .. } => Some(keeps.clone()),
+            _ => None,
+        });
+        let keeps = keeps.last()?;
+        let routes = self.steps().any(|s| matches!(s.action, Action::CloseRoutes { .. }));
+        Some(Extent { keeps, routes })
     }
 
     /// Whether any of it takes what runs the applications.

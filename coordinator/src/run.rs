@@ -8,6 +8,7 @@ mod attachments;
 pub mod claim;
 pub mod config;
 pub mod cut;
+mod drain;
 pub mod event;
 mod make_set;
 mod perform;

@@ -171,7 +171,7 @@ pub(super) async fn go_on(
     let terminal = Terminal::new();
     // Nothing is taken over, and so nothing called undone, that is somewhere else.
     if let Some(platform) = means.platform.as_deref() {
-        platform.ensure_same(&story.status().had()).await?;
+        platform.ensure_same(&story.status().had(story.plan())).await?;
     }
     let taken = take_over(runs, story, is_gone).await?;
     let root = taken.story.root();

@@ -38,7 +38,14 @@ impl Runner<'_> {
             Action::Cut { groups, required, limits } => self.cut(groups, *required, *limits, &report).await,
             Action::Dump { component, .. } => self.dump(step, component, key, &report).await,
             Action::CommitSet => self.commit_set().await,
-            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(Output::from),
+            Action::Quiesce { keeps, .. } => self.platform()?.quiesce_but(&self.key, keeps).await.map(Output::from),
+            Action::Drain { component, deadline, otherwise } => {
+                self.drain(step, component, Duration::from_secs((*deadline).into()), *otherwise).await
+            }
+            Action::CloseRoutes { .. } => {
+                self.platform()?.close_routes(&self.key).await.map(|routes| Output::RoutesClosed { routes })
+            }
+            Action::OpenRoutes { .. } => self.platform()?.open_routes(&self.key).await.map(|()| Output::Nothing),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
             Action::RollOut { workloads, .. } => {
                 self.platform()?.roll_out(&self.key, workloads).await.map(|()| Output::Nothing)
@@ -135,7 +142,7 @@ impl Runner<'_> {
     }
 
     async fn check_applications(&self) -> Result<Output> {
-        let had = self.status.lock().await.had();
+        let had = self.status.lock().await.had(self.plan);
         let looks = self.platform()?.check(&self.key, &had).await?;
         Ok(Output::Looked { looks })
     }
@@ -152,10 +159,10 @@ impl Runner<'_> {
 
     /// Somebody or something may have started applications since the run stopped them.
     async fn is_still_quiet(&self) -> Result<()> {
-        if !self.plan.steps().any(|step| matches!(step.action, Action::Quiesce { .. })) {
-            return Ok(());
+        match self.plan.stopped() {
+            Some(extent) => self.platform()?.is_still_quiet(&self.key, &extent).await,
+            None => Ok(()),
         }
-        self.platform()?.is_still_quiet(&self.key).await
     }
 
     /// What is to be put back must be there: since the plan was made, somebody else may have dropped it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use keepsake_coordinator::plan::WORKER;
 use keepsake_coordinator::platform::{Looked, Platform, Stopped};
 use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::Result;
@@ -42,10 +43,35 @@ impl FakeWorld {
 
 #[async_trait]
 impl Platform for FakeWorld {
-    async fn quiesce(&self, _: &RunKey) -> Result<Vec<Stopped>> {
-        self.enter("quiesce", "quiesce")?;
-        self.lock().running = false;
-        self.leave("quiesce").map(|()| vec![had()])
+    async fn quiesce_but(&self, _: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>> {
+        let worker_stays = keeps.iter().any(|k| k == WORKER);
+        let step = if worker_stays { "quiesce-but-worker" } else { "quiesce" };
+        self.enter(step, step)?;
+        {
+            let mut state = self.lock();
+            state.running = false;
+            // It begins only now that nobody puts more in; whoever asks once more stops it in the middle.
+            state.worker = worker_stays;
+        }
+        self.leave(step).map(|()| vec![had()])
+    }
+
+    async fn close_routes(&self, _: &RunKey) -> Result<usize> {
+        self.enter("close-routes", "close-routes")?;
+        self.lock().closed = true;
+        self.leave("close-routes").map(|()| 3)
+    }
+
+    async fn open_routes(&self, _: &RunKey) -> Result<()> {
+        self.enter("open-routes", "open-routes")?;
+        {
+            let mut state = self.lock();
+            if !state.running {
+                state.violations.push("the Routes are opened and no application runs".to_owned());
+            }
+            state.closed = false;
+        }
+        self.leave("open-routes")
     }
 
     async fn resume(&self, _: &RunKey) -> Result<()> {
