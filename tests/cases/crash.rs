@@ -5,6 +5,7 @@
 
 mod after;
 mod config;
+mod routes;
 
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;

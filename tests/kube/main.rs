@@ -10,6 +10,7 @@ mod rebuild;
 mod restore;
 mod resyncs;
 mod rollouts;
+mod routes;
 mod trouble;
 mod webhook;
 

@@ -53,6 +53,10 @@ pub enum Flaw {
     FollowsTooEarly,
     /// Where only System's database is restored, Backend's Config is not made equal again when it is taken back.
     ConfigIsNotRemembered,
+    /// The worker is stopped whatever waits for it.
+    QueuesAreNotAwaited,
+    /// The Routes are not closed.
+    RoutesStayOpen,
 }
 
 /// The data of the set that is restored.
@@ -131,6 +135,11 @@ struct State {
     live: bool,
     /// A person stops and starts the applications.
     by_hand: bool,
+    /// Callers come by Routes; whether those are closed.
+    routes: Option<bool>,
+    /// Jobs that wait, where they are worked off before the worker is stopped; whether that works now.
+    jobs: Option<u32>,
+    worker: bool,
     /// For which run their pods were made anew.
     rolled_out: Option<RunId>,
     /// What System has made anew, and for which run.
@@ -168,6 +177,9 @@ impl FakeWorld {
             alone: false,
             live: false,
             by_hand: false,
+            routes: None,
+            jobs: None,
+            worker: true,
             rolled_out: None,
             made_anew: BTreeMap::new(),
             looked: None,
@@ -203,6 +215,17 @@ impl FakeWorld {
         let mut state = self.lock();
         state.by_hand = true;
         state.running = false;
+    }
+
+    /// Callers come by Routes, and what they leave in queues is to be worked off.
+    pub fn has_routes(&self) {
+        let mut state = self.lock();
+        (state.routes, state.jobs) = (Some(false), Some(3));
+    }
+
+    /// Whether Routes are closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().routes == Some(true)
     }
 
     /// This is broken on purpose.
@@ -323,6 +346,7 @@ impl State {
             store.live.push(row.clone());
         }
         self.since_start.push(row);
+        self.jobs = self.jobs.map(|_| 3);
     }
 
     /// Backend's Config must be what System's database says, or what it was before if that is what it was before.
@@ -337,6 +361,9 @@ impl State {
     fn replace(&mut self, component: &Component, what: &str) {
         if self.running {
             self.violations.push(format!("{what} of {component} while the applications run"));
+        }
+        if self.routes == Some(false) {
+            self.violations.push(format!("{what} of {component} while callers are let in"));
         }
     }
 }

@@ -199,6 +199,9 @@ impl Lab {
         if self.is_by_hand() {
             world.is_by_hand();
         }
+        if self.has_routes() {
+            world.has_routes();
+        }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
         break_plan(&mut plan, case);
@@ -342,7 +345,8 @@ async fn next(runs: &Runs, story: Story, turns: Option<bool>) -> Begin {
 fn is_hook(event: &Event) -> bool {
     let (Event::Started { step } | Event::UndoStarted { step }) = event else { return false };
     let step = step.as_str();
-    ["quiesce", "resume-workloads", "roll-out", "check-applications"].contains(&step) || step.starts_with("resync-")
+    let asks = ["quiesce", "quiesce-but-worker", "close-routes", "open-routes", "resume-workloads", "roll-out"];
+    asks.contains(&step) || step == "check-applications" || step.starts_with("resync-")
 }
 
 /// The Config, if there is one.

@@ -50,7 +50,6 @@ impl Platform for FakeWorld {
         {
             let mut state = self.lock();
             state.running = false;
-            // It begins only now that nobody puts more in; whoever asks once more stops it in the middle.
             state.worker = worker_stays;
         }
         self.leave(step).map(|()| vec![had()])
@@ -58,7 +57,7 @@ impl Platform for FakeWorld {
 
     async fn close_routes(&self, _: &RunKey) -> Result<usize> {
         self.enter("close-routes", "close-routes")?;
-        self.lock().closed = true;
+        self.lock().routes = Some(true);
         self.leave("close-routes").map(|()| 3)
     }
 
@@ -66,10 +65,11 @@ impl Platform for FakeWorld {
         self.enter("open-routes", "open-routes")?;
         {
             let mut state = self.lock();
-            if !state.running {
-                state.violations.push("the Routes are opened and no application runs".to_owned());
+            let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
+            if bases.len() > 1 && !state.alone {
+                state.violations.push("callers are let in to stores that do not belong together".to_owned());
             }
-            state.closed = false;
+            state.routes = Some(false);
         }
         self.leave("open-routes")
     }
@@ -78,6 +78,7 @@ impl Platform for FakeWorld {
         self.enter("resume", "resume")?;
         {
             let mut state = self.lock();
+            state.worker = true;
             if !state.running {
                 state.running = true;
                 state.since_start.clear();

@@ -88,7 +88,7 @@ pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operato
         needs.add(&["list"], "autoscaling", "horizontalpodautoscalers", namespace);
     }
     if settings.by == By::Routes {
-        needs.add(&["get", "list", "patch"], "route.openshift.io", "routes", namespace);
+        needs.add(&["list", "patch"], "route.openshift.io", "routes", namespace);
     }
     let (at, name) = settings.operator();
     if with_operator && at != namespace {

@@ -161,7 +161,10 @@ impl Cluster {
                 Err(e) if e.kind() == Kind::NotFound => return Ok(None),
                 Err(e) => return Err(e),
             }
-            let Some(found) = self.get(&routes(), &now.namespace, &now.name).await? else { return Ok(None) };
+            // To list is allowed already; it is seldom that somebody else writes to one.
+            let all = self.list(&routes(), &now.namespace).await?;
+            let found = all.into_iter().find(|o| o.metadata.name.as_ref() == Some(&now.name));
+            let Some(found) = found else { return Ok(None) };
             now = Route::read(found)?;
         }
     }
