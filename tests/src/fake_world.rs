@@ -140,8 +140,11 @@ struct State {
     /// Jobs that wait, where they are worked off before the worker is stopped; whether that works now.
     jobs: Option<u32>,
     worker: bool,
-    /// For which run their pods were made anew.
+    /// For which run their pods were made anew, and for which runs that was done so far: for none of them it is done again.
     rolled_out: Option<RunId>,
+    marks: BTreeSet<RunId>,
+    /// What follows follows on data that is put back.
+    puts_back: bool,
     /// What System has made anew, and for which run.
     made_anew: BTreeMap<ResyncTask, RunId>,
     /// The run by which the applications were looked at in the end.
@@ -181,6 +184,8 @@ impl FakeWorld {
             jobs: None,
             worker: true,
             rolled_out: None,
+            marks: BTreeSet::new(),
+            puts_back: false,
             made_anew: BTreeMap::new(),
             looked: None,
         };
@@ -221,6 +226,14 @@ impl FakeWorld {
     pub fn has_routes(&self) {
         let mut state = self.lock();
         (state.routes, state.jobs) = (Some(false), Some(3));
+    }
+
+    /// From now on old data is put back: what followed on the new one counts no more.
+    pub fn puts_back(&self) {
+        let mut state = self.lock();
+        state.puts_back = true;
+        (state.rolled_out, state.looked) = (None, None);
+        state.made_anew.clear();
     }
 
     /// Whether Routes are closed.

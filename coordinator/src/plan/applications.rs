@@ -71,8 +71,6 @@ fn in_cluster(
              where what answers is stopped: of what writes to a store that is restored nothing is left running. Left running: {}",
             keeps.join(", ")
         ));
-        let step = close.clone().step(Undo::by(open.clone()))?;
-        around.stop.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
     }
     if let Some(drain) = drain {
         let but_worker = quiesce(keeps.iter().cloned().chain([WORKER.to_owned()]).collect());
@@ -83,6 +81,11 @@ fn in_cluster(
     }
     let stop = quiesce(keeps.clone());
     around.stop.push(stops(stop.clone(), &resume)?);
+    if by_routes {
+        // Zync and the operator, which make Routes, are stopped by then.
+        let step = close.clone().step(Undo::by(open.clone()))?;
+        around.stop.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
+    }
     around.start.push(starts(resume, stop)?);
     if by_routes {
         // Before anybody is let in again: what they remember is of before.
@@ -144,15 +147,148 @@ fn drain(
         return None;
     }
     let (deadline, otherwise) = (settings.drain.deadline, settings.drain.otherwise);
+    let left = if placed.contains(&&component) {
+        format!(
+            "they become what all else of {component} becomes: they are in what a rollback puts back, and in the safety set if one is made (--queues \
+             {component}=keep keeps them queued)"
+        )
+    } else {
+        format!("they stay queued, as {component} is not restored")
+    };
     notes.push(match otherwise {
         Undrained::GoOn => format!(
-            "{WORKER} is stopped when it has worked off its queues in {component}, or after {deadline} s whatever is left. Jobs that are left are lost no more \
-             than all else of {component}: they are in what a rollback puts back, and in the safety set if one is made (--queues {component}=keep keeps them \
-             queued)"
+            "{WORKER} is stopped when it has worked off its queues in {component}, or after {deadline} s whatever is left. If jobs are left, {left}"
         ),
         Undrained::Fail => format!(
             "{WORKER} is stopped when it has worked off its queues in {component}; if jobs are left after {deadline} s, the restore fails, as the topology says"
         ),
     });
     Some(Action::Drain { component, deadline, otherwise })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::topology::Topology;
+
+    fn installation(platform: &str, more: &str) -> InstallationSettings {
+        let text = format!(
+            "
+repository: {{ url: 'file:///backups' }}
+installations:
+  - name: prod
+{platform}
+    components:
+      - {{ name: system-mysql, engine: mysql, agent: 'http://localhost:9090' }}
+      - {{ name: backend-redis, engine: redis, agent: 'http://localhost:9091' }}
+{more}
+"
+        );
+        Topology::parse(&text, Path::new("/")).unwrap().installations.remove(0)
+    }
+
+    fn kubernetes(more: &str) -> String {
+        format!("    platform: kubernetes\n    kubernetes: {{ namespace: threescale, objects: false{more} }}")
+    }
+
+    /// The steps before and after, by id, and the notes.
+    fn planned(installation: &InstallationSettings, placed: &[&str]) -> Option<(Vec<String>, Vec<String>, String)> {
+        let placed: Vec<Component> = placed.iter().map(|c| c.parse().unwrap()).collect();
+        let mut notes = Vec::new();
+        let around = around(installation, &placed.iter().collect::<Vec<_>>(), true, &mut notes).unwrap()?;
+        let ids = |stages: Vec<Stage>| stages.into_iter().flat_map(|s| s.steps).map(|s| s.id.to_string()).collect();
+        Some((ids(around.stop), ids(around.start), notes.join("\n")))
+    }
+
+    /// What is left running behind closed Routes when this is placed.
+    fn left(placed: &[&str]) -> Vec<String> {
+        let placed: Vec<Component> = placed.iter().map(|c| c.parse().unwrap()).collect();
+        let installation = installation(&kubernetes(", by: routes"), "");
+        keeps(installation.kubernetes.as_ref().unwrap(), &placed.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_plan_says_how_the_applications_stop() {
+        assert!(planned(&installation("", ""), &["system-mysql"]).is_none());
+        assert!(planned(&installation(&kubernetes(", by: none"), ""), &["system-mysql"]).is_none());
+        let hooks = installation("    hooks: { quiesce: [[stop, all]], resume: [[start, all]] }", "");
+        let (stop, start, notes) = planned(&hooks, &["backend-redis"]).unwrap();
+        assert_eq!(
+            (stop, start, notes.as_str()),
+            (vec!["quiesce".to_owned()], vec!["resume-workloads".to_owned()], "")
+        );
+        let around = around(&hooks, &[], true, &mut Vec::new()).unwrap().unwrap();
+        let told = |stages: &[Stage]| stages[0].steps[0].action.to_string();
+        assert_eq!((told(&around.stop), told(&around.start)), ("run stop all".to_owned(), "run start all".to_owned()));
+        let scaled = installation(&kubernetes(""), "");
+        assert_eq!(planned(&scaled, &["system-mysql"]).unwrap().0, ["quiesce"]);
+        let around = super::around(&scaled, &[], true, &mut Vec::new()).unwrap().unwrap();
+        assert_eq!(told(&around.stop), "scale the applications in namespace threescale to 0, the operator first");
+        let back = "scale the applications in namespace threescale back to what they were, the operator last";
+        assert_eq!(told(&around.start), back);
+    }
+
+    #[test]
+    fn queues_are_worked_off_where_they_are_and_where_it_matters() {
+        let drained = ["quiesce-but-worker", "drain-backend-redis", "quiesce"];
+        let scaled = installation(&kubernetes(""), "");
+        let (stop, start, notes) = planned(&scaled, &["system-mysql", "backend-redis"]).unwrap();
+        assert_eq!(
+            (stop.as_slice(), start.as_slice()),
+            (drained.map(str::to_owned).as_slice(), ["resume-workloads".to_owned()].as_slice())
+        );
+        assert!(notes.contains("120 s whatever is left") && notes.contains("safety set"), "{notes}");
+        // On a server of their own, which is not restored unless it is named.
+        let apart = installation(
+            &kubernetes(""),
+            "      - { name: backend-queues, engine: redis, agent: 'http://localhost:9092' }",
+        );
+        let (stop, _, notes) = planned(&apart, &["backend-redis"]).unwrap();
+        assert_eq!(stop[1], "drain-backend-queues");
+        assert!(notes.contains("they stay queued"), "{notes}");
+        let strict = installation(&kubernetes(", drain: { deadline: 9, otherwise: fail }"), "");
+        let (_, _, notes) = planned(&strict, &["backend-redis"]).unwrap();
+        assert!(notes.contains("9 s") && notes.contains("fails"), "{notes}");
+        // Whoever throws away what was written since throws away what is queued.
+        let placed: Component = "backend-redis".parse().unwrap();
+        let around = around(&scaled, &[&placed], false, &mut Vec::new()).unwrap().unwrap();
+        assert_eq!(around.stop.len(), 1);
+    }
+
+    #[test]
+    fn behind_closed_routes_nothing_runs_that_writes_to_what_is_placed() {
+        let gateways = GATEWAYS.map(str::to_owned).to_vec();
+        let with = |more: &[&str]| [gateways.clone(), more.iter().map(|s| (*s).to_owned()).collect()].concat();
+        assert_eq!(left(&["zync-database"]), with(&[APP, LISTENER]));
+        assert_eq!(left(&["objects"]), with(&[APP, LISTENER]));
+        assert_eq!(left(&["backend-redis"]), with(&[APP]));
+        assert_eq!(left(&["backend-queues", "zync-database"]), with(&[APP]));
+        assert_eq!(left(&["system-redis", "system-storage"]), with(&[LISTENER]));
+        for component in ["system-mysql", "system-postgresql", "system-database", "my-own"] {
+            assert_eq!(left(&[component]), gateways, "{component}");
+        }
+        assert_eq!(left(&["backend-redis", "system-storage"]), gateways);
+    }
+
+    #[test]
+    fn routes_are_closed_last_and_opened_when_all_is_new() {
+        let routed = installation(&kubernetes(", by: routes"), "");
+        let (stop, start, notes) = planned(&routed, &["backend-redis"]).unwrap();
+        assert_eq!(stop, ["quiesce-but-worker", "drain-backend-redis", "quiesce", "close-routes"]);
+        assert_eq!(start, ["resume-workloads", "roll-out", "open-routes"]);
+        assert!(notes.contains("only callers from outside") && notes.contains("system-app"), "{notes}");
+        // Nobody is waited for where jobs come in still.
+        assert_eq!(planned(&routed, &["zync-database"]).unwrap().0, ["quiesce", "close-routes"]);
+    }
+
+    #[test]
+    fn plans_of_before_are_read() {
+        let old = r#"{ "action": "quiesce", "commands": [["stop"]] }"#;
+        let read: Action = serde_json::from_str(old).unwrap();
+        let stop = vec![vec!["stop".to_owned()]];
+        assert_eq!(read, Action::Quiesce { commands: stop, namespace: None, keeps: Vec::new() });
+        assert!(!serde_json::to_string(&read).unwrap().contains("namespace"));
+    }
 }

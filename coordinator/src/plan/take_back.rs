@@ -4,6 +4,7 @@ use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Epoch, RunId, SetId};
 
+use super::after;
 use super::applications::{Around, around};
 use super::config::{self, Resync};
 use super::restore::preflight::SCHEMA;
@@ -77,6 +78,13 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
     stages.push(each("check", &kept, |component| Action::Check { component, at: CheckAt::Live })?);
     stages.extend(make_equal(installation, inventory, &kept, &mut notes)?);
     stages.extend(around.start);
+    // What System has made anew and what pods remember is of the data that goes.
+    let writes_objects = kept.iter().any(|c| c.as_str() == keepsake_core::format::objects::COMPONENT);
+    let about = after::About { placed: &kept, by_rake: false, writes_objects };
+    stages.extend(after::stages(installation, about, &mut notes)?);
+    if let Some(check) = after::check(installation)? {
+        stages.push(Stage { title: "check again".to_owned(), steps: vec![check] });
+    }
     let goal = Goal::Rollback { restore: of.epoch, run: of.run };
     Ok(Plan { goal, installation: installation.name.clone(), set: Some(of.set), stages, notes, files_elsewhere: None })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::Component;
+use keepsake_core::id::{Component, RunKey};
 use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Runner;
@@ -48,10 +48,10 @@ impl Runner<'_> {
             Action::OpenRoutes { .. } => self.platform()?.open_routes(&self.key).await.map(|()| Output::Nothing),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
             Action::RollOut { workloads, .. } => {
-                self.platform()?.roll_out(&self.key, workloads).await.map(|()| Output::Nothing)
+                self.platform()?.roll_out(&self.own_key(), workloads).await.map(|()| Output::Nothing)
             }
             Action::Resync { task, .. } => {
-                self.platform()?.resync(&self.key, *task).await.map(|told| Output::Resynced { told })
+                self.platform()?.resync(&self.own_key(), *task).await.map(|told| Output::Resynced { told })
             }
             Action::AwaitInstallation { .. } => self.platform()?.until_built(&self.key).await.map(|()| Output::Nothing),
             Action::CheckApplications { .. } => self.check_applications().await,
@@ -145,6 +145,11 @@ impl Runner<'_> {
         let had = self.status.lock().await.had(self.plan);
         let looks = self.platform()?.check(&self.key, &had).await?;
         Ok(Output::Looked { looks })
+    }
+
+    /// The key of this very run, also where agents know its loads by another: what that one has had made anew is not new any more.
+    fn own_key(&self) -> RunKey {
+        RunKey { run: self.root.run, ..self.key.clone() }
     }
 
     /// What the run has had System do must not write any more when data is put back, whoever stops the applications.

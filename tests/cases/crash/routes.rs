@@ -76,6 +76,8 @@ async fn crash_loop_of_routes_and_queues_holds_for_a_part_and_for_a_rollback() {
         let smooth = lab.run(&Case::new(kind, &[], &[])).await;
         must_be_empty(&format!("{kind:?}"), &smooth.wrong);
         assert_eq!((smooth.outcome, smooth.running), (Outcome::Completed, true), "{kind:?}");
+        // Also when it goes back: what was made anew is of the data that goes.
+        assert_eq!(smooth.followed, ["zync-domains", "rolled out", "looked at"], "{kind:?}");
         for at in 0..smooth.places {
             let struck = lab.run(&Case::new(kind, &[], &[Strike::Crash(at)])).await;
             must_be_empty(&format!("{kind:?}, crash at {at}"), &struck.differs_from(&smooth));

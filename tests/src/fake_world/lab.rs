@@ -204,6 +204,9 @@ impl Lab {
         }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
+        if matches!(case.kind, Kinds::Rollback | Kinds::RollbackSystem) {
+            world.puts_back();
+        }
         break_plan(&mut plan, case);
         if let Some(flaw) = case.flaw {
             world.flaw(flaw);

@@ -9,7 +9,7 @@ use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::Result;
 use keepsake_core::id::RunKey;
 
-use super::{FakeWorld, NEW};
+use super::{FakeWorld, NEW, OLD};
 
 /// What the applications had before they were stopped.
 fn had() -> Stopped {
@@ -30,8 +30,9 @@ impl FakeWorld {
     /// Nothing that follows on the data may happen while it may still go back, or while nobody runs.
     fn must_follow(&self, what: &str, takes_applications: bool) {
         let mut state = self.lock();
+        let wanted = if state.puts_back { OLD } else { NEW };
         let old: Vec<_> =
-            state.stores.iter().filter(|(_, s)| s.base() != NEW).map(|(name, _)| name.to_string()).collect();
+            state.stores.iter().filter(|(_, s)| s.base() != wanted).map(|(name, _)| name.to_string()).collect();
         if !old.is_empty() && !state.alone {
             state.violations.push(format!("{what} while the data of {} is that of before", old.join(", ")));
         }
@@ -98,7 +99,9 @@ impl Platform for FakeWorld {
         self.must_follow("a rollout", false);
         {
             let mut state = self.lock();
-            state.rolled_out = Some(run.run);
+            if state.marks.insert(run.run) {
+                state.rolled_out = Some(run.run);
+            }
             // Whoever has stopped them starts them now.
             if state.by_hand && !state.running {
                 state.running = true;
