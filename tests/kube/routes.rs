@@ -216,7 +216,7 @@ async fn left_running(plane: &ControlPlane, client: &Client) {
     assert!(closed.contains("route/backend") && closed.contains("backend-worker"), "{closed}");
     // What was left running is not taken for the run's own.
     let told_of = kubernetes.is_still_quiet(&run(1), &Extent::default()).await.expect_err("it runs").chain();
-    assert!(told_of.contains("system-app"), "{told_of}");
+    assert!(told_of.contains("apicast-production"), "{told_of}");
     start(&kubernetes, 1).await;
     told(kubernetes.open_routes(&run(1)).await);
     assert_eq!(skeleton::picture(client, &[namespace]).await, before);
@@ -300,7 +300,9 @@ async fn is_written_over(client: &Client, over: impl Fn(&Client) -> Kubernetes) 
         told(kubernetes.close_routes(&run(1)).await);
         must_be_closed(client, NAMESPACE).await;
         told(kubernetes.open_routes(&run(1)).await);
-        assert!(faulty.writes().len() > 2 * ROUTES.len(), "{rule:?}: {:?}", faulty.writes());
+        // Whoever did not hear that it was done looks, and need not write again.
+        let least = 2 * ROUTES.len() + usize::from(rule == Rule::Conflict);
+        assert!(faulty.writes().len() >= least, "{rule:?}: {:?}", faulty.writes());
         let mut after = skeleton::picture(client, &[NAMESPACE]).await;
         let mut touched = 0;
         for object in after.values_mut() {
