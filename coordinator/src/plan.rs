@@ -174,11 +174,11 @@ impl Plan {
 
     /// What is stopped when data is put in the place of other data; none when nothing is, as far as this plan goes.
     pub fn stopped(&self) -> Option<Extent> {
-        let keeps = self.steps().filter_map(|s| match &s.action {
+        // The last of several stops all that is to be stopped.
+        let keeps = self.steps().rev().find_map(|s| match &s.action {
             Action::Quiesce { keeps, .. } => Some(keeps.clone()),
             _ => None,
-        });
-        let keeps = keeps.last()?;
+        })?;
         let routes = self.steps().any(|s| matches!(s.action, Action::CloseRoutes { .. }));
         Some(Extent { keeps, routes })
     }

@@ -19,8 +19,11 @@ use super::{run, settings, start};
 
 const NAMESPACE: &str = "threescale";
 
-/// Names, and to what each leads with which weight: all of them are closed.
-const ROUTES: &[(&str, &[(&str, Option<u32>)])] = &[
+/// To what a Route leads, with which weight.
+type Backends = &'static [(&'static str, Option<u32>)];
+
+/// All of them are closed.
+const ROUTES: &[(&str, Backends)] = &[
     ("backend", &[("backend-listener", None)]),
     ("zync-3scale-provider-a", &[("system-provider", Some(100))]),
     ("zync-3scale-api-b", &[("apicast-production", Some(7)), ("canary", Some(31)), ("another", None)]),

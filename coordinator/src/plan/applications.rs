@@ -42,7 +42,7 @@ pub(super) fn around(
     let Some(settings) = installation.kubernetes.as_ref().filter(|k| k.by != By::None) else { return Ok(None) };
     let keeps = keeps(settings, placed);
     let drain = if drains { drain(installation, settings, placed, &keeps, notes) } else { None };
-    in_cluster(settings, keeps, drain, notes).map(Some)
+    in_cluster(settings, &keeps, drain, notes).map(Some)
 }
 
 fn by_hooks(hooks: &Hooks) -> Result<Around> {
@@ -53,7 +53,7 @@ fn by_hooks(hooks: &Hooks) -> Result<Around> {
 
 fn in_cluster(
     settings: &KubernetesSettings,
-    keeps: Vec<String>,
+    keeps: &[String],
     drain: Option<Action>,
     notes: &mut Vec<String>,
 ) -> Result<Around> {
@@ -79,7 +79,7 @@ fn in_cluster(
         let steps = vec![drain.step(Undo::Nothing)?];
         around.stop.push(Stage { title: format!("let {WORKER} finish"), steps });
     }
-    let stop = quiesce(keeps.clone());
+    let stop = quiesce(keeps.to_vec());
     around.stop.push(stops(stop.clone(), &resume)?);
     if by_routes {
         // Zync and the operator, which make Routes, are stopped by then.

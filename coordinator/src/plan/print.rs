@@ -97,10 +97,7 @@ impl fmt::Display for Action {
             }
             Self::Drain { component, deadline, otherwise } => {
                 write!(f, "wait until {WORKER} has worked off its queues in {component}, at most {deadline} s; ")?;
-                f.write_str(match otherwise {
-                    Undrained::GoOn => "then go on and tell how many jobs are left",
-                    Undrained::Fail => "if jobs are left then, fail",
-                })
+                f.write_str(otherwise_in_words(*otherwise))
             }
             Self::CloseRoutes { namespace } => {
                 write!(f, "close the Routes of 3scale in namespace {namespace}: callers from outside get 503")
@@ -181,6 +178,14 @@ fn purpose(task: ResyncTask) -> &'static str {
         ResyncTask::SearchIndex => "index for the search anew, by ts:index alone where it is system-sphinx",
         ResyncTask::CacheFlush => "flush System's cache",
         ResyncTask::BackendRewrite => "have System write Backend's Config, which only adds",
+    }
+}
+
+/// What becomes of a run when jobs are left.
+fn otherwise_in_words(otherwise: Undrained) -> &'static str {
+    match otherwise {
+        Undrained::GoOn => "then go on and tell how many jobs are left",
+        Undrained::Fail => "if jobs are left then, fail",
     }
 }
 

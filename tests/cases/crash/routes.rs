@@ -30,12 +30,14 @@ async fn crash_loop_of_routes_and_queues_begins_with_what_happens_when_nobody_is
 #[tokio::test(start_paused = true)]
 async fn crash_loop_of_routes_and_queues_goes_on_without_a_word_of_the_queues_unless_told_not_to() {
     for (lab, outcome) in [(Lab::by_routes().await, Outcome::Completed), (Lab::drained().await, Outcome::Failed)] {
-        for how in HOWS {
-            let told = lab.run(&Case::new(Kinds::Restore, &[("drain-backend-redis", how)], &[])).await;
-            must_be_empty(&format!("{how:?}"), &told.wrong);
-            assert_eq!((told.outcome, told.running), (outcome, true), "{how:?}");
+        // Or the worker does not work.
+        let never = [("worker", Wrong::Before)].into_iter();
+        for (what, how) in never.chain(HOWS.map(|how| ("drain-backend-redis", how))) {
+            let told = lab.run(&Case::new(Kinds::Restore, &[(what, how)], &[])).await;
+            must_be_empty(&format!("{what}: {how:?}"), &told.wrong);
+            assert_eq!((told.outcome, told.running), (outcome, true), "{what}: {how:?}");
             let is_cause = told.cause.as_deref() == Some("drain-backend-redis");
-            assert_eq!(is_cause, outcome == Outcome::Failed, "{how:?}: {:?}", told.cause);
+            assert_eq!(is_cause, outcome == Outcome::Failed, "{what}: {how:?}: {:?}", told.cause);
         }
     }
 }

@@ -120,10 +120,8 @@ impl RunStatus {
                         {
                             stopped = true;
                         }
-                        // Nor is anybody let in to them.
-                        Action::CloseRoutes { .. } if !remains.is_empty() => {}
-                        // Nor is the Config made equal to a database that is still to go.
-                        Action::RememberConfig { .. } if !remains.is_empty() => {}
+                        // Nor is anybody let in to them, nor the Config made equal to a database that is still to go.
+                        Action::CloseRoutes { .. } | Action::RememberConfig { .. } if !remains.is_empty() => {}
                         // The agent has said already that it does not go back.
                         Action::Stage { component, .. }
                             if remains.iter().any(|(s, _)| s.action.component() == Some(component)) => {}
