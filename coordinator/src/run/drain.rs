@@ -131,29 +131,29 @@ mod tests {
 
     use super::*;
 
-    fn waiting(jobs: u64) -> Result<Waiting> {
+    fn waiting(jobs: u64) -> Waiting {
         let queues = (jobs > 0).then(|| ("resque:queue:priority".to_owned(), jobs));
-        Ok(Waiting { queues: queues.into_iter().collect::<BTreeMap<_, _>>(), failed: 0 })
+        Waiting { queues: queues.into_iter().collect::<BTreeMap<_, _>>(), failed: 0 }
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_told_whether_it_gets_on() {
         let mut seen = Seen::default();
         assert!(seen.told().contains("nobody was asked"));
-        seen.take(waiting(20));
+        seen.take(Ok(waiting(20)));
         assert_eq!(seen.told(), "20 jobs (priority 20) left");
         for jobs in 1..=15_u64 {
             tokio::time::advance(EVERY).await;
-            seen.take(waiting(20 - jobs));
+            seen.take(Ok(waiting(20 - jobs)));
         }
         assert_eq!(seen.told(), "5 jobs (priority 5) left, 10 fewer than 10 s ago");
         for _ in 0..12 {
             tokio::time::advance(EVERY).await;
-            seen.take(waiting(5));
+            seen.take(Ok(waiting(5)));
         }
         assert_eq!(seen.told(), "5 jobs (priority 5) left, as many as 10 s ago");
         tokio::time::advance(EVERY).await;
-        seen.take(waiting(6));
+        seen.take(Ok(waiting(6)));
         assert_eq!(seen.told(), "6 jobs (priority 6) left, more than 10 s ago");
         seen.take(Err(Error::new(Kind::Unavailable, "it is away")));
         assert!(seen.told().contains("it is away"), "{}", seen.told());
@@ -163,7 +163,7 @@ mod tests {
     fn nothing_must_be_found_several_times() {
         let mut seen = Seen::default();
         for (jobs, empty) in [(0, 1), (0, 2), (3, 0), (0, 1)] {
-            seen.take(waiting(jobs));
+            seen.take(Ok(waiting(jobs)));
             assert_eq!(seen.empty, empty);
         }
         seen.take(Err(Error::new(Kind::Unavailable, "it is away")));
