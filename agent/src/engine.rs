@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, RunId, RunKey};
-use keepsake_core::queues::QueuePolicy;
+use keepsake_core::queues::{QueuePolicy, Waiting};
 use keepsake_core::record::{Counts, DumpReport, Facts};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,14 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Drops what rollback would need; success when nothing of the run is there.
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()>;
+
+    /// How many jobs wait in Backend's queues, of an engine that may keep them. Changes nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine without queues.
+    async fn waiting_jobs(&self) -> Result<Waiting> {
+        Err(Error::new(Kind::Unsupported, "this component has no queues"))
+    }
 
     /// How it is told what Backend's Config must be, by an engine that may serve System's database.
     fn config_source(&self) -> Option<&dyn config_source::ConfigSource> {

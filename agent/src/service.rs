@@ -130,6 +130,14 @@ impl v1::agent_server::Agent for Service {
         self.answer("Hold", Role::Backup, request, |_| String::new(), async move |_, r| Ok(inner.hold(r))).await
     }
 
+    async fn waiting_jobs(
+        &self,
+        request: Request<v1::WaitingJobsRequest>,
+    ) -> std::result::Result<Response<v1::WaitingJobsResponse>, Status> {
+        let about = |r: &v1::WaitingJobsRequest| r.component.clone();
+        self.answer("WaitingJobs", Role::Read, request, about, async |inner, r| inner.waiting_jobs(r).await).await
+    }
+
     async fn start_dump(
         &self,
         request: Request<v1::StartDumpRequest>,

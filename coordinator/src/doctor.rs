@@ -117,7 +117,7 @@ async fn objects(fleet: &WholeFleet, settings: &InstallationSettings, component:
     match fleet.describe(&component.name).await {
         Ok(found) if found.problems.is_empty() => {
             let mut findings = vec![Finding::good(&what, "objects", found.server)];
-            if settings.kubernetes.as_ref().is_some_and(|k| k.by == By::Scale) {
+            if settings.kubernetes.as_ref().is_some_and(|k| k.by != By::None) {
                 let allowed = fleet.may_write_objects().await.map(|()| "a restore may write them".to_owned());
                 findings.push(Finding::of(&what, "objects", allowed));
             }

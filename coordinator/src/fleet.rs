@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, RunKey, SetId, StepId};
-use keepsake_core::queues::QueuePolicy;
+use keepsake_core::queues::{QueuePolicy, Waiting};
 use keepsake_core::record::{ComponentRecord, Counts, DumpRecord, Sealing};
 use keepsake_core::secret::Secret;
 
@@ -154,6 +154,13 @@ pub trait Fleet: Send + Sync {
     /// Begins to change Backend's Config. With `durable`, what is done at the end survives a crash of its server.
     async fn change_config(&self, order: &ConfigOrder<'_>, _durable: bool) -> Result<Box<dyn ConfigChanges>> {
         Err(no_config(order))
+    }
+    /// How many jobs wait in Backend's queues, which this component keeps.
+    ///
+    /// # Errors
+    /// `Unsupported` when its agent cannot tell.
+    async fn waiting_jobs(&self, component: &Component) -> Result<Waiting> {
+        Err(Error::new(Kind::Unsupported, format!("{component} has no queues")))
     }
     /// Asks every operation of a run on this component to stop, under whatever epoch it was begun; returns how many were running.
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize>;

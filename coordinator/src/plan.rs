@@ -23,7 +23,9 @@ use keepsake_core::record::{FORMAT, Purpose};
 use keepsake_core::repository::runs::TWO_PLANS;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{Action, CheckAt, Undo};
+use crate::platform::Extent;
+
+pub use self::action::{Action, CheckAt, Undo, WORKER};
 pub use self::config::{ConfigMust, ConfigPair, LiveLook};
 pub use self::limits::CutLimits;
 use self::restore::Wishes;
@@ -176,6 +178,17 @@ impl Plan {
             Goal::Finalize { run, .. } | Goal::Rollback { run, .. } => *run,
             Goal::Backup { .. } | Goal::Restore { .. } | Goal::Rebuild { .. } | Goal::Resync => own,
         }
+    }
+
+    /// What is stopped when data is put in the place of other data; none when nothing is, as far as this plan goes.
+    pub fn stopped(&self) -> Option<Extent> {
+        // The last of several stops all that is to be stopped.
+        let keeps = self.steps().rev().find_map(|s| match &s.action {
+            Action::Quiesce { keeps, .. } => Some(keeps.clone()),
+            _ => None,
+        })?;
+        let routes = self.steps().any(|s| matches!(s.action, Action::CloseRoutes { .. }));
+        Some(Extent { keeps, routes })
     }
 
     /// Whether any of it takes what runs the applications.

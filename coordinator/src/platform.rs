@@ -29,6 +29,15 @@ pub struct Stopped {
     pub uid: Option<String>,
 }
 
+/// What of the applications is not stopped, and what holds callers off besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Workloads that keep running.
+    pub keeps: Vec<String>,
+    /// The Routes are closed.
+    pub routes: bool,
+}
+
 /// One thing that was looked at when a restore was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
@@ -49,10 +58,22 @@ pub trait Platform: Send + Sync {
         Ok(())
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.
-    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>>;
+    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
+        self.quiesce_but(run, &[]).await
+    }
+    /// The same, but for these workloads; with backend-worker among them, it ends before whatever is stopped after that.
+    async fn quiesce_but(&self, run: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>>;
     /// Where it is, told so that no other place of any name is taken for it; none where that cannot be told. Asked when a run begins, and when it is gone on with.
     async fn place(&self) -> Result<Option<String>> {
         Ok(None)
+    }
+    /// Closes the Routes: callers from outside the cluster are answered by 503. Gives back how many there are.
+    async fn close_routes(&self, _run: &RunKey) -> Result<usize> {
+        Err(only_in_a_cluster())
+    }
+    /// Gives the Routes back what they had.
+    async fn open_routes(&self, _run: &RunKey) -> Result<()> {
+        Err(only_in_a_cluster())
     }
     /// Whether what was stopped is still where it is looked for: asked before a run is taken over, which may be elsewhere than where it was begun.
     async fn ensure_same(&self, _had: &[Stopped]) -> Result<()> {
@@ -62,9 +83,9 @@ pub trait Platform: Send + Sync {
     async fn end_tasks(&self, _run: &RunKey) -> Result<()> {
         Ok(())
     }
-    /// Whether still nothing writes: asked again before data is put in the place of other data, which may be hours after it was stopped. Where that cannot be
+    /// Whether still nothing of what was stopped runs, and no Route is open that was closed: asked again before data is put in the place of other data, which may be hours after it was stopped. Where that cannot be
     /// looked at it is taken for true.
-    async fn is_still_quiet(&self, _run: &RunKey) -> Result<()> {
+    async fn is_still_quiet(&self, _run: &RunKey, _extent: &Extent) -> Result<()> {
         Ok(())
     }
     /// Starts it again.

@@ -8,6 +8,7 @@ mod attachments;
 pub mod claim;
 pub mod config;
 pub mod cut;
+mod drain;
 pub mod event;
 pub mod follow;
 mod make_set;

@@ -3,6 +3,8 @@
 //! Pure rules over key names. One rule serves every Redis of an installation, because no name of backend-redis means a queue in system-redis or the other way
 //! round: a server that both share, or one of its own for Backend's queues, needs no telling. What is not known is data, never a queue.
 
+mod waiting;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::id::{Component, EngineName};
 use crate::record::Facts;
+
+pub use self::waiting::{FAILED, WORKED_OFF, Waiting};
 
 /// What a restore does with the queues of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -131,7 +135,7 @@ pub fn is_behind_namespace(name: &[u8]) -> bool {
 /// Whether a key holds jobs that run again when it comes back: waiting ones, those of a later time, and failed ones that are tried again. `dead` ones wait for a person.
 pub fn holds_jobs(name: &[u8]) -> bool {
     name.starts_with(b"resque:queue:")
-        || name == b"resque:failed"
+        || name == FAILED.as_bytes()
         || name.starts_with(b"queue:")
         || name == b"schedule"
         || name == b"retry"

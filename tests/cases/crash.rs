@@ -6,6 +6,7 @@
 mod after;
 mod config;
 mod rebuild;
+mod routes;
 
 use keepsake_coordinator::run::event::Outcome;
 use keepsake_tests::fake_world::journal::Strike;

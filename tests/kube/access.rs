@@ -5,11 +5,11 @@ use std::path::Path;
 
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, LoadOrder, OpKey, Opening};
 use keepsake_coordinator::plan::objects::ObjectPolicy;
-use keepsake_coordinator::platform::Platform;
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
 use keepsake_coordinator::platform::kubernetes::objects::Objects;
+use keepsake_coordinator::platform::{Extent, Platform};
 use keepsake_coordinator::topology::KubernetesSettings;
-use keepsake_coordinator::topology::kubernetes::ResyncTask;
+use keepsake_coordinator::topology::kubernetes::{By, ResyncTask};
 use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, Sealing};
@@ -136,6 +136,7 @@ pub(super) async fn must_be_what_is_used(name: &str, more: Option<Right>) {
     openshift::define_apimanager(&client).await;
     openshift::define_all(&client).await;
     openshift::define(&client).await;
+    openshift::define_routes(&client).await;
     for namespace in [NAMESPACE, OPERATORS] {
         skeleton::namespace(&client, namespace).await;
     }
@@ -144,6 +145,7 @@ pub(super) async fn must_be_what_is_used(name: &str, more: Option<Right>) {
     skeleton::build(&client, Form::DeploymentConfigs, NAMESPACE, &[("system-searchd", 1)]).await;
     skeleton::build_operator(&client, OPERATORS).await;
     objects::build(&client, NAMESPACE).await;
+    openshift::build_route(&client, NAMESPACE, "backend", &[("backend-listener", None)]).await;
     build_kinds(&client).await;
     let coordinator = json!({ "metadata": { "name": "keepsake-coordinator" } });
     client.create(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), coordinator).await;
@@ -186,7 +188,7 @@ async fn backs_up(plane: &ControlPlane, store: &Store) -> ComponentRecord {
 
 async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &ComponentRecord) {
     let kubeconfig = plane.kubeconfig_of_account(NAMESPACE, "keepsake-restore").await;
-    let settings = settings(NAMESPACE, kubeconfig);
+    let settings = KubernetesSettings { by: By::Routes, ..settings(NAMESPACE, kubeconfig) };
     let kubernetes = platform(settings.clone());
     let it = Objects::new(platform(settings), "prod".parse().expect("a name"), store.clone());
     let key = run(2);
@@ -216,7 +218,9 @@ async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &
         skeleton::ready(client, NAMESPACE, name, *replicas).await;
     }
     let had = told(kubernetes.quiesce(&key).await);
-    told(kubernetes.is_still_quiet(&key).await);
+    told(kubernetes.close_routes(&key).await);
+    told(kubernetes.is_still_quiet(&key, &Extent { keeps: Vec::new(), routes: true }).await);
+    told(kubernetes.open_routes(&key).await);
     told(kubernetes.resume(&key).await);
     told(kubernetes.roll_out(&key, &["system-sidekiq".to_owned()]).await);
     {

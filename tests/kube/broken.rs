@@ -6,7 +6,7 @@ use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_tests::cluster::faults::{Faulty, Rule};
 use keepsake_tests::cluster::kubelet::{Fate, Kubelet};
 use keepsake_tests::cluster::skeleton::{self, Form, LEAN};
-use keepsake_tests::cluster::{ControlPlane, Raw};
+use keepsake_tests::cluster::{ControlPlane, Raw, openshift};
 use serde_json::{Value, json};
 
 use super::access::must_be_what_is_used;
@@ -44,6 +44,23 @@ async fn kube_broken_a_number_is_forgotten() {
     client.merge(&zync, json!({ "metadata": { "annotations": { "keepsake/stopped": Value::Null } } })).await;
     start(&it, 1).await;
     assert_eq!(skeleton::picture(&client, &[NAMESPACE]).await, before, "it is not as it was");
+}
+
+#[tokio::test]
+#[ignore = "broken on purpose"]
+async fn kube_broken_a_weight_is_forgotten() {
+    let Some(plane) = ControlPlane::start("kube_broken_a_weight_is_forgotten").await else { return };
+    let client = plane.client().await;
+    openshift::define_routes(&client).await;
+    skeleton::namespace(&client, NAMESPACE).await;
+    openshift::build_route(&client, NAMESPACE, "backend", &[("backend-listener", Some(7)), ("canary", Some(2))]).await;
+    let before = skeleton::picture(&client, &[NAMESPACE]).await;
+    let it = Kubernetes::over(settings(NAMESPACE, plane.kubeconfig()), client.clone());
+    told(it.close_routes(&run(1)).await);
+    let route = format!("{}/backend", openshift::routes(NAMESPACE));
+    client.merge(&route, json!({ "metadata": { "annotations": { "keepsake/stopped": Value::Null } } })).await;
+    told(it.open_routes(&run(1)).await);
+    assert_eq!(skeleton::picture(&client, &[NAMESPACE]).await, before, "it leads nobody where it led");
 }
 
 #[tokio::test]

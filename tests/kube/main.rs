@@ -11,6 +11,7 @@ mod rebuild;
 mod restore;
 mod resyncs;
 mod rollouts;
+mod routes;
 mod trouble;
 mod webhook;
 
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use keepsake_coordinator::platform::Platform;
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
 use keepsake_coordinator::topology::KubernetesSettings;
-use keepsake_coordinator::topology::kubernetes::{By, OperatorSettings};
+use keepsake_coordinator::topology::kubernetes::{By, DrainSettings, OperatorSettings};
 use keepsake_core::id::{Epoch, RunId, RunKey};
 use keepsake_tests::cluster::skeleton::OPERATOR;
 
@@ -33,6 +34,7 @@ fn settings(namespace: &str, kubeconfig: PathBuf) -> KubernetesSettings {
         by: By::Scale,
         operator: None,
         deadline: 120,
+        drain: DrainSettings::default(),
         stop: Vec::new(),
         leave: Vec::new(),
         resync: None,

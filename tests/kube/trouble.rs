@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use keepsake_coordinator::platform::Platform;
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
+use keepsake_coordinator::platform::{Extent, Platform};
 use keepsake_coordinator::topology::KubernetesSettings;
 use keepsake_core::Kind;
 use keepsake_core::error::Error;
@@ -238,10 +238,10 @@ async fn runs_again(plane: &ControlPlane, client: &Client) {
     let before = skeleton::replicas(client, Form::Deployments, namespace).await;
     let kubernetes = Kubernetes::new(settings(namespace, plane.kubeconfig()));
     stop(&kubernetes, 1).await;
-    kubernetes.is_still_quiet(&run(1)).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    kubernetes.is_still_quiet(&run(1), &Extent::default()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     let at = |name: &str| format!("{}/{name}", Form::Deployments.path(namespace));
     client.merge(&at("system-app"), json!({ "spec": { "replicas": 1 } })).await;
-    let told = kubernetes.is_still_quiet(&run(1)).await.expect_err("it runs").chain();
+    let told = kubernetes.is_still_quiet(&run(1), &Extent::default()).await.expect_err("it runs").chain();
     assert!(told.contains("may run again") && told.contains("system-app"), "{told}");
     client.merge(&at("system-app"), json!({ "spec": { "replicas": 0 } })).await;
     client.remove(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=deployment%3Dsystem-app")).await;

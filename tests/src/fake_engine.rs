@@ -13,6 +13,7 @@ use keepsake_agent::engine::{
 };
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, RunKey};
+use keepsake_core::queues::Waiting;
 use keepsake_core::record::{Counts, DumpReport, ToolRecord};
 use tokio::sync::watch;
 
@@ -82,6 +83,7 @@ pub struct FakeEngine {
     calls: Mutex<Vec<Step>>,
     busy: Arc<AtomicUsize>,
     loads: InPlace,
+    waiting: Mutex<Option<Waiting>>,
 }
 
 /// One call that has not returned; dropped where the call is.
@@ -102,6 +104,11 @@ impl FakeEngine {
     /// The data.
     pub fn live(&self) -> Data {
         self.live.lock().expect("data").clone()
+    }
+
+    /// From now on it has queues, in which so much waits.
+    pub fn waits(&self, waiting: Waiting) {
+        *self.waiting.lock().expect("what waits") = Some(waiting);
     }
 
     /// Replaces the data.
@@ -199,6 +206,11 @@ impl Engine for FakeEngine {
 
     async fn ready_to_hold(&self) -> Result<Option<String>> {
         Err(Error::new(Kind::Unsupported, "nothing to hold"))
+    }
+
+    async fn waiting_jobs(&self) -> Result<Waiting> {
+        let waiting = self.waiting.lock().expect("what waits").clone();
+        waiting.ok_or_else(|| Error::new(Kind::Unsupported, "it has no queues"))
     }
 
     async fn prepare_hold(&self) -> Result<Box<dyn Hold>> {

@@ -56,6 +56,10 @@ pub enum Flaw {
     ConfigIsNotRemembered,
     /// The second plan of a run is not written.
     PlannedIsNotDurable,
+    /// The worker is stopped whatever waits for it.
+    QueuesAreNotAwaited,
+    /// The Routes are not closed.
+    RoutesStayOpen,
 }
 
 /// The data of the set that is restored.
@@ -134,8 +138,16 @@ struct State {
     live: bool,
     /// A person stops and starts the applications.
     by_hand: bool,
-    /// For which run their pods were made anew.
+    /// Callers come by Routes; whether those are closed.
+    routes: Option<bool>,
+    /// Jobs that wait, where they are worked off before the worker is stopped; whether that works now.
+    jobs: Option<u32>,
+    worker: bool,
+    /// For which run their pods were made anew, and for which runs that was done so far: for none of them it is done again.
     rolled_out: Option<RunId>,
+    marks: BTreeSet<RunId>,
+    /// What follows follows on data that is put back.
+    puts_back: bool,
     /// What System has made anew, and for which run.
     made_anew: BTreeMap<ResyncTask, RunId>,
     /// The run by which the applications were looked at in the end.
@@ -173,7 +185,12 @@ impl FakeWorld {
             alone: false,
             live: false,
             by_hand: false,
+            routes: None,
+            jobs: None,
+            worker: true,
             rolled_out: None,
+            marks: BTreeSet::new(),
+            puts_back: false,
             made_anew: BTreeMap::new(),
             looked: None,
             site: None,
@@ -209,6 +226,25 @@ impl FakeWorld {
         let mut state = self.lock();
         state.by_hand = true;
         state.running = false;
+    }
+
+    /// Callers come by Routes, and what they leave in queues is to be worked off.
+    pub fn has_routes(&self) {
+        let mut state = self.lock();
+        (state.routes, state.jobs) = (Some(false), Some(3));
+    }
+
+    /// From now on old data is put back: what followed on the new one counts no more.
+    pub fn puts_back(&self) {
+        let mut state = self.lock();
+        state.puts_back = true;
+        (state.rolled_out, state.looked) = (None, None);
+        state.made_anew.clear();
+    }
+
+    /// Whether Routes are closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().routes == Some(true)
     }
 
     /// This is broken on purpose.
@@ -329,6 +365,7 @@ impl State {
             store.live.push(row.clone());
         }
         self.since_start.push(row);
+        self.jobs = self.jobs.map(|_| 3);
     }
 
     /// Backend's Config must be what System's database says, or what it was before if that is what it was before.
@@ -343,6 +380,9 @@ impl State {
     fn replace(&mut self, component: &Component, what: &str) {
         if self.running {
             self.violations.push(format!("{what} of {component} while the applications run"));
+        }
+        if self.routes == Some(false) {
+            self.violations.push(format!("{what} of {component} while callers are let in"));
         }
     }
 }

@@ -16,6 +16,7 @@ mod room;
 mod settings;
 mod stages;
 mod tls;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{RunId, RunKey};
+use keepsake_core::queues::Waiting;
 use keepsake_core::record::DumpReport;
 use tokio::sync::Mutex;
 
@@ -194,6 +196,10 @@ impl Engine for Redis {
             None => self.settle_what_is_owed().await?,
         }
         self.in_place.finalize(key)
+    }
+
+    async fn waiting_jobs(&self) -> Result<Waiting> {
+        waiting::look(&Server::connect(&self.settings).await?).await
     }
 
     fn config_target(&self) -> Option<&dyn ConfigTarget> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use keepsake_core::clock;
-use keepsake_core::error::{Context as _, Error, Kind, Result};
+use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt as _};
 use keepsake_core::id::{ArtifactName, RunId, SetId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Failure;
@@ -79,6 +79,13 @@ impl Inner {
             response.cannot_store = probe.await.err().map(|e| e.chain()).unwrap_or_default();
         }
         response
+    }
+
+    pub(super) async fn waiting_jobs(&self, request: v1::WaitingJobsRequest) -> Result<v1::WaitingJobsResponse> {
+        self.own(&request.component)?;
+        let asked = tokio::time::timeout(DESCRIBE, self.engine.waiting_jobs()).await;
+        let waiting = asked.or_kind(Kind::Timeout, format!("the datastore did not answer in {DESCRIBE:?}"))??;
+        Ok(v1::WaitingJobsResponse { waiting: waiting.queues.into_iter().collect(), failed: waiting.failed })
     }
 
     pub(super) async fn start_dump(&self, request: v1::StartDumpRequest) -> Result<bool> {

@@ -129,7 +129,8 @@ pub(super) fn said(output: &Output) -> String {
     match output {
         Output::Nothing | Output::Set { .. } => String::new(),
         Output::Stopped { workloads } => format!(": {} workloads", workloads.len()),
-        Output::Resynced { told } => format!(": {told}"),
+        Output::RoutesClosed { routes } => format!(": {routes} Routes"),
+        Output::Resynced { told } | Output::Drained { told, .. } => format!(": {told}"),
         Output::Looked { looks } => with_looks(String::new(), looks),
         Output::Recorded { status } => format!(": the set is {}", crate::catalog::status_word(*status)),
         Output::Cut { made: Some(made), .. } => {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Component, EngineName, Installation, RunId, RunKey, SetId};
+use keepsake_core::queues::Waiting;
 use keepsake_core::record::DumpRecord;
 use keepsake_core::repository::writer::Place;
 use keepsake_proto::client::Dialer;
@@ -255,6 +256,15 @@ impl Fleet for GrpcFleet {
 
     async fn change_config(&self, order: &ConfigOrder<'_>, durable: bool) -> Result<Box<dyn ConfigChanges>> {
         self.change(order, durable).await
+    }
+
+    async fn waiting_jobs(&self, component: &Component) -> Result<Waiting> {
+        let dialer = self.dialer(component)?;
+        let mut request = tonic::Request::new(v1::WaitingJobsRequest { component: component.to_string() });
+        request.set_timeout(keepsake_proto::client::CALL);
+        let answer = operation::answered(dialer.client()?.waiting_jobs(request)).await;
+        let answer = answer.with_context(|| format!("ask the agent of {component} how many jobs wait"))?.into_inner();
+        Ok(Waiting { queues: answer.waiting.into_iter().collect(), failed: answer.failed })
     }
 
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {

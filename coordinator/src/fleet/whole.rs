@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use keepsake_core::error::Result;
 use keepsake_core::format::objects;
 use keepsake_core::id::{Component, RunKey};
+use keepsake_core::queues::Waiting;
 use keepsake_core::record::DumpRecord;
 
 use super::config::{ConfigChanges, ConfigCompared, ConfigOrder, Differences};
@@ -97,6 +98,10 @@ impl Fleet for WholeFleet {
 
     async fn change_config(&self, order: &ConfigOrder<'_>, durable: bool) -> Result<Box<dyn ConfigChanges>> {
         self.agents.change_config(order, durable).await
+    }
+
+    async fn waiting_jobs(&self, component: &Component) -> Result<Waiting> {
+        self.of(component).waiting_jobs(component).await
     }
 
     async fn cancel_run(&self, component: &Component, run: &RunKey) -> Result<usize> {

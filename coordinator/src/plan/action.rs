@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::objects::ObjectPolicy;
 use super::{ConfigMust, ConfigPair, CutLimits, LiveLook, Step};
-use crate::topology::kubernetes::ResyncTask;
+use crate::topology::kubernetes::{ResyncTask, Undrained};
+
+/// The workload that works off Backend's queues.
+pub const WORKER: &str = "backend-worker";
 
 /// Everything that a run can do. Closed: a new action must be described, performed and undone. Every one may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,28 @@ pub enum Action {
         /// For people: the namespace whose workloads are scaled to 0, in the place of commands.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<String>,
+        /// Workloads that keep running.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keeps: Vec<String>,
+    },
+    /// Waits until backend-worker, which still runs, has worked off what waits for it.
+    Drain {
+        /// Where the queues are.
+        component: Component,
+        /// It is waited for at most so many seconds.
+        deadline: u32,
+        /// What becomes of the run when jobs are left then.
+        otherwise: Undrained,
+    },
+    /// Closes the Routes of the applications: callers from outside the cluster are answered by 503.
+    CloseRoutes {
+        /// Where they are.
+        namespace: String,
+    },
+    /// Gives them back what they had.
+    OpenRoutes {
+        /// Where they are.
+        namespace: String,
     },
     /// Starts again what was stopped.
     ResumeWorkloads {
@@ -177,6 +202,8 @@ impl Action {
             | Self::Cut { .. }
             | Self::CommitSet
             | Self::Quiesce { .. }
+            | Self::CloseRoutes { .. }
+            | Self::OpenRoutes { .. }
             | Self::ResumeWorkloads { .. }
             | Self::RollOut { .. }
             | Self::Resync { .. }
@@ -185,6 +212,7 @@ impl Action {
             | Self::CheckApplications { .. }
             | Self::PointOfNoReturn => None,
             Self::Dump { component, .. }
+            | Self::Drain { component, .. }
             | Self::Stage { component, .. }
             | Self::Commit { component }
             | Self::Check { component, .. }
@@ -203,7 +231,11 @@ impl Action {
             Self::Cut { .. } => "cut",
             Self::Dump { .. } => "dump",
             Self::CommitSet => "commit-set",
+            Self::Quiesce { keeps, .. } if keeps.iter().any(|k| k == WORKER) => "quiesce-but-worker",
             Self::Quiesce { .. } => "quiesce",
+            Self::Drain { .. } => "drain",
+            Self::CloseRoutes { .. } => "close-routes",
+            Self::OpenRoutes { .. } => "open-routes",
             Self::ResumeWorkloads { .. } => "resume-workloads",
             Self::Stage { .. } => "stage",
             Self::Commit { .. } => "commit",
@@ -232,6 +264,8 @@ impl Action {
         matches!(
             self,
             Self::Quiesce { .. }
+                | Self::CloseRoutes { .. }
+                | Self::OpenRoutes { .. }
                 | Self::ResumeWorkloads { .. }
                 | Self::RollOut { .. }
                 | Self::Resync { .. }

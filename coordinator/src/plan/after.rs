@@ -9,10 +9,11 @@ use crate::topology::InstallationSettings;
 use crate::topology::kubernetes::{By, KubernetesSettings, ResyncTask};
 
 /// What the documented procedure rolls out after a restore, in its order; of the last two an installation has one.
-const ROLLED_OUT: [&str; 5] = ["backend-worker", "system-app", "system-sidekiq", "system-searchd", "system-sphinx"];
+pub(super) const ROLLED_OUT: [&str; 5] =
+    ["backend-worker", "system-app", "system-sidekiq", "system-searchd", "system-sphinx"];
 
 /// Those besides that read Secrets which a restore may have written.
-const READERS: [&str; 6] =
+pub(super) const READERS: [&str; 6] =
     ["backend-listener", "backend-cron", "zync", "zync-que", "apicast-staging", "apicast-production"];
 
 /// Zync's database.

@@ -5,8 +5,8 @@ use std::fmt;
 use keepsake_core::config::AlertLevels;
 use keepsake_core::id::Component;
 
-use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo};
-use crate::topology::kubernetes::ResyncTask;
+use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo, WORKER};
+use crate::topology::kubernetes::{ResyncTask, Undrained};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,8 +92,19 @@ impl fmt::Display for Action {
             }
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
-            Self::Quiesce { namespace: Some(namespace), .. } => {
-                write!(f, "scale the applications in namespace {namespace} to 0, the operator first")
+            Self::Quiesce { namespace: Some(namespace), keeps, .. } => {
+                write!(f, "scale the applications in namespace {namespace} to 0, the operator first")?;
+                if keeps.is_empty() { Ok(()) } else { write!(f, "; left running: {}", keeps.join(", ")) }
+            }
+            Self::Drain { component, deadline, otherwise } => {
+                write!(f, "wait until {WORKER} has worked off its queues in {component}, at most {deadline} s; ")?;
+                f.write_str(otherwise_in_words(*otherwise))
+            }
+            Self::CloseRoutes { namespace } => {
+                write!(f, "close the Routes of 3scale in namespace {namespace}: callers from outside get 503")
+            }
+            Self::OpenRoutes { namespace } => {
+                write!(f, "give the Routes of 3scale in namespace {namespace} back what they had")
             }
             Self::ResumeWorkloads { namespace: Some(namespace), .. } => {
                 write!(f, "scale the applications in namespace {namespace} back to what they were, the operator last")
@@ -172,6 +183,14 @@ fn purpose(task: ResyncTask) -> &'static str {
         ResyncTask::SearchIndex => "index for the search anew, by ts:index alone where it is system-sphinx",
         ResyncTask::CacheFlush => "flush System's cache",
         ResyncTask::BackendRewrite => "have System write Backend's Config, which only adds",
+    }
+}
+
+/// What becomes of a run when jobs are left.
+fn otherwise_in_words(otherwise: Undrained) -> &'static str {
+    match otherwise {
+        Undrained::GoOn => "then go on and tell how many jobs are left",
+        Undrained::Fail => "if jobs are left then, fail",
     }
 }
 

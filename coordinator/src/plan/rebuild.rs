@@ -6,7 +6,7 @@ use keepsake_core::id::Component;
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{Failure, Record};
 
-use super::applications::stop_and_start;
+use super::applications::around;
 use super::objects::{ObjectPolicy, are_objects};
 use super::restore::{self, Wishes};
 use super::{Action, Goal, Plan, Stage, Undo};
@@ -76,8 +76,10 @@ pub fn plan(installation: &InstallationSettings, record: &Record, then: Option<W
 
 /// From the installation that is built to the plan of its data: the agents are there, and nobody writes any more, so that no write of anybody stands between an
 /// empty 3scale and its data.
-fn lead_over(installation: &InstallationSettings, settings: &KubernetesSettings) -> Result<[Stage; 2]> {
-    let Some((quiesce, resume)) = stop_and_start(installation) else {
+fn lead_over(installation: &InstallationSettings, settings: &KubernetesSettings) -> Result<Vec<Stage>> {
+    let all: Vec<_> = installation.components.iter().map(|c| &c.name).collect();
+    // What is queued in what was just built is nobody's work, and the second plan tells how the applications stop.
+    let Some(around) = around(installation, &all, false, &mut Vec::new())? else {
         return Err(Error::new(
             Kind::Invalid,
             "nobody stops the applications before the data comes (`by: none`): say --objects-only, and when it is built and you have stopped them, `keepsake \
@@ -86,10 +88,9 @@ fn lead_over(installation: &InstallationSettings, settings: &KubernetesSettings)
     };
     let components = installation.components.iter().filter(|c| !are_objects(&c.engine)).map(|c| c.name.clone());
     let agents = Action::AwaitAgents { components: components.collect(), deadline: settings.deadline };
-    Ok([
-        Stage { title: "wait for the agents".to_owned(), steps: vec![agents.step(Undo::Nothing)?] },
-        Stage { title: "stop the applications".to_owned(), steps: vec![quiesce.step(Undo::by(resume))?] },
-    ])
+    let mut stages = vec![Stage { title: "wait for the agents".to_owned(), steps: vec![agents.step(Undo::Nothing)?] }];
+    stages.extend(around.stop);
+    Ok(stages)
 }
 
 /// The second plan as far as it can be known before there is anything: as if agents and stores were what they were when the set was made.

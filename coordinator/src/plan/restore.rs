@@ -11,7 +11,7 @@ use keepsake_core::record::{ComponentRecord, Record, Status};
 use serde::{Deserialize, Serialize};
 
 use super::after;
-use super::applications::stop_and_start;
+use super::applications::{Around, around};
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
 use super::objects::{ObjectPolicy, are_objects};
@@ -84,17 +84,12 @@ pub fn plan(
         notes.push("the set has no cut: its stores were dumped at different moments".to_owned());
     }
     let mut stages = Vec::new();
-    match stop_and_start(installation) {
-        Some((quiesce, resume)) => {
-            stages.push(Stage {
-                title: "stop the applications".to_owned(),
-                steps: vec![quiesce.step(Undo::by(resume))?],
-            });
-        }
-        None => {
-            notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
-        }
-    }
+    let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
+    let around = around(installation, &placed, true, &mut notes)?.unwrap_or_else(|| {
+        notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
+        Around::default()
+    });
+    stages.extend(around.stop);
     let safety = if let Some(set) = wishes.safety {
         if wishes.rebuilt {
             notes.push(
@@ -125,11 +120,7 @@ pub fn plan(
         steps: vec![Action::PointOfNoReturn.step(Undo::Nothing)?],
     });
     stages.extend(config.behind);
-    if let Some((quiesce, resume)) = stop_and_start(installation) {
-        // Only `rollback --discard-writes` undoes it: who takes data away from the applications stops them first.
-        stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::by(quiesce))?] });
-    }
-    let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
+    stages.extend(around.start);
     let writes_objects = matches!(wishes.objects, ObjectPolicy::Replace { .. })
         && parts.iter().any(|p| are_objects(&p.component.engine));
     let about = after::About { placed: &placed, by_rake: config.by_rake, writes_objects };

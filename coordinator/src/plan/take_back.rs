@@ -4,7 +4,8 @@ use keepsake_core::config::AlertLevels;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Epoch, RunId, SetId};
 
-use super::applications::stop_and_start;
+use super::after;
+use super::applications::{Around, around};
 use super::config::{self, Resync};
 use super::restore::preflight::SCHEMA;
 use super::{Action, CheckAt, Goal, Plan, Stage, Step, Undo};
@@ -74,20 +75,23 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
         "everything that applications wrote since restore {} is lost: the data is again what it was before it",
         of.epoch
     )];
-    let applications = stop_and_start(installation);
-    match &applications {
-        Some((quiesce, resume)) => stages.push(Stage {
-            title: "stop the applications".to_owned(),
-            steps: vec![quiesce.clone().step(Undo::by(resume.clone()))?],
-        }),
-        None => notes.push("stop the applications first: what they write meanwhile is lost or mixed in".to_owned()),
-    }
+    // What is queued goes with all that was written since.
+    let around = around(installation, &kept, false, &mut notes)?.unwrap_or_else(|| {
+        notes.push("stop the applications first: what they write meanwhile is lost or mixed in".to_owned());
+        Around::default()
+    });
+    stages.extend(around.stop);
     stages.push(no_return()?);
     stages.push(each("put the old data back", &kept, |component| Action::Rollback { component })?);
     stages.push(each("check", &kept, |component| Action::Check { component, at: CheckAt::Live })?);
     stages.extend(make_equal(installation, inventory, &kept, &mut notes)?);
-    if let Some((_, resume)) = applications {
-        stages.push(Stage { title: "start the applications".to_owned(), steps: vec![resume.step(Undo::Nothing)?] });
+    stages.extend(around.start);
+    // What System has made anew and what pods remember is of the data that goes.
+    let writes_objects = kept.iter().any(|c| c.as_str() == keepsake_core::format::objects::COMPONENT);
+    let about = after::About { placed: &kept, by_rake: false, writes_objects };
+    stages.extend(after::stages(installation, about, &mut notes)?);
+    if let Some(check) = after::check(installation)? {
+        stages.push(Stage { title: "check again".to_owned(), steps: vec![check] });
     }
     let goal = Goal::Rollback { restore: of.epoch, run: of.run };
     Ok(Plan {

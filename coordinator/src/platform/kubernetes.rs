@@ -9,8 +9,10 @@ mod access;
 mod api;
 mod attached;
 mod built;
+mod change;
 mod checks;
 pub mod coordinator;
+mod deployers;
 mod discovery;
 pub mod examine;
 mod job;
@@ -23,6 +25,8 @@ mod remembered;
 mod renewal;
 mod resync;
 mod rollout;
+mod route;
+mod routes;
 mod wait;
 mod workload;
 
@@ -31,15 +35,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::RunKey;
-use serde_json::json;
 
-use self::api::{Cluster, Pace};
+use self::api::Cluster;
 use self::discovery::Found;
 pub use self::record::ANNOTATION;
-use self::record::{Me, Record, Start};
+use self::record::Me;
 pub use self::workload::ROLLED_OUT;
 use self::workload::Workload;
-use super::{Looked, Platform, Stopped};
+use super::{Extent, Looked, Platform, Stopped};
+use crate::plan::WORKER;
 use crate::topology::KubernetesSettings;
 use crate::topology::kubernetes::{By, ResyncTask};
 
@@ -56,17 +60,6 @@ impl std::fmt::Debug for Kubernetes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kubernetes").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-/// A write to one workload.
-#[derive(Default)]
-struct Change {
-    /// Replicas to set.
-    replicas: Option<i32>,
-    /// What is remembered from then on.
-    record: Option<Record>,
-    /// The run for which its pods are made anew.
-    rolled_out: Option<String>,
 }
 
 impl Kubernetes {
@@ -91,32 +84,35 @@ impl Kubernetes {
         }
     }
 
-    /// What there is to stop, when all of it is known and may be stopped.
-    async fn found(&self, cluster: &Cluster) -> Result<Found> {
+    /// What there is to stop but for these, when all of it is known and may be stopped.
+    async fn found(&self, cluster: &Cluster, keeps: &[String]) -> Result<Found> {
         let look = discovery::look(cluster, &self.settings).await?;
         let served = look.served.clone();
         let found = look.judge(&self.settings)?;
         access::ensure(cluster, access::needs(&self.settings, &served, found.operator.is_some())).await?;
-        Ok(found)
+        Ok(found.but(keeps))
     }
 
     /// A person does it, says the topology.
     fn must_scale(&self) -> Result<()> {
         match self.settings.by {
-            By::Scale => Ok(()),
+            By::Scale | By::Routes => Ok(()),
             By::None => Err(Error::new(
                 Kind::Invalid,
-                "the plan stops and starts the applications, and the topology says `by: none`: write `by: scale` into it as it was",
+                "the plan stops and starts the applications, and the topology says `by: none`: write `by: scale`, or `by: routes`, into it as it was",
             )),
         }
     }
 
-    async fn stop(&self, run: &RunKey) -> Result<Vec<Stopped>> {
+    async fn stop(&self, run: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>> {
         self.must_scale()?;
         let (namespace, limit) = (&self.settings.namespace, self.limit());
         let cluster = self.cluster(limit).await?;
         let me = Me::new(run, namespace);
-        let mut found = self.found(&cluster).await?;
+        // What comes with the worker and after it is only remembered, if it is to work on for now.
+        let is_later = |w: &Workload| keeps.iter().any(|k| k == WORKER) && w.is_after_the_writers();
+        let keeps: Vec<_> = keeps.iter().filter(|k| *k != WORKER).cloned().collect();
+        let mut found = self.found(&cluster, &keeps).await?;
         for workload in found.operator.iter_mut().chain(found.steps.iter_mut().flatten()) {
             *workload = cluster.remember(workload, &me).await?;
         }
@@ -128,7 +124,8 @@ impl Kubernetes {
         }
         // They need what is stopped next. Nobody makes new ones any more.
         cluster.until_no_hook_runs(namespace, limit).await?;
-        for step in &found.steps {
+        cluster.until_no_deployer_runs(&found, limit).await?;
+        for step in found.steps.iter().filter(|step| !step.iter().any(is_later)) {
             let mut stopped = Vec::new();
             for workload in step {
                 stopped.push(cluster.scale_to_nothing(workload, &me).await?);
@@ -137,19 +134,24 @@ impl Kubernetes {
             let names: Vec<_> = step.iter().map(|w| w.name.as_str()).collect();
             tracing::info!("stopped in namespace {namespace}: {}", names.join(", "));
         }
+        cluster.until_no_deployer_runs(&found, limit).await?;
         let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
-        cluster.until_stopped(&all, limit).await?;
+        let stopped: Vec<_> = all.iter().filter(|w| !is_later(w)).cloned().collect();
+        cluster.until_stopped(&stopped, limit).await?;
         cluster.until_no_hook_runs(namespace, limit).await?;
         Ok(all.iter().filter_map(Workload::stopped).collect())
     }
 
     /// Whether everything is as `stop` has left it. It is looked at once: what runs now has written already.
-    async fn look_whether_stopped(&self) -> Result<()> {
+    async fn look_whether_stopped(&self, extent: &Extent) -> Result<()> {
         let cluster = self.cluster(self.limit()).await?;
-        let found = discovery::look(&cluster, &self.settings).await?.judge(&self.settings)?;
+        let look = discovery::look(&cluster, &self.settings).await?;
+        let found = look.judge(&self.settings)?.but(&extent.keeps);
+        cluster.until_no_deployer_runs(&found, Duration::ZERO).await?;
         let all: Vec<_> = found.steps.into_iter().flatten().chain(found.operator).collect();
         cluster.until_stopped(&all, Duration::ZERO).await?;
-        cluster.until_no_hook_runs(&self.settings.namespace, Duration::ZERO).await
+        cluster.until_no_hook_runs(&self.settings.namespace, Duration::ZERO).await?;
+        if extent.routes { routes::ensure_closed(&cluster, &self.settings).await } else { Ok(()) }
     }
 
     /// Starts all that can be started, whatever cannot: an application that runs is better than none.
@@ -212,9 +214,13 @@ impl Platform for Kubernetes {
     async fn preflight(&self, follows: bool) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
         access::ensure(&cluster, access::needs_of_place(&self.settings.namespace)).await?;
-        if self.settings.by == By::Scale {
-            let found = Box::pin(self.found(&cluster)).await;
+        if self.settings.by != By::None {
+            let found = Box::pin(self.found(&cluster, &[])).await;
             found.map(drop).context("the applications could not be stopped")?;
+        }
+        if self.settings.by == By::Routes {
+            let found = Box::pin(routes::found(&cluster, &self.settings)).await;
+            found.map(drop).context("the Routes could not be closed")?;
         }
         if !follows {
             return Ok(());
@@ -224,8 +230,20 @@ impl Platform for Kubernetes {
         allowed.context("what follows on the restore could not be done")
     }
 
-    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
-        Box::pin(self.stop(run)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    async fn quiesce_but(&self, run: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>> {
+        Box::pin(self.stop(run, keeps)).await.with_context(|| format!("stop the applications of {}", run.installation))
+    }
+
+    async fn close_routes(&self, run: &RunKey) -> Result<usize> {
+        let cluster = self.cluster(self.limit()).await?;
+        let done = Box::pin(routes::close(&cluster, &self.settings, run)).await;
+        done.with_context(|| format!("close the Routes of {}", run.installation))
+    }
+
+    async fn open_routes(&self, run: &RunKey) -> Result<()> {
+        let cluster = self.cluster(self.limit()).await?;
+        let done = Box::pin(routes::open(&cluster, &self.settings, run)).await;
+        done.with_context(|| format!("open the Routes of {}", run.installation))
     }
 
     async fn ensure_same(&self, had: &[Stopped]) -> Result<()> {
@@ -274,8 +292,8 @@ impl Platform for Kubernetes {
         built.with_context(|| format!("wait for {}, which is built anew", run.installation))
     }
 
-    async fn is_still_quiet(&self, run: &RunKey) -> Result<()> {
-        let quiet = Box::pin(self.look_whether_stopped()).await;
+    async fn is_still_quiet(&self, run: &RunKey, extent: &Extent) -> Result<()> {
+        let quiet = Box::pin(self.look_whether_stopped(extent)).await;
         quiet.with_context(|| format!("the applications of {} were stopped, and may run again", run.installation))
     }
 
@@ -297,93 +315,5 @@ impl Platform for Kubernetes {
     async fn check(&self, run: &RunKey, had: &[Stopped]) -> Result<Vec<Looked>> {
         let cluster = self.cluster(self.limit()).await?;
         Box::pin(checks::look(&cluster, &self.settings, run, had)).await
-    }
-}
-
-impl Cluster {
-    /// Writes down what it has; nothing of it changes yet.
-    async fn remember(&self, workload: &Workload, me: &Me) -> Result<Workload> {
-        let wish = |now: &Workload| {
-            let record = record::remember(now.live(), now.record.as_ref(), me)?;
-            Ok((now.record.as_ref() != Some(&record)).then_some(Change { record: Some(record), ..Change::default() }))
-        };
-        self.change(workload, wish).await
-    }
-
-    /// Takes all its replicas away. What it had just before is remembered by the same write.
-    async fn scale_to_nothing(&self, workload: &Workload, me: &Me) -> Result<Workload> {
-        let wish = |now: &Workload| {
-            let record = record::remember(now.live(), now.record.as_ref(), me)?;
-            let is_done = now.replicas == 0 && now.record.as_ref() == Some(&record);
-            Ok((!is_done).then_some(Change { replicas: Some(0), record: Some(record), ..Change::default() }))
-        };
-        self.change(workload, wish).await
-    }
-
-    /// Gives it back what it had. So many replicas must become ready before it is forgotten that it was ever stopped; none when there is nothing to wait for.
-    async fn scale_back(&self, workload: &Workload, me: &Me) -> Result<Option<i32>> {
-        let wish = |now: &Workload| {
-            let kept = now.record.clone();
-            Ok(match record::start(now.live(), kept.as_ref(), me)? {
-                Start::Leave(others) => Some(Change { record: Some(others), ..Change::default() }),
-                Start::Scale(replicas) => {
-                    let record = kept.filter(|r| r.ready > 0);
-                    Some(Change { replicas: Some(replicas), record, ..Change::default() })
-                }
-                Start::Await(0) => Some(Change::default()),
-                Start::Nothing | Start::Await(_) => None,
-            })
-        };
-        let now = self.change(workload, wish).await?;
-        Ok(match record::start(now.live(), now.record.as_ref(), me)? {
-            Start::Await(wanted) => Some(wanted),
-            Start::Nothing | Start::Leave(_) | Start::Scale(_) => None,
-        })
-    }
-
-    /// It is as it was.
-    async fn forget(&self, workload: &Workload, me: &Me) -> Result<()> {
-        let wish = |now: &Workload| {
-            let left = |found: &Record| Change { record: me.leave(found), ..Change::default() };
-            Ok(now.record.as_ref().map(left))
-        };
-        self.change(workload, wish).await.map(drop)
-    }
-
-    /// Makes the change that is wished for of the workload as it is now. Nothing is written over what somebody else wrote meanwhile: then, and when it is not
-    /// known whether a write arrived, it is looked at again and the wish made anew. Gives back what is there then.
-    async fn change(
-        &self,
-        workload: &Workload,
-        wish: impl Fn(&Workload) -> Result<Option<Change>> + Sync,
-    ) -> Result<Workload> {
-        let mut pace = Pace::new(self.patience);
-        let mut now = workload.clone();
-        loop {
-            let Some(change) = wish(&now).with_context(|| workload.to_string())? else { return Ok(now) };
-            let record = change.record.as_ref().map(Record::text).transpose()?;
-            let mut spec = serde_json::Map::new();
-            spec.extend(change.replicas.map(|replicas| ("replicas".to_owned(), replicas.into())));
-            let mark = |run| json!({ "metadata": { "annotations": { ROLLED_OUT: run } } });
-            spec.extend(change.rolled_out.map(|run| ("template".to_owned(), mark(run))));
-            let patch = json!({
-                "metadata": { "resourceVersion": now.version, "annotations": { ANNOTATION: record } },
-                "spec": spec,
-            });
-            match self.patch(&now.sort.resource(), &now.namespace, &now.name, &patch).await {
-                Ok(changed) => return Workload::read(now.sort, changed),
-                Err(e) if matches!(e.kind(), Kind::Conflict | Kind::Unavailable) => {
-                    tracing::debug!("{}", e.chain());
-                    if !pace.go_on().await {
-                        return Err(e);
-                    }
-                }
-                Err(e) => return Err(e),
-            }
-            now = self
-                .again(workload)
-                .await?
-                .ok_or_else(|| Error::new(Kind::NotFound, format!("{workload} is gone since it was looked at")))?;
-        }
     }
 }

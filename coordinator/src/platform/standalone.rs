@@ -42,7 +42,10 @@ impl<'a> Standalone<'a> {
 
 #[async_trait]
 impl Platform for Standalone<'_> {
-    async fn quiesce(&self, run: &RunKey) -> Result<Vec<Stopped>> {
+    async fn quiesce_but(&self, run: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>> {
+        if !keeps.is_empty() {
+            return Err(super::only_in_a_cluster());
+        }
         // What they have stopped only their writer knows.
         self.all("quiesce", &self.hooks.quiesce, run).await.map(|()| Vec::new())
     }

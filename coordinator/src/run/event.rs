@@ -142,6 +142,19 @@ pub enum Output {
         /// What each had.
         workloads: Vec<Stopped>,
     },
+    /// The Routes were closed.
+    RoutesClosed {
+        /// So many there are.
+        routes: usize,
+    },
+    /// The queues were waited for.
+    Drained {
+        /// Jobs that are left; none when nobody could tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<u64>,
+        /// What was found, in words.
+        told: String,
+    },
     /// Something was made anew.
     Resynced {
         /// What was done, in words.

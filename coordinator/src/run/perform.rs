@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::Component;
+use keepsake_core::id::{Component, RunKey};
 use keepsake_core::record::{ComponentRecord, Record};
 
 use super::Runner;
@@ -39,13 +39,20 @@ impl Runner<'_> {
             Action::Cut { groups, required, limits } => self.cut(groups, *required, *limits, &report).await,
             Action::Dump { component, .. } => self.dump(step, component, key, &report).await,
             Action::CommitSet => self.commit_set().await,
-            Action::Quiesce { .. } => self.platform()?.quiesce(&self.key).await.map(Output::from),
+            Action::Quiesce { keeps, .. } => self.platform()?.quiesce_but(&self.key, keeps).await.map(Output::from),
+            Action::Drain { component, deadline, otherwise } => {
+                self.drain(step, component, Duration::from_secs((*deadline).into()), *otherwise).await
+            }
+            Action::CloseRoutes { .. } => {
+                self.platform()?.close_routes(&self.key).await.map(|routes| Output::RoutesClosed { routes })
+            }
+            Action::OpenRoutes { .. } => self.platform()?.open_routes(&self.key).await.map(|()| Output::Nothing),
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await.map(|()| Output::Nothing),
             Action::RollOut { workloads, .. } => {
-                self.platform()?.roll_out(&self.key, workloads).await.map(|()| Output::Nothing)
+                self.platform()?.roll_out(&self.own_key(), workloads).await.map(|()| Output::Nothing)
             }
             Action::Resync { task, .. } => {
-                self.platform()?.resync(&self.key, *task).await.map(|told| Output::Resynced { told })
+                self.platform()?.resync(&self.own_key(), *task).await.map(|told| Output::Resynced { told })
             }
             Action::AwaitInstallation { .. } => self.platform()?.until_built(&self.key).await.map(|()| Output::Nothing),
             Action::AwaitAgents { components, deadline } => {
@@ -140,9 +147,14 @@ impl Runner<'_> {
     }
 
     async fn check_applications(&self) -> Result<Output> {
-        let had = self.status.lock().await.had();
+        let had = self.status.lock().await.had(self.plan());
         let looks = self.platform()?.check(&self.key, &had).await?;
         Ok(Output::Looked { looks })
+    }
+
+    /// The key of this very run, also where agents know its loads by another: what that one has had made anew is not new any more.
+    fn own_key(&self) -> RunKey {
+        RunKey { run: self.root.run, ..self.key.clone() }
     }
 
     /// What the run has had System do must not write any more when data is put back, whoever stops the applications.
@@ -157,15 +169,16 @@ impl Runner<'_> {
 
     /// Somebody or something may have started applications since the run stopped them.
     async fn is_still_quiet(&self) -> Result<()> {
+        let plan = self.plan();
         let stops = {
             let status = self.status.lock().await;
             let is_begun = |step: &Step| status.steps.get(&step.id) != Some(&StepStatus::Waiting);
-            self.plan().steps().any(|step| matches!(step.action, Action::Quiesce { .. }) && is_begun(step))
+            plan.steps().any(|step| matches!(step.action, Action::Quiesce { .. }) && is_begun(step))
         };
-        if !stops {
-            return Ok(());
+        match plan.stopped().filter(|_| stops) {
+            Some(extent) => self.platform()?.is_still_quiet(&self.key, &extent).await,
+            None => Ok(()),
         }
-        self.platform()?.is_still_quiet(&self.key).await
     }
 
     /// What is to be put back must be there: since the plan was made, somebody else may have dropped it.

@@ -247,10 +247,11 @@ impl RunStatus {
     }
 
     /// What the applications had that were stopped; nothing where nobody knows.
-    pub fn had(&self) -> Vec<Stopped> {
-        let stopped = self.results.values().find_map(|result| match result {
-            Ok(Output::Stopped { workloads }) => Some(workloads.clone()),
-            Ok(_) | Err(_) => None,
+    pub fn had(&self, plan: &Plan) -> Vec<Stopped> {
+        // Of two steps that stop them the later one knows all.
+        let stopped = plan.steps().rev().find_map(|step| match self.results.get(&step.id) {
+            Some(Ok(Output::Stopped { workloads })) => Some(workloads.clone()),
+            Some(Ok(_) | Err(_)) | None => None,
         });
         stopped.unwrap_or_default()
     }
@@ -268,6 +269,10 @@ impl RunStatus {
                 vec![Looked { check, found, warning: !warnings.is_empty() }]
             }
             (Action::CheckApplications { .. }, Some(Ok(Output::Looked { looks }))) => looks.clone(),
+            (Action::Drain { component, .. }, Some(Ok(Output::Drained { left, told }))) => {
+                let check = format!("queues in {component}");
+                vec![Looked { check, found: told.clone(), warning: *left != Some(0) }]
+            }
             _ => Vec::new(),
         };
         plan.steps().flat_map(of_a_step).collect()

@@ -83,8 +83,9 @@ impl Story {
 
     /// What the applications had that were stopped, by whichever plan.
     pub fn had(&self) -> Vec<Stopped> {
-        let had = self.status().had();
-        if had.is_empty() { RunStatus::of(&self.first.head.plan, self.events()).had() } else { had }
+        let had = self.status().had(self.plan());
+        let first = &self.first.head.plan;
+        if had.is_empty() { RunStatus::of(first, self.events()).had(first) } else { had }
     }
 
     /// The story that ends with this epoch.

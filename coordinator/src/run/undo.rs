@@ -52,12 +52,15 @@ impl Runner<'_> {
                     again.await.with_context(|| action.to_string())?;
                 }
             }
-            Action::Quiesce { .. } => drop(self.platform()?.quiesce(&self.key).await?),
+            Action::Quiesce { keeps, .. } => drop(self.platform()?.quiesce_but(&self.key, keeps).await?),
+            Action::CloseRoutes { .. } => drop(self.platform()?.close_routes(&self.key).await?),
+            Action::OpenRoutes { .. } => self.platform()?.open_routes(&self.key).await?,
             Action::ResumeWorkloads { .. } => self.platform()?.resume(&self.key).await?,
             Action::BeginSet
             | Action::Cut { .. }
             | Action::Dump { .. }
             | Action::CommitSet
+            | Action::Drain { .. }
             | Action::Stage { .. }
             | Action::Commit { .. }
             | Action::Check { .. }

@@ -31,6 +31,9 @@ pub struct KubernetesSettings {
     /// Each wait (for the pods of one step to go, for those of one step to be ready, for an API server that does not answer) ends after so many seconds.
     #[serde(default = "deadline")]
     pub deadline: u32,
+    /// How long backend-worker may work off its queues before it is stopped, and what if that is not enough.
+    #[serde(default)]
+    pub drain: DrainSettings,
     /// Names of further workloads that are stopped: what 3scale's own list does not know.
     #[serde(default)]
     pub stop: Vec<String>,
@@ -88,8 +91,39 @@ pub enum By {
     /// Every workload's replicas are set to 0, and back to what they were.
     #[default]
     Scale,
+    /// The Routes of OpenShift are closed, and what could write to a store that is restored is scaled all the same: callers inside the cluster need no Route.
+    Routes,
     /// Not at all: a person does it.
     None,
+}
+
+/// How backend-worker is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainSettings {
+    /// Seconds; 0 only counts what waits.
+    #[serde(default = "drain_deadline")]
+    pub deadline: u32,
+    /// What if jobs are left then.
+    #[serde(default)]
+    pub otherwise: Undrained,
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self { deadline: drain_deadline(), otherwise: Undrained::default() }
+    }
+}
+
+/// What becomes of a run when backend-worker has not worked off its queues in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undrained {
+    /// It goes on and tells what is left: the jobs are part of the store, and of the safety set.
+    #[default]
+    GoOn,
+    /// It fails, and what was stopped is started again.
+    Fail,
 }
 
 /// Where the operator is.
@@ -110,6 +144,10 @@ fn yes() -> bool {
 
 fn deadline() -> u32 {
     600
+}
+
+fn drain_deadline() -> u32 {
+    120
 }
 
 fn resync_deadline() -> u32 {
@@ -197,6 +235,7 @@ installations:
         assert_eq!((settings.deadline, settings.kubeconfig.as_deref()), (600, None));
         assert_eq!(settings.operator(), ("threescale", OPERATOR));
         assert_eq!((settings.resync, settings.resync_deadline), (None, 3600));
+        assert_eq!(settings.drain, DrainSettings { deadline: 120, otherwise: Undrained::GoOn });
     }
 
     #[test]
@@ -211,6 +250,10 @@ installations:
         assert_eq!(settings.operator(), ("operators", OPERATOR));
         let words: Vec<_> = settings.resync.unwrap().into_iter().map(ResyncTask::as_str).collect();
         assert_eq!(words, ["zync-domains", "search-index", "cache-flush", "backend-rewrite"]);
+        let routes =
+            parsed("    kubernetes: { namespace: threescale, by: routes, drain: { otherwise: fail } }").unwrap();
+        assert_eq!((routes.by, routes.drain.deadline), (By::Routes, 120));
+        assert_eq!(routes.drain.otherwise, Undrained::Fail);
         let off = parsed("    kubernetes: { namespace: threescale, resync: [] }").unwrap();
         assert_eq!(off.resync, Some(Vec::new()));
         let named = parsed("    kubernetes: { namespace: threescale, operator: { deployment: threescale-operator } }");
@@ -222,7 +265,9 @@ installations:
         for (settings, word) in [
             ("", "`kubernetes`"),
             ("    kubernetes: { namespace: threescale, namspace: x }", "namspace"),
-            ("    kubernetes: { namespace: threescale, by: routes }", "routes"),
+            ("    kubernetes: { namespace: threescale, by: ingress }", "ingress"),
+            ("    kubernetes: { namespace: threescale, drain: { otherwise: hope } }", "hope"),
+            ("    kubernetes: { namespace: threescale, drain: { minutes: 2 } }", "minutes"),
             ("    kubernetes: { namespace: threescale, operator: { name: x } }", "name"),
             ("    kubernetes: { namespace: '' }", "namespace"),
             ("    kubernetes: { namespace: Threescale }", "Threescale"),

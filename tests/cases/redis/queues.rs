@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use keepsake_agent::engine::Source;
 use keepsake_agent::engine::redis::LoadMethod;
-use keepsake_core::queues::{QueuePolicy, jobs};
+use keepsake_core::queues::{QueuePolicy, WORKED_OFF, Waiting, jobs};
 use keepsake_tests::memory::WithQueues;
 
 use super::methods::load as load_by;
@@ -327,4 +327,26 @@ async fn redis_queues_of_the_fixtures_go_and_everything_else_stays() {
             assert_eq!(to.digest().await, from.digest().await, "{name} {policy}");
         }
     }
+}
+
+/// Whatever database `REDIS_QUEUES_URL` names; what has failed is told apart, and nothing is changed.
+#[tokio::test]
+async fn redis_jobs_that_wait_are_counted_in_every_database() {
+    let server = RedisServer::start(&[]).await;
+    assert_eq!(engine(&server).waiting_jobs().await.unwrap(), Waiting::default());
+    fill(&server).await;
+    let before = engine(&server).waiting_jobs().await.unwrap();
+    run_all(
+        &server,
+        1,
+        &[&[b"RPUSH", b"resque:queue:priority", b"{}", b"{}"], &[b"RPUSH", b"resque:queue:another", b"{}"]],
+    )
+    .await;
+    run_all(&server, 7, &[&[b"RPUSH", b"resque:queue:priority", b"{}"], &[b"RPUSH", b"resque:failed", b"{}"]]).await;
+    let state = state(&server).await;
+    let now = engine(&server).waiting_jobs().await.unwrap();
+    assert_eq!((now.total(), now.failed), (before.total() + 3, before.failed + 1));
+    let of = |waiting: &Waiting| waiting.queues.get(WORKED_OFF[0]).copied().unwrap_or_default();
+    assert_eq!(of(&now), of(&before) + 3);
+    assert_eq!(differences(&super::queues::state(&server).await, &state), Vec::<String>::new());
 }

@@ -6,6 +6,7 @@ use keepsake_coordinator::plan::CutLimits;
 use keepsake_coordinator::topology::{ComponentSettings, Consistency, InstallationSettings};
 use keepsake_core::Kind;
 use keepsake_core::id::SetId;
+use keepsake_core::queues::{WORKED_OFF, Waiting};
 use keepsake_core::record::Sealing;
 use keepsake_tests::fake_engine::Step;
 use keepsake_tests::lone_agent::{COMPONENT, INSTALLATION, LoneAgent, run, watch};
@@ -99,6 +100,23 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
     let asked = tokio::time::timeout(std::time::Duration::from_secs(20), fleet.describe(&component)).await;
     let error = asked.expect("it waits for ever").expect_err("nobody is there");
     assert!(matches!(error.kind(), Kind::Unavailable | Kind::Timeout), "{:?} {}", error.kind(), error.chain());
+}
+
+/// How many jobs wait is told as it is; an agent whose engine has no queues says so, as one of before does.
+#[tokio::test]
+async fn the_jobs_that_wait_are_told_over_the_wire() {
+    let agent = LoneAgent::start().await;
+    let proxy = Proxy::start(agent.running.address).await;
+    let (fleet, component) = (fleet(&proxy), COMPONENT.parse().unwrap());
+    let error = fleet.waiting_jobs(&component).await.expect_err("it has none");
+    assert_eq!(error.kind(), Kind::Unsupported, "{}", error.chain());
+    let queues = [(WORKED_OFF[0].to_owned(), 12), (WORKED_OFF[1].to_owned(), 3)].into();
+    let waiting = Waiting { queues, failed: 7 };
+    agent.engine.waits(waiting.clone());
+    assert_eq!(fleet.waiting_jobs(&component).await.unwrap(), waiting);
+    let of_another = keepsake_proto::v1::WaitingJobsRequest { component: "backend-redis".to_owned() };
+    let refused = agent.client().waiting_jobs(of_another).await.expect_err("it is another's");
+    assert!(refused.message().contains("backend-redis"), "{refused}");
 }
 
 /// Whoever takes a run over has another epoch, and must see and stop what was begun under the one before.

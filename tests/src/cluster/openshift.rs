@@ -17,6 +17,37 @@ pub async fn define(client: &Client) {
     define_resource(client, "apps.openshift.io", "v1", "DeploymentConfig", "deploymentconfigs").await;
 }
 
+/// Makes the API server serve `route.openshift.io/v1`.
+pub async fn define_routes(client: &Client) {
+    define_resource(client, "route.openshift.io", "v1", "Route", "routes").await;
+}
+
+/// The Routes of a namespace.
+pub fn routes(namespace: &str) -> String {
+    format!("/apis/route.openshift.io/v1/namespaces/{namespace}/routes")
+}
+
+/// Makes a Route with these backends: the first is `spec.to`.
+pub async fn build_route(client: &Client, namespace: &str, name: &str, backends: &[(&str, Option<u32>)]) {
+    let mut backends = backends.iter().map(|(service, weight)| {
+        let mut backend = json!({ "kind": "Service", "name": service });
+        if let Some(weight) = weight {
+            backend["weight"] = (*weight).into();
+        }
+        backend
+    });
+    let to = backends.next().expect("a backend");
+    let mut spec = json!({ "host": format!("{name}.example.com"), "port": { "targetPort": "http" }, "to": to });
+    let alternates: Vec<_> = backends.collect();
+    if !alternates.is_empty() {
+        spec["alternateBackends"] = alternates.into();
+    }
+    let route = json!({
+        "apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": { "name": name, "labels": { "3scale.created-by": "zync" } }, "spec": spec,
+    });
+    client.create(&routes(namespace), route).await;
+}
+
 /// Makes the API server serve the operator's `APIManager`.
 pub async fn define_apimanager(client: &Client) {
     define_resource(client, "apps.3scale.net", "v1alpha1", "APIManager", "apimanagers").await;

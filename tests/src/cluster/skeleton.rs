@@ -147,6 +147,7 @@ pub async fn picture(client: &Client, namespaces: &[&str]) -> BTreeMap<String, V
         for path in [
             Form::Deployments.path(namespace),
             Form::DeploymentConfigs.path(namespace),
+            super::openshift::routes(namespace),
             format!("/apis/autoscaling/v1/namespaces/{namespace}/horizontalpodautoscalers"),
             format!("/apis/apps.3scale.net/v1alpha1/namespaces/{namespace}/apimanagers"),
         ] {

@@ -9,6 +9,7 @@ use keepsake_coordinator::fleet::{DumpOrder, Fleet, Hold, LoadOrder, LoadReport,
 use keepsake_coordinator::inventory::{Found, Staged};
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, RunKey};
+use keepsake_core::queues::{WORKED_OFF, Waiting};
 use keepsake_core::record::{DumpRecord, DumpReport, Facts};
 use keepsake_core::repository::Budget;
 use keepsake_core::repository::writer::{Place, SetWriter};
@@ -148,7 +149,13 @@ impl Fleet for FakeWorld {
         let changes = self.with(component, |s| s.staged == Some(run) && s.touched != Some(run));
         let goes_wrong = matches!(self.lock().wrong.get(key.step.as_str()), Some(super::Wrong::Before));
         if changes && !goes_wrong {
-            self.lock().replace(component, "a load");
+            let mut state = self.lock();
+            state.replace(component, "a load");
+            let is_backend = component.as_str() == "backend-redis";
+            let is_told = state.wrong.keys().any(|step| step.starts_with("drain-") || step == "worker");
+            if let Some(jobs @ 1..) = state.jobs.filter(|_| is_backend && !is_told) {
+                state.violations.push(format!("a load of {component} while {jobs} jobs wait"));
+            }
         }
         self.operate(component, key, |store| {
             let is_done = store.kept.as_ref().is_some_and(|(of, _)| *of == run);
@@ -211,6 +218,21 @@ impl Fleet for FakeWorld {
 
     async fn change_config(&self, order: &ConfigOrder<'_>, _: bool) -> Result<Box<dyn ConfigChanges>> {
         self.change(order)
+    }
+
+    async fn waiting_jobs(&self, component: &Component) -> Result<Waiting> {
+        let step = format!("drain-{component}");
+        self.look(&step)?;
+        let left = {
+            let mut state = self.lock();
+            if state.worker && !state.running && !state.wrong.contains_key("worker") {
+                state.jobs = state.jobs.map(|jobs| jobs.saturating_sub(1));
+            }
+            state.jobs.unwrap_or_default()
+        };
+        self.leave(&step)?;
+        let queues = (left > 0).then(|| (WORKED_OFF[0].to_owned(), u64::from(left)));
+        Ok(Waiting { queues: queues.into_iter().collect(), failed: 0 })
     }
 
     async fn cancel_run(&self, _: &Component, _: &RunKey) -> Result<usize> {

@@ -128,7 +128,9 @@ impl Mortal {
 /// What an entry announces or ends, as the world calls it.
 fn name(event: &Event) -> Option<(String, bool)> {
     let hook = |step: &str| match step {
-        "resume-workloads" | "undo-quiesce" => "resume".to_owned(),
+        "resume-workloads" | "undo-quiesce" | "undo-quiesce-but-worker" => "resume".to_owned(),
+        "undo-close-routes" => "open-routes".to_owned(),
+        "undo-open-routes" => "close-routes".to_owned(),
         "undo-resume-workloads" => "quiesce".to_owned(),
         other => other.to_owned(),
     };

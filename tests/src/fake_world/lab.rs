@@ -213,8 +213,14 @@ impl Lab {
         if matches!(case.kind, Kinds::Rebuild | Kinds::ObjectsOnly) {
             world.is_gone();
         }
+        if self.has_routes() {
+            world.has_routes();
+        }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;
+        if matches!(case.kind, Kinds::Rollback | Kinds::RollbackSystem) {
+            world.puts_back();
+        }
         break_plan(&mut plan, case);
         if let Some(flaw) = case.flaw {
             world.flaw(flaw);
@@ -358,8 +364,8 @@ async fn next(runs: &Runs, story: Story, turns: Option<bool>) -> Begin {
 fn is_hook(event: &Event) -> bool {
     let (Event::Started { step } | Event::UndoStarted { step }) = event else { return false };
     let step = step.as_str();
-    ["quiesce", "resume-workloads", "roll-out", "check-applications", "await-installation"].contains(&step)
-        || step.starts_with("resync-")
+    let asks = ["quiesce", "quiesce-but-worker", "close-routes", "open-routes", "resume-workloads", "roll-out"];
+    asks.contains(&step) || ["check-applications", "await-installation"].contains(&step) || step.starts_with("resync-")
 }
 
 /// The Config, if there is one.

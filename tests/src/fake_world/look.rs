@@ -38,6 +38,9 @@ impl Lab {
         if !world.is_running() && !stuck && !by_hand && !world.is_unbuilt() {
             wrong.push("the applications are still stopped".to_owned());
         }
+        if world.is_closed() && !stuck {
+            wrong.push("the Routes are still closed".to_owned());
+        }
         if world.held() > 0 {
             wrong.push("writes are still held".to_owned());
         }

@@ -19,7 +19,16 @@ const SCALED: &str = "by: scale, resync: [zync-domains, search-index]";
 /// Where a person stops and starts them.
 const BY_HAND: &str = "by: none, resync: [cache-flush]";
 
-fn on_kubernetes(settings: &str) -> String {
+/// Where Routes lead callers in, and jobs wait in Backend's queues.
+const BY_ROUTES: &str = "by: routes, drain: { deadline: 30 }, resync: [zync-domains]";
+/// The same where nothing may be left in them.
+const DRAINED: &str = "by: routes, drain: { deadline: 30, otherwise: fail }, resync: [zync-domains]";
+
+/// System's database and Backend's storage.
+const OF_3SCALE: [(&str, &str); 2] = [("system-mysql", "mysql"), ("backend-redis", "redis")];
+
+fn on_kubernetes(settings: &str, components: [(&str, &str); 2]) -> String {
+    let [(first, first_engine), (second, second_engine)] = components;
     format!(
         "
 repository: {{ url: 'file:///unused' }}
@@ -29,8 +38,8 @@ installations:
     platform: kubernetes
     kubernetes: {{ namespace: threescale, objects: false, {settings} }}
     components:
-      - {{ name: sql, engine: fake, agent: 'http://127.0.0.1:1' }}
-      - {{ name: redis, engine: fake, agent: 'http://127.0.0.1:2' }}
+      - {{ name: {first}, engine: {first_engine}, agent: 'http://127.0.0.1:1' }}
+      - {{ name: {second}, engine: {second_engine}, agent: 'http://127.0.0.1:2' }}
 "
     )
 }
@@ -38,12 +47,26 @@ installations:
 impl Lab {
     /// As [`Lab::new`], where the applications run on Kubernetes and are scaled.
     pub async fn on_kubernetes() -> Self {
-        Self::of(&on_kubernetes(SCALED)).await
+        Self::of(&on_kubernetes(SCALED, [("sql", "fake"), ("redis", "fake")])).await
     }
 
     /// As [`Lab::on_kubernetes`], where a person stops and starts them.
     pub async fn by_hand() -> Self {
-        Self::of(&on_kubernetes(BY_HAND)).await
+        Self::of(&on_kubernetes(BY_HAND, [("sql", "fake"), ("redis", "fake")])).await
+    }
+
+    /// As [`Lab::on_kubernetes`], behind Routes, with System's database and Backend's storage.
+    pub async fn by_routes() -> Self {
+        Self::of(&on_kubernetes(BY_ROUTES, OF_3SCALE)).await
+    }
+
+    /// As [`Lab::by_routes`], where a restore fails if jobs are left in the queues.
+    pub async fn drained() -> Self {
+        Self::of(&on_kubernetes(DRAINED, OF_3SCALE)).await
+    }
+
+    pub(super) fn has_routes(&self) -> bool {
+        self.installation.kubernetes.as_ref().is_some_and(|k| k.by == By::Routes)
     }
 
     pub(super) fn is_by_hand(&self) -> bool {
@@ -108,6 +131,12 @@ pub(super) fn break_plan(plan: &mut Plan, case: &Case) {
         }
         Some(Flaw::ConfigIsNotRemembered) => {
             plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::RememberConfig { .. })));
+        }
+        Some(Flaw::QueuesAreNotAwaited) => {
+            plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::Drain { .. })));
+        }
+        Some(Flaw::RoutesStayOpen) => {
+            plan.stages.retain(|s| s.steps.iter().all(|step| !matches!(step.action, Action::CloseRoutes { .. })));
         }
         Some(Flaw::FollowsTooEarly) => {
             let follows = |s: &Stage| s.steps.iter().any(|step| matches!(step.action, Action::Resync { .. }));

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use keepsake_coordinator::platform::{Looked, Platform, Stopped};
+use keepsake_coordinator::plan::WORKER;
+use keepsake_coordinator::platform::{Extent, Looked, Platform, Stopped};
 use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 
 use super::rebuild::are_objects;
-use super::{FakeWorld, NEW};
+use super::{FakeWorld, NEW, OLD};
 
 /// What the applications had before they were stopped.
 fn had() -> Stopped {
@@ -30,8 +31,9 @@ impl FakeWorld {
     /// Nothing that follows on the data may happen while it may still go back, or while nobody runs.
     fn must_follow(&self, what: &str, takes_applications: bool) {
         let mut state = self.lock();
+        let wanted = if state.puts_back { OLD } else { NEW };
         let old: Vec<_> =
-            state.stores.iter().filter(|(_, s)| s.base() != NEW).map(|(name, _)| name.to_string()).collect();
+            state.stores.iter().filter(|(_, s)| s.base() != wanted).map(|(name, _)| name.to_string()).collect();
         if !old.is_empty() && !state.alone {
             state.violations.push(format!("{what} while the data of {} is that of before", old.join(", ")));
         }
@@ -43,16 +45,42 @@ impl FakeWorld {
 
 #[async_trait]
 impl Platform for FakeWorld {
-    async fn quiesce(&self, _: &RunKey) -> Result<Vec<Stopped>> {
-        self.enter("quiesce", "quiesce")?;
-        self.lock().running = false;
-        self.leave("quiesce").map(|()| vec![had()])
+    async fn quiesce_but(&self, _: &RunKey, keeps: &[String]) -> Result<Vec<Stopped>> {
+        let worker_stays = keeps.iter().any(|k| k == WORKER);
+        let step = if worker_stays { "quiesce-but-worker" } else { "quiesce" };
+        self.enter(step, step)?;
+        {
+            let mut state = self.lock();
+            state.running = false;
+            state.worker = worker_stays;
+        }
+        self.leave(step).map(|()| vec![had()])
+    }
+
+    async fn close_routes(&self, _: &RunKey) -> Result<usize> {
+        self.enter("close-routes", "close-routes")?;
+        self.lock().routes = Some(true);
+        self.leave("close-routes").map(|()| 3)
+    }
+
+    async fn open_routes(&self, _: &RunKey) -> Result<()> {
+        self.enter("open-routes", "open-routes")?;
+        {
+            let mut state = self.lock();
+            let bases: BTreeSet<_> = state.stores.values().map(|s| s.base().to_owned()).collect();
+            if bases.len() > 1 && !state.alone {
+                state.violations.push("callers are let in to stores that do not belong together".to_owned());
+            }
+            state.routes = Some(false);
+        }
+        self.leave("open-routes")
     }
 
     async fn resume(&self, _: &RunKey) -> Result<()> {
         self.enter("resume", "resume")?;
         {
             let mut state = self.lock();
+            state.worker = true;
             if !state.running {
                 state.running = true;
                 state.since_start.clear();
@@ -68,7 +96,7 @@ impl Platform for FakeWorld {
         self.leave("resume")
     }
 
-    async fn is_still_quiet(&self, _: &RunKey) -> Result<()> {
+    async fn is_still_quiet(&self, _: &RunKey, _: &Extent) -> Result<()> {
         if self.is_running() || self.is_unbuilt() {
             return Err(Error::new(Kind::Conflict, "nothing was stopped, or something runs again"));
         }
@@ -84,7 +112,9 @@ impl Platform for FakeWorld {
         self.must_follow("a rollout", false);
         {
             let mut state = self.lock();
-            state.rolled_out = Some(run.run);
+            if state.marks.insert(run.run) {
+                state.rolled_out = Some(run.run);
+            }
             // Whoever has stopped them starts them now.
             if state.by_hand && !state.running {
                 state.running = true;

@@ -12,7 +12,7 @@ const NODE: Duration = Duration::from_mins(12);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
-    vec![objects(), stopped(), followed(), in_cluster(), access(), attached(), manifests(), node()]
+    vec![objects(), stopped(), routed(), followed(), in_cluster(), access(), attached(), manifests(), node()]
 }
 
 /// Tests of the control plane.
@@ -50,6 +50,22 @@ fn stopped() -> Claim {
             tests("from-nothing", "kube_a_namespace_that_is_gone"),
         ],
         breaks: vec![broken("a-number-that-is-forgotten", "kube_broken_a_number_is_forgotten", "it is not as it was")],
+    }
+}
+
+fn routed() -> Claim {
+    Claim {
+        name: "routed",
+        says: "Routes are closed and opened exactly, whoever dies or writes between, and what writes to a store that is restored is stopped behind them",
+        cases: vec![
+            tests("as-they-were", "kube_routes_are_closed_and_opened_as_they_were"),
+            tests("any-two-writes", "kube_routes_survive_whoever_closes_and_opens_them"),
+        ],
+        breaks: vec![broken(
+            "a-weight-that-is-forgotten",
+            "kube_broken_a_weight_is_forgotten",
+            "it leads nobody where it led",
+        )],
     }
 }
 

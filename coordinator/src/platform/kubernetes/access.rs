@@ -12,6 +12,7 @@ use super::api::Cluster;
 use super::discovery::Served;
 use super::objects::CAPABILITIES;
 use crate::topology::KubernetesSettings;
+use crate::topology::kubernetes::By;
 
 /// One thing that must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +93,9 @@ pub(super) fn needs(settings: &KubernetesSettings, served: &Served, with_operato
     needs.workloads(served, namespace);
     if served.scalers.is_some() {
         needs.add(&["list"], "autoscaling", "horizontalpodautoscalers", namespace);
+    }
+    if settings.by == By::Routes {
+        needs.add(&["list", "patch"], "route.openshift.io", "routes", namespace);
     }
     let (at, name) = settings.operator();
     if with_operator && at != namespace {

@@ -19,6 +19,8 @@ pub(super) struct Served {
     pub(super) configs: bool,
     /// The version of `autoscaling`.
     pub(super) scalers: Option<ApiResource>,
+    /// `route.openshift.io/v1`: there may be Routes.
+    pub(super) routes: bool,
     /// The version of `apps.3scale.net`: the operator was installed some day.
     pub(super) managers: Option<ApiResource>,
 }
@@ -80,6 +82,7 @@ pub(super) async fn served(cluster: &Cluster) -> Result<Served> {
     });
     Ok(Served {
         configs: has("apps.openshift.io", "v1"),
+        routes: has("route.openshift.io", "v1"),
         scalers: scalers.map(|v| resource("autoscaling", v, "HorizontalPodAutoscaler", "horizontalpodautoscalers")),
         managers,
     })
@@ -142,6 +145,17 @@ fn scaler(object: DynamicObject) -> Option<Scaler> {
     // 1 unless it is said, in every version.
     let least = spec.get("minReplicas").and_then(serde_json::Value::as_i64).unwrap_or(1);
     Some(Scaler { name: object.metadata.name?, target, least: i32::try_from(least).unwrap_or(i32::MAX) })
+}
+
+impl Found {
+    /// The same without these, which keep running.
+    pub(super) fn but(mut self, keeps: &[String]) -> Self {
+        for step in &mut self.steps {
+            step.retain(|w| !keeps.iter().any(|k| *k == w.name || w.part.as_ref() == Some(k)));
+        }
+        self.steps.retain(|step| !step.is_empty());
+        self
+    }
 }
 
 impl Look {
@@ -245,7 +259,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::topology::kubernetes::{By, OPERATOR, OperatorSettings};
+    use crate::topology::kubernetes::{By, DrainSettings, OPERATOR, OperatorSettings};
 
     fn settings() -> KubernetesSettings {
         KubernetesSettings {
@@ -256,6 +270,7 @@ mod tests {
             by: By::Scale,
             operator: None,
             deadline: 600,
+            drain: DrainSettings::default(),
             stop: Vec::new(),
             leave: Vec::new(),
             resync: None,

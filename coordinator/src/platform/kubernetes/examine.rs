@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 
 use super::api::Cluster;
-use super::{ANNOTATION, Kubernetes, access, attached, discovery};
+use super::{ANNOTATION, Kubernetes, access, attached, discovery, routes};
 use crate::topology::kubernetes::By;
 
 /// The oldest Kubernetes that this was tried on.
@@ -60,7 +60,16 @@ impl Kubernetes {
             }
         };
         let all = look.workloads.iter().chain(&look.operator).filter(|w| w.replicas == 0);
-        let stopped: Vec<_> = all.filter_map(|w| Some(format!("{w} for {}", w.record.as_ref()?.told()))).collect();
+        let mut stopped: Vec<_> = all.filter_map(|w| Some(format!("{w} for {}", w.record.as_ref()?.told()))).collect();
+        if self.settings.by == By::Routes {
+            match routes::closed(cluster, &self.settings.namespace).await {
+                Ok(closed) => stopped.extend(closed),
+                Err(e) => examined.push(Examined { check: "Routes", found: Err(e) }),
+            }
+            let found = routes::found(cluster, &self.settings).await;
+            examined
+                .push(Examined { check: "Routes", found: found.map(|found| format!("would close {}", found.len())) });
+        }
         let scalers = look.scalers.len();
         let managers = look.managers.clone();
         let sorts: Vec<_> = [super::workload::Sort::Deployment, super::workload::Sort::DeploymentConfig]
@@ -87,8 +96,8 @@ impl Kubernetes {
         examined.push(Examined { check: "workloads", found });
         if !stopped.is_empty() {
             let told = format!(
-                "stopped: {}. If that run is not at work, `keepsake resume` or `cancel` starts them; if it is over, set the replicas by hand and remove the \
-                 annotation {ANNOTATION}, which says how many there were",
+                "stopped: {}. If that run is not at work, `keepsake resume` or `cancel` starts them; if it is over, set the replicas, and the weights of Routes, by \
+                 hand and remove the annotation {ANNOTATION}, which says what they were",
                 stopped.join("; ")
             );
             examined.push(Examined { check: "applications", found: Err(Error::new(Kind::Conflict, told)) });
@@ -101,7 +110,7 @@ impl Kubernetes {
         let with_operator = served.managers.is_some() || self.settings.operator.is_some();
         let mut needs = access::needs_of_place(&self.settings.namespace);
         needs.extend(match self.settings.by {
-            By::Scale => access::needs(&self.settings, &served, with_operator),
+            By::Scale | By::Routes => access::needs(&self.settings, &served, with_operator),
             By::None => Vec::new(),
         });
         for after in access::needs_after(&self.settings, &served) {

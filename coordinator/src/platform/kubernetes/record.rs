@@ -79,9 +79,14 @@ impl Record {
 
     /// For whom it is stopped, in words.
     pub(super) fn told(&self) -> String {
-        let each = self.by.iter().map(|(who, h)| format!("{who} (run {}, epoch {})", h.run, h.epoch));
-        each.collect::<Vec<_>>().join(", ")
+        told(&self.by)
     }
+}
+
+/// For whom something is stopped, in words.
+pub(super) fn told(by: &BTreeMap<String, Holder>) -> String {
+    let each = by.iter().map(|(who, h)| format!("{who} (run {}, epoch {})", h.run, h.epoch));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 impl Me {
@@ -93,23 +98,39 @@ impl Me {
 
     /// What is left of the record when it is not for us any more; none when it was for nobody else.
     pub(super) fn leave(&self, found: &Record) -> Option<Record> {
-        let mut others = found.clone();
-        others.by.remove(&self.name);
-        (!others.by.is_empty()).then_some(others)
+        let by = self.taken_out_of(&found.by);
+        (!by.is_empty()).then(|| Record { by, ..found.clone() })
+    }
+
+    /// All but us.
+    pub(super) fn taken_out_of(&self, by: &BTreeMap<String, Holder>) -> BTreeMap<String, Holder> {
+        let mut others = by.clone();
+        others.remove(&self.name);
+        others
+    }
+
+    /// All of them, and us.
+    pub(super) fn put_into(&self, by: &BTreeMap<String, Holder>) -> BTreeMap<String, Holder> {
+        let mut all = by.clone();
+        all.insert(self.name.clone(), self.holder.clone());
+        all
+    }
+
+    /// Whether we are among them.
+    pub(super) fn is_in(&self, by: &BTreeMap<String, Holder>) -> bool {
+        by.contains_key(&self.name)
     }
 
     /// A coordinator that was thought to be gone must not undo what its successor does. What another run has left on something that runs is no word of a
     /// successor: it came back with an old revision, or the runs were counted anew.
-    fn is_not_late(&self, live: Live, found: Option<&Record>) -> Result<()> {
-        match found.and_then(|r| r.by.get(&self.name)) {
-            Some(theirs)
-                if theirs.epoch > self.holder.epoch && (live.replicas == 0 || theirs.run == self.holder.run) =>
-            {
+    pub(super) fn is_not_late(&self, is_stopped: bool, by: Option<&BTreeMap<String, Holder>>) -> Result<()> {
+        match by.and_then(|by| by.get(&self.name)) {
+            Some(theirs) if theirs.epoch > self.holder.epoch && (is_stopped || theirs.run == self.holder.run) => {
                 Err(Error::new(
                     Kind::Conflict,
                     format!(
                         "epoch {} of run {} has it in its hands, and this is epoch {}: leave it to the coordinator that has taken over, or, if its \
-                         journal is lost, set the replicas by hand and remove the annotation {ANNOTATION}",
+                         journal is lost, set by hand what the annotation {ANNOTATION} says that it had, and remove that",
                         theirs.epoch, theirs.run, self.holder.epoch
                     ),
                 ))
@@ -124,7 +145,7 @@ impl Me {
 /// # Errors
 /// `Conflict` when a later epoch has it in its hands.
 pub(super) fn remember(live: Live, found: Option<&Record>, me: &Me) -> Result<Record> {
-    me.is_not_late(live, found)?;
+    me.is_not_late(live.replicas == 0, found.map(|r| &r.by))?;
     let (replicas, ready) = match found {
         // Somebody wants it to run: what is remembered of before is over, but for how good it was.
         Some(found) if live.replicas != 0 => (live.replicas, live.ready.max(found.ready).min(live.replicas)),
@@ -132,9 +153,8 @@ pub(super) fn remember(live: Live, found: Option<&Record>, me: &Me) -> Result<Re
         None => (live.replicas, live.ready),
     };
     // Nor is it stopped for anybody then. Whoever is about to stop it, too, writes that down once more when it does.
-    let mut by = found.filter(|_| live.replicas == 0).map(|r| r.by.clone()).unwrap_or_default();
-    by.insert(me.name.clone(), me.holder.clone());
-    Ok(Record { replicas, ready, by })
+    let by = found.filter(|_| live.replicas == 0).map(|r| r.by.clone()).unwrap_or_default();
+    Ok(Record { replicas, ready, by: me.put_into(&by) })
 }
 
 /// What has to be written to start it.
@@ -142,8 +162,8 @@ pub(super) fn remember(live: Live, found: Option<&Record>, me: &Me) -> Result<Re
 /// # Errors
 /// `Conflict` when a later epoch has it in its hands.
 pub(super) fn start(live: Live, found: Option<&Record>, me: &Me) -> Result<Start> {
-    me.is_not_late(live, found)?;
-    let Some(found) = found.filter(|r| r.by.contains_key(&me.name)) else { return Ok(Start::Nothing) };
+    me.is_not_late(live.replicas == 0, found.map(|r| &r.by))?;
+    let Some(found) = found.filter(|r| me.is_in(&r.by)) else { return Ok(Start::Nothing) };
     Ok(if let Some(others) = me.leave(found) {
         Start::Leave(others)
     } else if live.replicas == 0 && found.replicas != 0 {

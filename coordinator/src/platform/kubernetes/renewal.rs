@@ -8,8 +8,8 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 
-use super::Change;
 use super::api::{Cluster, Pace};
+use super::change::Change;
 use super::discovery;
 use super::rollout;
 use super::workload::Workload;

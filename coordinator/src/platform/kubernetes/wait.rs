@@ -124,19 +124,14 @@ impl Cluster {
 
     /// The pods with these labels that run or may run, each with its state. What has ended and lies about, as after an eviction, is nothing.
     pub(super) async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<String>> {
-        let pods = self.list_pods(namespace, labels).await?;
-        Ok(pods
-            .into_iter()
-            .filter_map(|pod| {
-                let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
-                let name = pod.metadata.name.unwrap_or_default();
-                match (phase.as_str(), pod.metadata.deletion_timestamp) {
-                    ("Succeeded" | "Failed", _) => None,
-                    (_, Some(since)) => Some(format!("{name} (terminating since {})", since.0)),
-                    (phase, None) => Some(format!("{name} ({})", phase.to_lowercase())),
-                }
-            })
-            .collect())
+        Ok(self.list_pods(namespace, labels).await?.into_iter().filter_map(running).collect())
+    }
+
+    /// The same of those that have this label, each with its value.
+    pub(super) async fn labelled(&self, namespace: &str, label: &str) -> Result<Vec<(String, String)>> {
+        let pods = self.list_pods(namespace, label).await?;
+        let value = |pod: &Pod| pod.metadata.labels.as_ref().and_then(|l| l.get(label)).cloned().unwrap_or_default();
+        Ok(pods.into_iter().filter_map(|pod| Some((value(&pod), running(pod)?))).collect())
     }
 
     /// All pods with these labels, as they are.
@@ -208,6 +203,17 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+}
+
+/// A pod that runs or may run, with its state.
+fn running(pod: Pod) -> Option<String> {
+    let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
+    let name = pod.metadata.name.unwrap_or_default();
+    match (phase.as_str(), pod.metadata.deletion_timestamp) {
+        ("Succeeded" | "Failed", _) => None,
+        (_, Some(since)) => Some(format!("{name} (terminating since {})", since.0)),
+        (phase, None) => Some(format!("{name} ({})", phase.to_lowercase())),
     }
 }
 

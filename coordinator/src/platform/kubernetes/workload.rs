@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::names;
 use super::record::{ANNOTATION, Live, Record};
+use crate::plan::WORKER;
 use crate::platform::Stopped;
 
 /// The annotation of a pod template that says for which run its pods were made anew.
@@ -190,6 +191,12 @@ impl Workload {
     /// Its sort and name.
     pub(super) fn told(&self) -> String {
         format!("{}/{}", self.sort.word(), self.name)
+    }
+
+    /// Whether it is backend-worker, or is stopped after it: then nothing is left that puts jobs into Backend's queues.
+    pub(super) fn is_after_the_writers(&self) -> bool {
+        let step = |name: &str| names::stop_step(name);
+        step(self.part.as_deref().unwrap_or(&self.name)).is_some_and(|own| Some(own) >= step(WORKER))
     }
 
     /// The step in which it is started.

@@ -125,16 +125,21 @@ impl RunStatus {
                 Some(StepStatus::UndoFailed(failure)) => {
                     remains.push((step, failure));
                     // The applications could not be stopped: nothing is taken away below them.
-                    if matches!(step.action, Action::ResumeWorkloads { .. }) {
+                    if matches!(step.action, Action::ResumeWorkloads { .. } | Action::OpenRoutes { .. }) {
                         return Next::Rest(Outcome::Stuck, not_undone(back, &remains, false));
                     }
                 }
                 Some(StepStatus::Started | StepStatus::Succeeded | StepStatus::Failed(_) | StepStatus::Undoing) => {
                     match &step.action {
                         // No application starts on stores of which some are of before and some are not.
-                        Action::Quiesce { .. } if !remains.is_empty() => stopped = true,
-                        // Nor is the Config made equal to a database that is still to go.
-                        Action::RememberConfig { .. } if !remains.is_empty() => {}
+                        // That nobody is let in yet is no reason not to start them.
+                        Action::Quiesce { .. }
+                            if !remains.iter().all(|(s, _)| matches!(s.action, Action::CloseRoutes { .. })) =>
+                        {
+                            stopped = true;
+                        }
+                        // Nor is anybody let in to them, nor the Config made equal to a database that is still to go.
+                        Action::CloseRoutes { .. } | Action::RememberConfig { .. } if !remains.is_empty() => {}
                         // The agent has said already that it does not go back.
                         Action::Stage { component, .. }
                             if remains.iter().any(|(s, _)| s.action.component() == Some(component)) => {}
