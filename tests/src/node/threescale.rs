@@ -95,20 +95,18 @@ impl InPods {
 
     /// Makes its objects and everything that runs in it, as its administrator and its operator would.
     pub async fn build(&self, node: &Node) {
-        self.build_with(node, true).await;
+        self.build_with(node, &every_name()).await;
     }
 
-    /// As [`InPods::build`], perhaps without applications.
-    pub async fn build_with(&self, node: &Node, applications: bool) {
+    /// As [`InPods::build`], with these applications alone.
+    pub async fn build_with(&self, node: &Node, applications: &[&str]) {
         let client = node.client().await;
         objects::build(&client, &self.namespace).await;
         let password = BASE64.encode(postgres::PASSWORD.as_bytes());
         let zync = format!("{}/zync", objects::path(&self.namespace, "secret"));
         client.merge(&zync, json!({ "data": { "ZYNC_DATABASE_PASSWORD": password } })).await;
         self.build_stores(node, &client).await;
-        if applications {
-            self.build_applications(node);
-        }
+        self.build_some(node, applications);
     }
 
     /// Makes the namespace, with what every namespace has.
@@ -155,8 +153,14 @@ impl InPods {
 
     /// Makes what stands for the applications.
     pub fn build_applications(&self, node: &Node) {
-        let all = WORKLOADS
-            .map(|(name, replicas)| running(workload(Form::Deployments, name, replicas, name.split('-').next())));
+        self.build_some(node, &every_name());
+    }
+
+    fn build_some(&self, node: &Node, applications: &[&str]) {
+        let wanted = WORKLOADS.iter().filter(|(name, _)| applications.contains(name));
+        let all: Vec<_> = wanted
+            .map(|(name, replicas)| running(workload(Form::Deployments, name, *replicas, name.split('-').next())))
+            .collect();
         node.apply(&self.namespace, &all);
     }
 
@@ -219,6 +223,10 @@ impl InPods {
             .arg(self.volume(node, "system-storage")));
         assert!(done.status.success(), "chown: {done:?}");
     }
+}
+
+fn every_name() -> Vec<&'static str> {
+    WORKLOADS.iter().map(|(name, _)| *name).collect()
 }
 
 /// Root may come from anywhere, as in 3scale's image.
