@@ -279,7 +279,7 @@ fn manifests_are_built_as_kustomize_builds_them() {
 #[test]
 fn procedure_names_tests_that_there_are() {
     let roots =
-        ["cases", "kube", "../coordinator/src"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+        ["cases", "kube", "node", "../coordinator/src"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     let (mut pending, mut tests) = (roots.to_vec(), String::new());
     while let Some(path) = pending.pop() {
         if path.is_dir() {
