@@ -278,8 +278,8 @@ fn manifests_are_built_as_kustomize_builds_them() {
 /// What the table of the documented procedure says was shown by a test.
 #[test]
 fn procedure_names_tests_that_there_are() {
-    let roots =
-        ["cases", "kube", "node", "../coordinator/src"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let roots = ["cases", "kube", "node", "../coordinator/src"]
+        .map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     let (mut pending, mut tests) = (roots.to_vec(), String::new());
     while let Some(path) = pending.pop() {
         if path.is_dir() {
