@@ -302,7 +302,7 @@ async fn execute(args: &Args, runner: &Runner<'_>, epoch: u64) -> Result<Result<
         }
     };
     // That of the second, once there is one.
-    print(args, &runner.plan(), epoch, outcome, note, runner.looks().await)?;
+    print(args, runner.plan(), epoch, outcome, note, runner.looks().await)?;
     Ok(Ok(outcome))
 }
 

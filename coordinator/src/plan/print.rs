@@ -5,7 +5,7 @@ use std::fmt;
 use keepsake_core::config::AlertLevels;
 use keepsake_core::id::Component;
 
-use super::{Action, CheckAt, ConfigMust, ConfigPair, Goal, Plan, Undo, WORKER};
+use super::{Action, CheckAt, ConfigMust, ConfigPair, CutLimits, Goal, Plan, Undo, WORKER};
 use crate::topology::kubernetes::{ResyncTask, Undrained};
 
 impl fmt::Display for Plan {
@@ -72,24 +72,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BeginSet => f.write_str("make the set's own key, sealed to the recipients"),
-            Self::Cut { groups, required, limits } => {
-                let groups: Vec<String> = groups
-                    .iter()
-                    .map(|g| g.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))
-                    .collect();
-                let (attempts, budget) = (limits.attempts, limits.budget_ms);
-                write!(
-                    f,
-                    "hold writes of {}; open all snapshots, prove all holds, let writes go on",
-                    groups.join(", then ")
-                )?;
-                write!(f, " (at most {attempts} attempts, {budget} ms to get each hold; ")?;
-                f.write_str(if *required {
-                    "without a cut there is no set)"
-                } else {
-                    "without a cut the set is made all the same)"
-                })
-            }
+            Self::Cut { groups, required, limits } => cut(f, groups, *required, *limits),
             Self::Dump { component, engine } => write!(f, "dump {component} ({engine})"),
             Self::CommitSet => f.write_str("sign and write the record"),
             Self::Quiesce { namespace: Some(namespace), keeps, .. } => {
@@ -174,6 +157,16 @@ impl fmt::Display for Action {
             Self::Finalize { component } => write!(f, "finalize {component}"),
         }
     }
+}
+
+/// How all stores are held, and when not.
+fn cut(f: &mut fmt::Formatter<'_>, groups: &[Vec<Component>], required: bool, limits: CutLimits) -> fmt::Result {
+    let group = |g: &Vec<Component>| g.iter().map(Component::as_str).collect::<Vec<_>>().join(" and ");
+    let groups: Vec<String> = groups.iter().map(group).collect();
+    let (attempts, budget) = (limits.attempts, limits.budget_ms);
+    write!(f, "hold writes of {}; open all snapshots, prove all holds, let writes go on", groups.join(", then "))?;
+    write!(f, " (at most {attempts} attempts, {budget} ms to get each hold; ")?;
+    f.write_str(if required { "without a cut there is no set)" } else { "without a cut the set is made all the same)" })
 }
 
 /// What System makes anew.

@@ -81,7 +81,7 @@ impl S3Settings {
                 return invalid("credentials from a file and from a web identity exclude each other: name one");
             }
             (Some(file), None) => {
-                if self.may_come_later && !file.exists() {
+                if self.may_come_later && matches!(file.try_exists(), Ok(false)) {
                     tracing::info!(
                         "{}: there is no such file yet; nothing can be read with it until it is there",
                         file.display()
