@@ -105,7 +105,7 @@ pub(crate) async fn serve(config: Config, limits: Limits, probes: Probes) -> Res
         component: config.component.clone(),
         engine_name: config.engine_name,
         engine: config.engine,
-        gate: Gate::new(config.allow, tls.is_none()),
+        gate: Gate::new(config.allow, tls.is_none(), config.stores.as_ref().and_then(|s| s.opened_by.clone())),
         table,
         holds: Holds::default(),
         stores: config.stores,

@@ -1,5 +1,7 @@
 //! Who is calling, whether they may, and one line of log for every call.
 
+use std::path::PathBuf;
+
 use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tonic::Request;
@@ -11,6 +13,8 @@ use crate::config::{Allow, Role};
 pub(crate) struct Gate {
     allow: Vec<Allow>,
     plaintext: bool,
+    /// A file without which nobody may do what takes `restore`.
+    opened_by: Option<PathBuf>,
 }
 
 /// Somebody who may make this call.
@@ -21,8 +25,8 @@ pub(crate) struct Caller {
 
 impl Gate {
     /// With `plaintext` there are no certificates, and everybody on loopback may do everything.
-    pub(crate) fn new(allow: Vec<Allow>, plaintext: bool) -> Self {
-        Self { allow, plaintext }
+    pub(crate) fn new(allow: Vec<Allow>, plaintext: bool, opened_by: Option<PathBuf>) -> Self {
+        Self { allow, plaintext, opened_by }
     }
 
     /// Lets a caller in for one call, or refuses; a refusal is logged.
@@ -46,6 +50,15 @@ impl Gate {
         let certificate =
             webpki::EndEntityCert::try_from(certificate).or_kind(Kind::Denied, "read the caller's certificate")?;
         let who = certificate.valid_dns_names().collect::<Vec<_>>().join(",");
+        if let (Role::Restore, Some(file)) = (needed, &self.opened_by)
+            && !matches!(file.try_exists(), Ok(true))
+        {
+            let text = format!(
+                "{who} may not restore now: there is no {}. It is what lets this agent restore, and is made for that (a Secret comes into a running pod in about a minute)",
+                file.display()
+            );
+            return Err(Error::new(Kind::Denied, text));
+        }
         let is = |name: &str| {
             ServerName::try_from(name).is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
         };

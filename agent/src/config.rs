@@ -230,7 +230,7 @@ impl Config {
             .find(|e| e.name == name)
             .ok_or_else(|| Error::new(Kind::Invalid, format!("there is no engine {name}")))?;
         let engine = (registration.open)(matches, global.scratch.clone()).with_context(|| format!("engine {name}"))?;
-        let stores = global.repository.open()?;
+        let stores = global.repository.open(global.patient)?;
         Ok(Self {
             installation,
             component,

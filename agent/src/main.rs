@@ -37,7 +37,13 @@ fn ended(done: Result<()>) -> ExitCode {
 
 fn run(matches: &clap::ArgMatches) -> Result<()> {
     let global = config::Global::read(matches)?;
-    keepsake_core::telemetry::start(&global.log, global.log_format)?;
+    if let Err(e) = keepsake_core::telemetry::start(&global.log, global.log_format) {
+        if !global.patient {
+            return Err(e);
+        }
+        keepsake_core::telemetry::start("info", global.log_format)?;
+        tracing::error!("--log: {}; what is said is that of info", e.chain());
+    }
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| Error::new(Kind::Internal, "another crypto provider is installed"))?;

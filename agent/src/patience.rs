@@ -19,16 +19,26 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Starts an agent, tries again for as long as it cannot be started, and serves until it is asked to end.
 ///
 /// # Errors
-/// The admin port cannot be had, or the server failed once it was started.
+/// Signals cannot be listened for, or the server failed once it was started.
 pub async fn run(global: Global, matches: &ArgMatches) -> Result<()> {
-    let probes = Probes::start(global.admin)?;
     let mut end = Ending::listen()?;
+    let mut probes = None;
     loop {
-        let config = Config::new(global.clone(), matches);
-        let started = match config {
-            Ok(config) => app::serve(config, Limits::default(), probes.clone()).await,
-            Err(e) => Err(e),
-        };
+        let started =
+            match (probes.take().map_or_else(|| Probes::start(global.admin), Ok), Config::new(global.clone(), matches))
+            {
+                (Ok(alive), Ok(config)) => {
+                    probes = Some(alive.clone());
+                    app::serve(config, Limits::default(), alive).await
+                }
+                (alive, config) => {
+                    let failed =
+                        alive.as_ref().err().map(Error::chain).into_iter().chain(config.err().map(|e| e.chain()));
+                    let failed = Error::new(Kind::Invalid, failed.collect::<Vec<_>>().join("; "));
+                    probes = alive.ok();
+                    Err(failed)
+                }
+            };
         match started {
             Ok(running) => return running.until_signalled().await,
             Err(e) => tracing::error!("not started, tried again in {AGAIN:?}: {}", e.chain()),

@@ -239,7 +239,11 @@ impl<'a> Runner<'a> {
                 let status = self.status.lock().await;
                 (
                     status.next(self.plan()),
-                    status.may_turn(self.plan()) && status.back.is_none() && !status.may_have_recorded(self.plan()),
+                    status.may_turn(self.plan())
+                        && status.back.is_none()
+                        && !status.may_have_recorded(self.plan())
+                        // A wish is no reason to leave stores that do not belong together.
+                        && status.is_loaded_for_good(self.plan()).is_none(),
                 )
             };
             match next {

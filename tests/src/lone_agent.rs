@@ -95,7 +95,7 @@ impl LoneAgent {
             admin: local,
             tls,
             allow: allow.iter().map(|a| a.parse::<Allow>().expect("ROLE=NAME")).collect(),
-            stores: Some(Stores { put: store.clone(), read: store.clone() }),
+            stores: Some(Stores { put: store.clone(), read: store.clone(), opened_by: None }),
             budget: Budget::default(),
             scratch: scratch.folder("agent", 0o700),
         };

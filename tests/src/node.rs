@@ -23,7 +23,7 @@ use crate::poll::wait_for;
 use crate::scratch::Scratch;
 
 /// A control plane and a node start, beside whatever else this machine does.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(280);
 /// The address of the node, as pods see it.
 pub const ADDRESS: &str = "10.200.0.1";
 
@@ -60,17 +60,18 @@ impl Node {
         let state = scratch.path().join("cluster");
         let mut command = with_last_will("bash");
         command.args(["-c", SCRIPT]).arg(&scripts).arg(&state).env("KUBEBUILDER_ASSETS", &assets);
-        let mut will = Process::start("cluster", command);
+        // Whatever goes wrong from here on, it is taken down.
+        let will = Process::start("cluster", command);
+        let mut node = Self { lines: Mutex::default(), will, assets, scripts, state, scratch };
         wait_for("the node", PATIENCE, async || {
-            let said = will.output();
+            let said = node.will.output();
             if said.iter().any(|line| line == "it is up") {
                 return Ok(());
             }
-            assert!(will.ended().is_none(), "the cluster did not start: {said:#?}");
+            assert!(node.will.ended().is_none(), "the cluster did not start: {said:#?}");
             Err(said.last().cloned().unwrap_or_default())
         })
         .await;
-        let node = Self { lines: Mutex::default(), will, assets, scripts, state, scratch };
         // Whoever speaks from the node itself needs a way to addresses of Services, or nobody would translate them.
         let done = run(node.inside().args(["ip", "route", "add", "10.96.0.0/16", "dev", "lo", "src", ADDRESS]));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -169,24 +170,22 @@ impl Node {
             });
             match late {
                 None => Ok(()),
-                Some(late) => {
-                    let pods = self.pods(namespace);
-                    assert!(!pods.contains("CrashLoopBackOff"), "{pods}");
-                    Err(format!("{}: {pods}", late["metadata"]["name"]))
-                }
+                Some(late) => Err(format!("{}: {}", late["metadata"]["name"], self.pods(namespace))),
             }
         })
         .await;
     }
 
-    /// Deletes the pods with this label: they are asked to end, and not waited for long.
+    /// Deletes the pods with this label, as somebody who drains their node does: they are asked to end.
     pub fn delete_pods(&self, namespace: &str, label: &str) {
-        self.must(&["-n", namespace, "delete", "pod", "-l", label, "--grace-period=0", "--force"]);
+        let said = self.must(&["-n", namespace, "delete", "pod", "-l", label, "--wait=false"]);
+        assert!(said.contains("deleted"), "there is no pod with {label}: {said}");
     }
 
     /// Kills whatever runs in the pods with this label, as the kernel does for want of memory; their containers are started again if they may be.
     pub fn kill_pods(&self, namespace: &str, label: &str) {
         let uids = self.must(&["-n", namespace, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.uid}"]);
+        assert!(!uids.is_empty(), "there is no pod with {label}");
         let uids: Vec<String> = uids.split(' ').map(|uid| format!("pod{uid}/")).collect();
         let processes = std::fs::read_dir("/proc").expect("list the processes").filter_map(|entry| {
             let path = entry.ok()?.path();
@@ -196,9 +195,9 @@ impl Node {
             let program = std::fs::read_to_string(path.join("comm")).ok()?;
             (program.trim() != "pause" && uids.iter().any(|uid| groups.contains(uid))).then_some(pid)
         });
-        for pid in processes.collect::<Vec<_>>() {
-            let _ended_already = kill_process(pid, Signal::KILL);
-        }
+        let processes: Vec<_> = processes.collect();
+        let killed = processes.into_iter().filter(|pid| kill_process(*pid, Signal::KILL).is_ok()).count();
+        assert!(killed > 0, "nothing runs in the pods with {label}: {}", self.pods(namespace));
     }
 
     /// What the pods of a namespace are at, for messages.

@@ -48,6 +48,8 @@ pub struct Stores {
     pub put: Store,
     /// Where loads come from.
     pub read: Store,
+    /// A file without which nobody may load, or have data in the clear: it is there while somebody restores.
+    pub opened_by: Option<PathBuf>,
 }
 
 impl RepositoryArgs {
@@ -55,7 +57,7 @@ impl RepositoryArgs {
     ///
     /// # Errors
     /// As [`Store::open_with`], and `Invalid` when S3 flags stand without an S3 repository.
-    pub(super) fn open(self) -> Result<Option<Stores>> {
+    pub(super) fn open(self, patient: bool) -> Result<Option<Stores>> {
         let web_identity = self
             .s3_role_arn
             .zip(self.s3_web_identity_token_file)
@@ -75,14 +77,15 @@ impl RepositoryArgs {
         }
         let Some(url) = self.repository else { return Ok(None) };
         let put = Store::open_with(&url, &settings).context("--repository")?;
+        let opened_by = self.s3_read_credentials.clone().filter(|_| patient);
         let read = match self.s3_read_credentials {
             Some(file) => {
                 let settings =
-                    S3Settings { credentials: Some(file), may_come_later: true, web_identity: None, ..settings };
+                    S3Settings { credentials: Some(file), may_come_later: patient, web_identity: None, ..settings };
                 Store::open_with(&url, &settings).context("--repository, to read")?
             }
             None => put.clone(),
         };
-        Ok(Some(Stores { put, read }))
+        Ok(Some(Stores { put, read, opened_by }))
     }
 }

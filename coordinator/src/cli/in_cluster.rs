@@ -174,12 +174,14 @@ async fn resume<'a>(app: &'a App, command: &Resume) -> Result<Errand<'a>> {
     let story = interrupted(&app.runs()?, installation, command.coordinator_is_gone).await?;
     let (plan, status, run) = (story.plan(), story.status(), story.root().run);
     let mut identity = None;
-    if status.back.is_none() && !status.passed && plan.is_restore() {
+    let then = plan.then().is_some();
+    if status.back.is_none() && (!status.passed || then) && plan.is_restore() {
         let waiting = status.not_loaded(plan);
-        // What is staged may be gone with the agent that had it: an identity that is given is handed over then, too, and not insisted on.
-        let must = waiting.iter().any(|step| status.steps.get(&step.id) != Some(&StepStatus::Succeeded));
+        // What is staged may be gone with the agent that had it: an identity that is given is handed over then, too, and not insisted on. The data of a
+        // rebuild's second plan is not staged yet.
+        let must = then || waiting.iter().any(|step| status.steps.get(&step.id) != Some(&StepStatus::Succeeded));
         let given = identities(&command.identities)?;
-        if !waiting.is_empty() && (must || given.is_some()) {
+        if (then || !waiting.is_empty()) && (must || given.is_some()) {
             let set = plan.set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
             let record = repository.record(name, set).await?;
             identity = open(&repository, &record, given.as_ref()).await.context("stage what is not staged yet")?;

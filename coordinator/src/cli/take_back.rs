@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::inventory::{Inventory, Staged};
 use crate::plan::Plan;
+use crate::plan::objects::are_objects;
 use crate::plan::take_back::{self, Restored};
 use crate::run::claim;
 use crate::run::story::{Story, unfinished};
@@ -29,7 +30,7 @@ pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Resu
         claim::judge(&other)?;
     }
     let inventory = Inventory::ask(installation, &means.fleet).await;
-    let restored = kept_by(&runs, &means, &inventory).await?;
+    let restored = kept_by(&runs, &means, &inventory, false).await?;
     let plan = take_back::finalize(installation, &inventory, &restored)?;
     carry_out(args, &means, &runs, &plan, command.dry_run).await
 }
@@ -45,7 +46,7 @@ pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Resu
         return back(args, &means, &runs, story, command).await;
     }
     let inventory = Inventory::ask(installation, &means.fleet).await;
-    let restored = kept_by(&runs, &means, &inventory).await?;
+    let restored = kept_by(&runs, &means, &inventory, true).await?;
     let plan = take_back::rollback(installation, &inventory, &restored)?;
     if !command.dry_run {
         may_discard(command, restored.epoch.0)?;
@@ -93,6 +94,15 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
         return Ok(Exit::Done);
     }
     if discard_writes {
+        if let Some(component) = status.is_loaded_for_good(story.plan()) {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "restore {epoch} has loaded {component} over its live data, which does not come back: the others alone would make a mixture. Go on with \
+                     `keepsake resume`; the state of before is in the safety set, which can be restored then"
+                ),
+            ));
+        }
         may_discard(command, epoch.0)?;
     }
     let turn = Turn { why: WHY, discard_writes };
@@ -114,7 +124,7 @@ fn may_discard(command: &Rollback, epoch: u64) -> Result<()> {
 }
 
 /// The restore whose old data agents keep; the newest, if there are several.
-async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Result<Restored> {
+async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory, puts_back: bool) -> Result<Restored> {
     let name = &means.installation.name;
     let keeps = |state: &Staged| matches!(state, Staged::Committed | Staged::Committing);
     let loads = inventory.answers().flat_map(|found| &found.loads).filter(|(_, state)| keeps(state));
@@ -137,7 +147,14 @@ async fn kept_by(runs: &Runs, means: &Means<'_>, inventory: &Inventory) -> Resul
             ),
         ));
     };
-    means.ensure_place(story.root()).await?;
+    // Databases outside of a namespace that was made anew still keep what is old, and it must be possible to drop it.
+    let objects = means.installation.components.iter().find(|c| are_objects(&c.engine)).map(|c| &c.name);
+    let keeps_objects = objects
+        .and_then(|c| inventory.of(c)?.as_ref().ok())
+        .is_some_and(|found| found.loads.iter().any(|(of, state)| of == run && keeps(state)));
+    if puts_back || keeps_objects {
+        means.ensure_place(story.root()).await?;
+    }
     let set = story.plan().set.ok_or_else(|| Error::new(Kind::Internal, "the restore names no set"))?;
     Ok(Restored { run: *run, epoch: story.root().epoch, set, components: restore::staged(story.plan()) })
 }

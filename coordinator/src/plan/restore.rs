@@ -55,6 +55,8 @@ struct Part<'a> {
     cannot_undo: Option<String>,
     /// Its load goes over the live data.
     in_place: bool,
+    /// It is loaded when nothing but the point of no return is left: its load is whole or nothing, and nothing else is made equal to it.
+    is_last: bool,
 }
 
 /// Plans a restore.
@@ -85,7 +87,8 @@ pub fn plan(
     }
     let mut stages = Vec::new();
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
-    let around = around(installation, &placed, true, &mut notes)?.unwrap_or_else(|| {
+    // What was just built has stopped already, with nothing of anybody's queued.
+    let around = around(installation, &placed, !wishes.rebuilt, &mut notes)?.unwrap_or_else(|| {
         notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
         Around::default()
     });
@@ -113,8 +116,11 @@ pub fn plan(
     }
     let config = make_equal(installation, inventory, record, &parts, wishes, &mut notes)?;
     stages.extend(config.first);
-    stages.extend(load(&parts, wishes)?);
+    let (last, first): (Vec<_>, Vec<_>) = parts.iter().partition(|p| p.is_last);
+    stages.extend(load(&parts, &first, wishes)?);
     stages.extend(config.before);
+    // Whatever can still turn the run comes before.
+    stages.extend(last.into_iter().filter_map(alone).collect::<Result<Vec<_>>>()?);
     stages.push(Stage {
         title: "point of no return".to_owned(),
         steps: vec![Action::PointOfNoReturn.step(Undo::Nothing)?],
@@ -179,14 +185,18 @@ fn make_equal(
 }
 
 /// A stage in which the same is done with all components together.
-fn each(title: &str, parts: &[Part<'_>], step: impl Fn(Component) -> Result<Step>) -> Result<Stage> {
-    let steps = parts.iter().map(|part| step(part.component.name.clone())).collect::<Result<_>>()?;
+fn each<'a>(
+    title: &str,
+    parts: impl IntoIterator<Item = &'a Part<'a>>,
+    step: impl Fn(Component) -> Result<Step>,
+) -> Result<Stage> {
+    let steps = parts.into_iter().map(|part| step(part.component.name.clone())).collect::<Result<_>>()?;
     Ok(Stage { title: title.to_owned(), steps })
 }
 
 /// From the first byte that is staged to the last look before the point of no return. What cannot be undone comes last and one by one: whatever fails
 /// before it can be undone, and of several the fewest are loaded when one fails.
-fn load(parts: &[Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
+fn load(parts: &[Part<'_>], first: &[&Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
     let rollback = |component: &Component| Undo::by(Action::Rollback { component: component.clone() });
     let stage = parts.iter().map(|part| {
         let component = part.component.name.clone();
@@ -202,28 +212,29 @@ fn load(parts: &[Part<'_>], wishes: &Wishes) -> Result<Vec<Stage>> {
     let mut stages =
         vec![Stage { title: "read and check the whole set".to_owned(), steps: stage.collect::<Result<_>>()? }];
     let mut together = Vec::new();
-    let mut alone = Vec::new();
-    for part in parts {
+    for part in first.iter().filter(|p| p.cannot_undo.is_none()) {
         let component = part.component.name.clone();
-        match &part.cannot_undo {
-            None => {
-                let undo = rollback(&component);
-                together.push(Action::Commit { component }.step(undo)?);
-            }
-            Some(why) => {
-                let title = format!("load {component}, which cannot be undone");
-                let commit = Action::Commit { component }.step(Undo::Impossible { why: why.clone() })?;
-                alone.push(Stage { title, steps: vec![commit] });
-            }
-        }
+        let undo = rollback(&component);
+        together.push(Action::Commit { component }.step(undo)?);
     }
     if !together.is_empty() {
         stages.push(Stage { title: "load".to_owned(), steps: together });
     }
-    stages.extend(alone);
-    stages
-        .push(each("check", parts, |component| Action::Check { component, at: CheckAt::Loaded }.step(Undo::Nothing))?);
+    stages.extend(first.iter().copied().filter_map(alone).collect::<Result<Vec<_>>>()?);
+    let look = |component| Action::Check { component, at: CheckAt::Loaded }.step(Undo::Nothing);
+    if !first.is_empty() {
+        stages.push(each("check", first.iter().copied(), look)?);
+    }
     Ok(stages)
+}
+
+/// The load of what cannot be undone; none of what can.
+fn alone(part: &Part<'_>) -> Option<Result<Stage>> {
+    let why = part.cannot_undo.clone()?;
+    let component = part.component.name.clone();
+    let title = format!("load {component}, which cannot be undone");
+    let commit = Action::Commit { component }.step(Undo::Impossible { why });
+    Some(commit.map(|commit| Stage { title, steps: vec![commit] }))
 }
 
 /// The stages that make the safety set. It has a cut if it can: the applications are stopped, so nobody waits for it.
@@ -274,6 +285,8 @@ fn parts<'a>(
             format!("set {} is partial: name what to restore from it with --component", record.set),
         ));
     }
+    let pair = config::pair(installation, AlertLevels::default());
+    let in_pair = |name: &Component| pair.as_ref().is_some_and(|p| p.system == *name || p.backend == *name);
     let mut parts = Vec::new();
     let mut lacking = Vec::new();
     for component in installation.components.iter().filter(|c| asked(&c.name)) {
@@ -296,11 +309,12 @@ fn parts<'a>(
         }
         let in_place = wishes.in_place && !are_objects(&entry.engine);
         let cannot_undo = if in_place { Some(IN_PLACE.to_owned()) } else { found.cannot_undo.clone() };
-        let in_place = in_place || preflight::is_loaded_whole(name, found, wishes, notes)?;
+        let is_whole = !in_place && preflight::is_loaded_whole(name, found, wishes, notes)?;
+        let (in_place, is_last) = (in_place || is_whole, is_whole && !in_pair(name));
         if !in_place {
             lacking.extend(preflight::lacks_room(entry, found));
         }
-        parts.push(Part { component, queues: policy, cannot_undo, in_place });
+        parts.push(Part { component, queues: policy, cannot_undo, in_place, is_last });
     }
     for name in installation.components.iter().map(|c| &c.name).filter(|n| only.is_empty() && !asked(n)) {
         notes.push(format!(

@@ -2,17 +2,17 @@
 
 mod next;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keepsake_core::Kind;
-use keepsake_core::id::StepId;
+use keepsake_core::id::{Component, StepId};
 use keepsake_core::record::{Failure, Sealing};
 use keepsake_core::repository::runs::StoredRun;
 
 pub use self::next::Next;
 use super::cut::Made;
 use super::event::{Event, Outcome, Output};
-use crate::plan::{Action, CheckAt, Plan, Step};
+use crate::plan::{Action, CheckAt, Plan, Step, Undo};
 use crate::platform::{Looked, Stopped};
 
 /// One epoch of a run of ours as read from the repository.
@@ -82,6 +82,8 @@ pub struct RunStatus {
     pub ended: Option<(Outcome, String)>,
     /// Steps in the order in which they failed.
     failed: Vec<StepId>,
+    /// Steps that were begun again without an end in between.
+    pub(super) unheard: BTreeSet<StepId>,
 }
 
 impl RunStatus {
@@ -108,13 +110,14 @@ impl RunStatus {
             rests: None,
             ended: None,
             failed: Vec::new(),
+            unheard: BTreeSet::new(),
         }
     }
 
-    /// Of the second plan of a run, whose entry was just written. The first has stopped the applications already: whoever goes back has to start them.
+    /// Of the second plan of a run, whose entry was just written. The first has stopped the applications already, and closed the Routes: whoever goes back has to start and open them.
     pub fn of_second(plan: &Plan) -> Self {
         let mut status = Self { rebuilt: true, ..Self::beginning(plan) };
-        for step in plan.steps().filter(|s| matches!(s.action, Action::Quiesce { .. })) {
+        for step in plan.steps().filter(|s| matches!(s.action, Action::Quiesce { .. } | Action::CloseRoutes { .. })) {
             status.set(&step.id, StepStatus::Started);
         }
         status
@@ -130,6 +133,10 @@ impl RunStatus {
         match event {
             Event::Started { step } => {
                 self.results.remove(step);
+                // Begun again without an end in between: nobody has heard how that one ended.
+                if self.steps.get(step) == Some(&StepStatus::Started) {
+                    self.unheard.insert(step.clone());
+                }
                 self.failed.retain(|s| s != step);
                 self.set(step, StepStatus::Started);
                 // It is begun only behind the point; an entry that is lost may not take that back.
@@ -244,6 +251,15 @@ impl RunStatus {
             Ok(Output::Cut { made, .. }) => made.as_deref(),
             Ok(_) | Err(_) => None,
         })
+    }
+
+    /// A component whose load over its live data was begun, and cannot be undone.
+    pub fn is_loaded_for_good(&self, plan: &Plan) -> Option<Component> {
+        let is_begun = |step: &&Step| {
+            matches!(step.undo, Undo::Impossible { .. })
+                && matches!(self.steps.get(&step.id), Some(StepStatus::Started | StepStatus::Succeeded))
+        };
+        plan.steps().find(is_begun)?.action.component().cloned()
     }
 
     /// What the applications had that were stopped; nothing where nobody knows.

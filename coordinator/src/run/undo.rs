@@ -21,7 +21,10 @@ impl Runner<'_> {
     }
 
     async fn undo(&self, step: &Step) -> Result<()> {
-        let result = self.status.lock().await.results.get(&step.id).cloned();
+        let (result, was_unheard) = {
+            let status = self.status.lock().await;
+            (status.results.get(&step.id).cloned(), status.unheard.contains(&step.id))
+        };
         let action = match &step.undo {
             Undo::Nothing => return Ok(()),
             Undo::By { action } => (**action).clone(),
@@ -78,7 +81,7 @@ impl Runner<'_> {
             // Whoever does not know how a load over live data ended may be asking an agent that was started again since: that it finds nothing to roll
             // back says nothing of the live data.
             (Action::Commit { component }, Undo::Impossible { .. }) => match result {
-                Some(Err(failure)) if agent_told_the_end(failure.kind) => Ok(()),
+                Some(Err(failure)) if agent_told_the_end(failure.kind) && !was_unheard => Ok(()),
                 unheard => {
                     let told = match unheard {
                         Some(Err(failure)) => failure.text,

@@ -119,7 +119,7 @@ impl S3Settings {
         }
         let is_http = endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
         // Images of databases may have no certificates of public authorities. Without them nothing can be opened that would ask for them.
-        let is_own_authority = (is_http || self.ca.is_some()) && self.web_identity.is_none();
+        let is_own_authority = (is_http || self.ca.is_some()) && self.credentials.is_some();
         let mut client = ClientOptions::new()
             .with_no_system_certificates(is_own_authority)
             // Every request has the store's deadline; a second one below it would only make its outcome harder to tell.

@@ -22,9 +22,22 @@ async fn installation_whose_zync_may_make_no_database_is_restored_whole_and_last
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("CREATEDB") && told.contains("--in-place"), "{told}");
 
+    let refused = house.keepsake(&[&restore[..], &["--keep-old"]].concat());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("leave out --keep-old"), "{told}");
+
     let plan = house.must(&["plan", "restore"]);
     let at = |words: &str| plan.find(words).unwrap_or_else(|| panic!("{words:?} is not in {plan}"));
-    assert!(at("load zync-database, which cannot be undone") > at("commit system-storage"), "{plan}");
+    // Nothing that could turn the restore comes after it.
+    let last = at("load zync-database, which cannot be undone");
+    assert!(
+        last > at("look whether the Config in backend-redis") && last > at("look whether system-storage answers with"),
+        "{plan}"
+    );
+    assert!(
+        plan[last..].find("point of no return").is_some_and(|end| !plan[last..last + end].contains("look")),
+        "{plan}"
+    );
 
     // It fails within its transaction: a function of another's that hangs on what is dropped is none of zync's.
     let zync = house.installations[0].zync.client("zync_production").await;

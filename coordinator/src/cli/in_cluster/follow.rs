@@ -74,7 +74,19 @@ impl<'a> Following<'a> {
         if let Err(e) = dropped {
             output::say(&e.chain());
         }
-        done
+        match done {
+            // It is followed no longer, and is at work all the same: nobody may take that for a restore of which nothing is left.
+            Err(e) if !stale && self.word != "backup" => {
+                output::error(self.args, &e);
+                output::say(&format!(
+                    "{} is not followed any more, and may be at work. {}",
+                    self.job,
+                    self.how_to_go_on()
+                ));
+                Ok(Exit::Halted)
+            }
+            done => done,
+        }
     }
 
     /// Whether the run's first record is there. The set's identity was read before it.
@@ -176,7 +188,14 @@ impl<'a> Following<'a> {
             output::result(self.args, &done, String::new)?;
             return Ok(exit.unwrap_or_else(|| self.lost(why)));
         };
-        let story = records.story().await?;
+        let story = match records.story().await {
+            Ok(story) => story,
+            // The coordinator has told how it ended.
+            Err(e) => {
+                output::say(&format!("the run's records cannot be read now: {}", e.chain()));
+                return Ok(exit.unwrap_or_else(|| self.lost(why)));
+            }
+        };
         let Some(story) = story else {
             let text = if exit == Some(Exit::Done) {
                 format!(
@@ -248,10 +267,15 @@ impl<'a> Following<'a> {
 
     /// Nobody wants to follow it any longer.
     async fn left(&mut self) -> Result<Exit> {
+        self.tell().await?;
         if self.job.holds_identity() && !self.has_begun() {
             self.job.take_back().await?;
             self.tell().await?;
-            if !self.has_begun() {
+            if self.has_begun() {
+                let text = "had begun by then, and was asked to stop: it puts back what it has done";
+                output::say(&format!("{} {text}. See `keepsake runs --installation {}`", self.job, self.installation));
+                return Ok(Exit::Halted);
+            } else {
                 output::say(&format!(
                     "{} had not read the set's identity yet, and was taken back: nothing was begun",
                     self.job

@@ -85,7 +85,16 @@ pub(super) fn is_loaded_whole(
     notes: &mut Vec<String>,
 ) -> Result<bool> {
     let Some(why) = found.cannot_undo.as_ref().filter(|_| found.in_place_is_whole) else { return Ok(false) };
-    if wishes.safety.is_none() && !wishes.in_place {
+    if wishes.keep_old {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "{name} can only be loaded over its live data, so its old data cannot be kept ({why}): mend that, or leave out --keep-old"
+            ),
+        ));
+    }
+    // What was just built holds nothing of anybody's, if somebody says so.
+    if wishes.safety.is_none() && !wishes.rebuilt {
         return Err(Error::new(
             Kind::Unsupported,
             format!(
@@ -94,7 +103,7 @@ pub(super) fn is_loaded_whole(
         ));
     }
     notes.push(format!(
-        "{name} is loaded over the live data, in one transaction and after all others: {why}. Once that is done only the safety set remembers what was there"
+        "{name} is loaded over the live data, in one transaction and after all others: {why}. Once that is done only the safety set, if one is made, remembers what was there"
     ));
     Ok(true)
 }

@@ -145,15 +145,20 @@ impl Coordinator {
         let job = job.filter(|job| job.metadata.uid.as_deref() == Some(&self.uid));
         let selector = format!("controller-uid={}", self.uid);
         let mut pods = self.cluster.seen(&self.namespace, &selector).await?;
-        // The first: whoever is made again begins nothing.
         pods.sort_by(|a, b| a.created.cmp(&b.created));
         self.pods = pods;
-        if let Some(pod) = self.pods.iter().find(|p| p.exit_of(&self.container).is_some()) {
-            let why = Count::of([pod]).to_string();
-            return Ok(State::Ended { code: pod.exit_of(&self.container), why });
-        }
-        if let Some(pod) = self.pods.iter().find(|p| matches!(p.state, pod::State::Failed(_))) {
-            return Ok(State::Ended { code: None, why: Count::of([pod]).to_string() });
+        // That which was seen to run, or else the first: whoever is made again begins nothing, and what it says of that is no word of the one that works.
+        let judged = match &self.ran {
+            Some(ran) => self.pods.iter().find(|p| p.name == *ran),
+            None => self.pods.first(),
+        };
+        if let Some(pod) = judged {
+            if let Some(code) = pod.exit_of(&self.container) {
+                return Ok(State::Ended { code: Some(code), why: Count::of([pod]).to_string() });
+            }
+            if matches!(pod.state, pod::State::Failed(_)) {
+                return Ok(State::Ended { code: None, why: Count::of([pod]).to_string() });
+            }
         }
         if self.ran.is_none() {
             let runs = self.pods.iter().find(|p| p.state == pod::State::Running);
