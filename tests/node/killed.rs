@@ -105,6 +105,7 @@ async fn backed_up(node: &Node, administrator: &Administrator, name: &str, what:
     ended(node, administrator, name, what).await;
     let (succeeded, log) = administrator.ended(node, &client, name).await;
     eprintln!("{what:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    assert!(!(succeeded && is_of_the_coordinator(what)), "a coordinator that was killed has succeeded: {log}");
     node.rolled_out(NAMESPACE).await;
     if what.0 == JOB {
         // Nobody else knows that it is gone, until its lease is over.
@@ -125,6 +126,7 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&
     let (succeeded, log) = administrator.ended(node, &client, &name).await;
     node.rolled_out(NAMESPACE).await;
     eprintln!("{what:?}: {succeeded}: {}", log.lines().last().unwrap_or_default());
+    assert!(!(succeeded && is_of_the_coordinator(what)), "a coordinator that was killed has succeeded: {log}");
     if succeeded {
         return;
     }
@@ -137,6 +139,10 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&
         assert!(is_over.iter().any(|words| log.contains(words)), "{log}");
         administrator.must_job(node, &format!("again-{n}"), &restore, true).await;
     }
+}
+
+fn is_of_the_coordinator((pods, end, _): (&str, End, &str)) -> bool {
+    pods == JOB && matches!(end, Killed)
 }
 
 async fn is_as_it_was(installation: &Installation, before: &State, what: &str) {

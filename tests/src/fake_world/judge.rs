@@ -18,6 +18,10 @@ impl Told {
     /// What differs between a run that was struck and one that was not.
     pub fn differs_from(&self, smooth: &Self) -> Vec<String> {
         let mut found = self.wrong.clone();
+        // It was loading over live data when it was struck, and nobody has heard how that ended: that the next try failed proves nothing.
+        if self.outcome == Outcome::Stuck && smooth.outcome == Outcome::Failed && self.not_undone == ["commit-files"] {
+            return found;
+        }
         let mut compare = |what: &str, struck: String, smooth: String| {
             if struck != smooth {
                 found.push(format!("{what}: {struck} instead of {smooth}"));
