@@ -5,6 +5,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use super::args::{Args, Rebuild};
 use super::carry::{self, Means};
 use super::output;
+use super::reach::reached_for;
 use super::restore::confirm;
 use crate::app::{App, identities};
 use crate::catalog;
@@ -16,8 +17,9 @@ use crate::run::story::unfinished;
 /// Runs the command.
 pub(super) async fn run(args: &Args, app: &App, command: &Rebuild) -> Result<Exit> {
     let installation = app.topology.installation(command.set.installation.as_ref())?;
+    let record = catalog::find(&app.repository().await?, &installation.name, &command.set.set).await?;
+    let installation = &reached_for(app, installation, &record).await?;
     let mut means = Means::new(app, installation).await?;
-    let record = catalog::find(&means.repository, &installation.name, &command.set.set).await?;
     let plan = plan::rebuild::plan(installation, &record)?;
     if let Some(other) = unfinished(&app.runs()?, &installation.name, None).await? {
         claim::judge(&other)?;
