@@ -178,7 +178,15 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
     let what = format!("{}/{}", settings.name, component.name);
     let seen = match fleet.examine(&component.name).await {
         Ok(seen) => seen,
-        Err(e) => return vec![Finding::bad(&what, "agent", e.chain())],
+        Err(e) => {
+            let address = component.agent.as_deref().unwrap_or_default();
+            let must = if address.starts_with("https://") {
+                format!(" (at {address}; its certificate must carry {}.{})", component.name, settings.name)
+            } else {
+                String::new()
+            };
+            return vec![Finding::bad(&what, "agent", format!("{}{must}", e.chain()))];
+        }
     };
     let ours = env!("CARGO_PKG_VERSION");
     let mut findings = vec![if seen.found.agent_version == ours {
@@ -191,7 +199,8 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
         )
     }];
     if seen.found.engine != component.engine {
-        let found = format!("it serves {}, the topology says {}", seen.found.engine, component.engine);
+        let found =
+            format!("it serves {}; by the topology, or by its name, it is {}", seen.found.engine, component.engine);
         findings.push(Finding::bad(&what, "engine", found));
     }
     if seen.found.problems.is_empty() {

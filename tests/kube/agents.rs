@@ -115,12 +115,7 @@ fn must_say(told: &str, words: &[&str]) {
 async fn kube_agents_are_found_by_their_labels() {
     let Some(plane) = ControlPlane::start("kube_agents_are_found_by_their_labels").await else { return };
     let client = plane.client().await;
-    skeleton::namespace(&client, NAMESPACE).await;
-    skeleton::build(&client, Form::Deployments, NAMESPACE, WHOLE).await;
-    let all = settings(&plane.kubeconfig(), "");
-    for component in COMPONENTS {
-        deploy(&client, &format!("a-{component}"), component, 9090).await;
-    }
+    let all = deployed(&client, &plane, &COMPONENTS).await;
     is_not_ready(&client, &all).await;
     are_all_found(&client, &all).await;
     is_missing(&client, &all).await;
@@ -128,6 +123,26 @@ async fn kube_agents_are_found_by_their_labels() {
     is_unexpected(&client, &all).await;
     is_elsewhere(&client, &plane, &all).await;
     is_denied(&plane).await;
+}
+
+/// Workloads of a 3scale, and agents of these components, which do not run yet.
+async fn deployed(client: &Client, plane: &ControlPlane, components: &[&str]) -> InstallationSettings {
+    skeleton::namespace(client, NAMESPACE).await;
+    skeleton::build(client, Form::Deployments, NAMESPACE, WHOLE).await;
+    for component in components {
+        deploy(client, &format!("a-{component}"), component, 9090).await;
+    }
+    settings(&plane.kubeconfig(), "")
+}
+
+/// Agents of these components run, and all that the installation has are found.
+pub(super) async fn must_all_be_found(client: &Client, plane: &ControlPlane, components: &[&str]) {
+    let all = deployed(client, plane, components).await;
+    serve(client, "system-redis").await;
+    for component in components {
+        runs(client, &format!("a-{component}"), true).await;
+    }
+    are_all_found(client, &all).await;
 }
 
 /// Nothing runs yet.

@@ -27,7 +27,7 @@ pub enum Expect<'a> {
     All,
     /// Where the topology names none: those of a run that was begun.
     Those(&'a [Component]),
-    /// The same of a set that an installation is built of: its agents may come with its stores, and Services are enough.
+    /// The same of a set that an installation is built of. Its agents may come with its stores: one that is not there yet will be where the manifests put it.
     Later(&'a [Component]),
 }
 

@@ -15,6 +15,8 @@ use crate::webhook::SIDECAR;
 /// The labels of agents in pods of their own (`manifests/agents`).
 const NAMED: (&str, &str) = ("app.kubernetes.io/name", "keepsake-agent");
 pub(super) const COMPONENT: &str = "keepsake/component";
+/// Where the manifests' agents and Services listen.
+const PORT: i32 = 9090;
 /// What an agent's port is called in a pod of its own, and beside a store.
 const PORTS: [&str; 2] = ["agent", "keepsake-agent"];
 
@@ -138,10 +140,8 @@ fn find(look: &Look, all: &[Agent], component: &Component, expect: Expect<'_>) -
     // One that goes is followed by another.
     let candidates = if live.is_empty() { leaving } else { live };
     if candidates.is_empty() {
-        if matches!(expect, Expect::Later(_))
-            && let Some(place) = expected_at(look, component)
-        {
-            return Ok(place);
+        if matches!(expect, Expect::Later(_)) {
+            return Ok(to_come(look, component));
         }
         return Err(missing(component, &ended));
     }
@@ -247,22 +247,17 @@ fn leads(service: &Service, all: &[Agent], agent: &Agent, port_name: &str, port:
     Some(if spec.cluster_ip.as_deref() == Some("None") { port } else { found.port })
 }
 
-/// Where an agent will be whose pod is not there yet.
-fn expected_at(look: &Look, component: &Component) -> Option<Place> {
+/// Where an agent will be whose pod is not there yet: behind its Service, as it is or as the manifests will make it.
+fn to_come(look: &Look, component: &Component) -> Place {
     let name = service_of(component);
-    let service = look.services.iter().find(|s| s.metadata.name.as_deref() == Some(name.as_str()))?;
-    let spec = service.spec.as_ref().filter(|s| s.cluster_ip.as_deref() != Some("None"))?;
-    let selector = spec.selector.as_ref()?;
-    let is_of = |label: &str| selector.get(label).is_some_and(|of| of == component.as_str());
-    if !is_of(COMPONENT) && !is_of(SIDECAR) {
-        return None;
-    }
+    let service = look.services.iter().find(|s| s.metadata.name.as_deref() == Some(name.as_str()));
     let is_it = |p: &&ServicePort| match &p.target_port {
         Some(IntOrString::String(name)) => PORTS.contains(&name.as_str()),
         Some(IntOrString::Int(_)) | None => p.name.as_deref().is_some_and(|n| PORTS.contains(&n)),
     };
-    let port = spec.ports.iter().flatten().find(is_it)?.port;
+    let spec = service.and_then(|s| s.spec.as_ref()).filter(|s| s.cluster_ip.as_deref() != Some("None"));
+    let port = spec.and_then(|s| s.ports.iter().flatten().find(is_it)).map_or(PORT, |p| p.port);
     let address = format!("https://{name}.{}.svc:{port}", look.namespace);
     let not_ready = Some("its pod is not there yet".to_owned());
-    Some(Place { address, told: format!("by Service {name}"), not_ready })
+    Place { address, told: format!("by Service {name}"), not_ready }
 }
