@@ -9,6 +9,7 @@ use keepsake_coordinator::platform::kubernetes::agents::{Agents, Expect};
 use keepsake_coordinator::topology::{InstallationSettings, Topology};
 use keepsake_core::error::Result;
 use keepsake_tests::child::{killed_when, run, tool_command};
+use keepsake_tests::cluster::kubelet::Kubelet;
 use keepsake_tests::cluster::skeleton::{self, Form, WHOLE};
 use keepsake_tests::cluster::{ControlPlane, Raw};
 use keepsake_tests::house::{Agent, COMPONENTS, House, State, programs};
@@ -173,7 +174,10 @@ async fn are_all_found(client: &Client, all: &InstallationSettings) {
     // What has an address keeps it, and is not looked for; what is named is all that is expected.
     let rest = "    components: [{ name: system-redis }, { name: system-mysql, agent: 'https://a:1' }]\n";
     let some = settings(&all.kubernetes.as_ref().and_then(|k| k.kubeconfig.clone()).expect("a file"), rest);
-    must_say(&refused(&some).await, &["agent of backend-redis", "agent of zync-database", "is expected"]);
+    must_say(
+        &refused(&some).await,
+        &["agent of backend-redis", "agent of zync-database", "components that are expected"],
+    );
     runs(client, "a-zync-database", true).await;
 }
 
@@ -296,6 +300,8 @@ async fn kube_a_topology_without_components_is_backed_up_and_restored() {
     let client = plane.client().await;
     skeleton::namespace(&client, NAMESPACE).await;
     skeleton::build(&client, Form::Deployments, NAMESPACE, WHOLE).await;
+    // The applications run: they are rolled out after a restore. Of agents' pods the test says itself how they are.
+    let _kubelet = Kubelet::start(client.clone(), NAMESPACE, &["a-", "b-"]);
     let house = House::new(&["prod"], Size::TINY).await;
     for agent in &house.installations[0].agents {
         let name = format!("a-{}", agent.component);
