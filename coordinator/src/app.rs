@@ -13,6 +13,7 @@ use keepsake_core::secret::Secret;
 use crate::fleet::grpc::GrpcFleet;
 use crate::fleet::whole::WholeFleet;
 use crate::platform::kubernetes::Kubernetes;
+use crate::platform::kubernetes::agents::Expect;
 use crate::platform::kubernetes::objects::Objects;
 use crate::topology::{InstallationSettings, Topology};
 
@@ -111,11 +112,38 @@ impl App {
         Ok(Runs::new(Store::open_with(url, &settings.s3)?))
     }
 
-    /// The agents of an installation, and its cluster's objects.
+    /// The installation with the addresses of all its agents: as it is or, where the topology leaves some out, with those that are found in its cluster.
+    ///
+    /// # Errors
+    /// `Invalid` outside of that cluster, with what to do; everything that [`Kubernetes::find_agents`] finds wrong: never fewer components than are expected.
+    pub async fn reached(
+        &self,
+        installation: &InstallationSettings,
+        expect: Expect<'_>,
+    ) -> Result<InstallationSettings> {
+        if installation.is_complete() {
+            return Ok(installation.clone());
+        }
+        let settings = installation.kubernetes.clone().ok_or_else(|| {
+            Error::new(Kind::Internal, format!("agents of {} are to be found in no cluster", installation.name))
+        })?;
+        let cluster = Kubernetes::new(settings);
+        if !cluster.is_inside().await? {
+            return Err(installation.not_reached_from_outside());
+        }
+        Box::pin(cluster.find_agents(installation, expect)).await?.complete(installation)
+    }
+
+    /// The agents of an installation that is complete, and its cluster's objects.
     ///
     /// # Errors
     /// The certificates cannot be read, or an address is refused.
     pub fn fleet(&self, installation: &InstallationSettings) -> Result<WholeFleet> {
+        // Else a component without an address would be passed over.
+        if !installation.is_complete() {
+            let text = format!("the agents of {} were not looked for", installation.name);
+            return Err(Error::new(Kind::Internal, text));
+        }
         let agents = GrpcFleet::new(installation, self.topology.tls.as_ref())?;
         let objects = match &installation.kubernetes {
             Some(settings) if settings.objects => {

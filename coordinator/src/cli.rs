@@ -12,6 +12,7 @@ mod keys;
 mod objects;
 mod output;
 mod pki;
+mod reach;
 mod rebuild;
 mod report;
 mod restore;

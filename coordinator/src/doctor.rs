@@ -12,6 +12,7 @@ use crate::fleet::grpc::GrpcFleet;
 use crate::fleet::whole::WholeFleet;
 use crate::plan::backup::is_held;
 use crate::platform::kubernetes::Kubernetes;
+use crate::platform::kubernetes::agents::{Expect, Place, Sought};
 use crate::topology::kubernetes::By;
 use crate::topology::{ComponentSettings, Consistency, InstallationSettings};
 
@@ -90,18 +91,63 @@ pub async fn repository(app: &App) -> Vec<Finding> {
 /// Looks at an installation: the cluster that it runs on, if there is one, and every agent.
 pub async fn installation(app: &App, settings: &InstallationSettings) -> Vec<Finding> {
     let mut findings = cluster(settings).await;
+    let known = match whereabouts(settings).await {
+        Ok((known, told)) => {
+            findings.extend(told);
+            known
+        }
+        Err(e) => {
+            findings.push(Finding::bad(settings.name.as_str(), "agents", e.chain()));
+            // What has an address is looked at all the same.
+            settings.with_agents(Vec::new())
+        }
+    };
+    let settings = &known;
     match app.fleet(settings) {
         Ok(fleet) => {
             let served = settings.components.iter().filter(|c| c.agent.is_some());
             let components = served.map(|c| component(fleet.agents(), settings, c));
             findings.extend(join_all(components).await.concat());
-            for alone in settings.components.iter().filter(|c| c.agent.is_none()) {
+            for alone in settings.components.iter().filter(|c| c.is_of_the_cluster()) {
                 findings.extend(objects(&fleet, settings, alone).await);
             }
         }
         Err(e) => findings.push(Finding::bad(settings.name.as_str(), "certificates", e.chain())),
     }
     findings
+}
+
+/// Where the agents are that the topology gives no address, and the installation with those that are found and reached.
+async fn whereabouts(settings: &InstallationSettings) -> Result<(InstallationSettings, Vec<Finding>)> {
+    let Some(kubernetes) = settings.kubernetes.as_ref().filter(|_| !settings.is_complete()) else {
+        return Ok((settings.clone(), Vec::new()));
+    };
+    let cluster = Kubernetes::new(kubernetes.clone());
+    let is_inside = cluster.is_inside().await?;
+    let agents = Box::pin(cluster.find_agents(settings, Expect::All)).await?;
+    let mut findings = Vec::new();
+    let mut found = Vec::new();
+    for Sought { component, engine, found: place } in agents.sought {
+        let what = format!("{}/{component}", settings.name);
+        match place {
+            Ok(Place { told, not_ready: Some(why), address }) => {
+                findings.push(Finding::bad(&what, "agent's pod", format!("{told}, which is not ready: {why}")));
+                found.push((component, engine, address));
+            }
+            Ok(Place { told, not_ready: None, address }) => {
+                findings.push(Finding::good(&what, "agent's pod", told));
+                found.push((component, engine, address));
+            }
+            Err(e) => findings.push(Finding::bad(&what, "agent's pod", e.chain())),
+        }
+    }
+    let name = settings.name.as_str();
+    findings.extend(agents.problems.iter().map(|e| Finding::bad(name, "agents", e.chain())));
+    if !is_inside {
+        findings.push(Finding::bad(name, "agents", settings.not_reached_from_outside().chain()));
+        found.clear();
+    }
+    Ok((settings.with_agents(found), findings))
 }
 
 async fn cluster(settings: &InstallationSettings) -> Vec<Finding> {
@@ -132,7 +178,15 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
     let what = format!("{}/{}", settings.name, component.name);
     let seen = match fleet.examine(&component.name).await {
         Ok(seen) => seen,
-        Err(e) => return vec![Finding::bad(&what, "agent", e.chain())],
+        Err(e) => {
+            let address = component.agent.as_deref().unwrap_or_default();
+            let must = if address.starts_with("https://") {
+                format!(" (at {address}; its certificate must carry {}.{})", component.name, settings.name)
+            } else {
+                String::new()
+            };
+            return vec![Finding::bad(&what, "agent", format!("{}{must}", e.chain()))];
+        }
     };
     let ours = env!("CARGO_PKG_VERSION");
     let mut findings = vec![if seen.found.agent_version == ours {
@@ -145,7 +199,8 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
         )
     }];
     if seen.found.engine != component.engine {
-        let found = format!("it serves {}, the topology says {}", seen.found.engine, component.engine);
+        let found =
+            format!("it serves {}; by the topology, or by its name, it is {}", seen.found.engine, component.engine);
         findings.push(Finding::bad(&what, "engine", found));
     }
     if seen.found.problems.is_empty() {

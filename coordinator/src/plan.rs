@@ -18,6 +18,8 @@ pub mod restore;
 pub mod resync;
 pub mod take_back;
 
+use std::collections::BTreeSet;
+
 use keepsake_core::id::{Component, Epoch, Installation, RunId, SetId, StepId};
 use keepsake_core::record::{FORMAT, Purpose};
 use keepsake_core::repository::runs::TWO_PLANS;
@@ -131,6 +133,12 @@ impl Plan {
     /// All steps in order.
     pub fn steps(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.stages.iter().flat_map(|s| &s.steps)
+    }
+
+    /// Every component that a step of it is about, the cluster's objects among them.
+    pub fn components(&self) -> Vec<Component> {
+        let all: BTreeSet<_> = self.steps().flat_map(|s| s.action.components()).cloned().collect();
+        all.into_iter().collect()
     }
 
     /// The set in words.

@@ -3,6 +3,7 @@
 //! One strict YAML file. An unknown word is an error, not a wish: a misspelt `recipients` would otherwise be a backup that nobody
 //! can open. The file names secrets by path and holds none.
 
+pub mod component;
 pub mod kubernetes;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,8 @@ use keepsake_core::repository::S3Settings;
 use keepsake_core::repository::trust::Trust;
 use serde::Deserialize;
 
+pub use self::component::ComponentSettings;
+use self::component::RawComponent;
 pub use self::kubernetes::KubernetesSettings;
 use crate::plan::CutLimits;
 
@@ -76,7 +79,9 @@ pub struct InstallationSettings {
     pub kubernetes: Option<KubernetesSettings>,
     /// System has its files in a bucket or elsewhere, and no set has them.
     pub files_external: bool,
-    /// Its components, at least one, in the order of the file; then the cluster's objects, if it runs on one.
+    /// The file names no components: they are all that the 3scale in the cluster has, and are to be found there.
+    pub all_of_cluster: bool,
+    /// Its components, in the order of the file; then the cluster's objects, if it runs on one. At least one, when it is complete.
     pub components: Vec<ComponentSettings>,
 }
 
@@ -124,19 +129,6 @@ pub enum Consistency {
     None,
 }
 
-/// One server of an installation.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct ComponentSettings {
-    /// Its name.
-    pub name: Component,
-    /// Its engine.
-    pub engine: EngineName,
-    /// Its agent: `https://host:port`, or `http://` on loopback. The cluster's objects have none: the coordinator itself reads and writes them.
-    #[serde(default)]
-    pub agent: Option<String>,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -162,7 +154,8 @@ struct RawInstallation {
     kubernetes: Option<KubernetesSettings>,
     #[serde(default)]
     files: Files,
-    components: Vec<ComponentSettings>,
+    #[serde(default)]
+    components: Option<Vec<RawComponent>>,
 }
 
 /// Where System has its files.
@@ -236,6 +229,45 @@ impl Topology {
 }
 
 impl InstallationSettings {
+    /// Whether it is known where every agent is.
+    pub fn is_complete(&self) -> bool {
+        !self.all_of_cluster && self.components.iter().all(|c| !c.is_to_be_found())
+    }
+
+    /// Why agents without an address are not reached by whoever is outside of the cluster.
+    pub fn not_reached_from_outside(&self) -> Error {
+        let names: Vec<_> = self.components.iter().filter(|c| c.is_to_be_found()).map(|c| c.name.as_str()).collect();
+        let which = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
+        let text = format!(
+            "the topology has no addresses of installation {}'s agents{which}: in the cluster they are found, and this is outside of it, from where pods are not reached. Run it \
+             there (`keepsake --in-cluster` for backup, restore, resume, finalize, rollback and cancel), or forward a port to each, as in `kubectl port-forward \
+             service/keepsake-system-mysql 19091:9090`, and name all of them: `components: [{{ name: system-mysql, agent: 'https://localhost:19091' }}, …]`",
+            self.name
+        );
+        Error::new(Kind::Invalid, text)
+    }
+
+    /// The same with the addresses of agents that were found, and complete: what has no address then is not in it. The cluster's objects stay the last. Whether
+    /// all were found is for the caller to know.
+    #[must_use]
+    pub fn with_agents(&self, found: Vec<(Component, EngineName, String)>) -> Self {
+        let mut whole = self.clone();
+        for (name, engine, agent) in found {
+            let agent = Some(agent);
+            match whole.components.iter_mut().find(|c| c.name == name) {
+                Some(known) => known.agent = agent,
+                None => {
+                    let last = whole.components.iter().position(ComponentSettings::is_of_the_cluster);
+                    let at = last.unwrap_or(whole.components.len());
+                    whole.components.insert(at, ComponentSettings { name, engine, agent });
+                }
+            }
+        }
+        whole.components.retain(|c| !c.is_to_be_found());
+        whole.all_of_cluster = false;
+        whole
+    }
+
     /// The component of that name.
     ///
     /// # Errors
@@ -256,49 +288,21 @@ fn check(raw: RawInstallation, has_tls: bool) -> Result<InstallationSettings> {
     if let Some(why) = raw.cut.unsound() {
         return invalid(format!("installation {name}: cut: {why}"));
     }
-    if raw.components.is_empty() {
-        return invalid(format!("installation {name} has no components"));
-    }
-    let mut seen = BTreeSet::new();
-    for component in &raw.components {
-        if !seen.insert(&component.name) {
-            return invalid(format!("installation {name} lists component {} twice", component.name));
-        }
-        if component.engine.as_str() == objects::ENGINE || component.name.as_str() == objects::COMPONENT {
-            return invalid(format!(
-                "component {}: the cluster's objects have no agent and are not listed; with `platform: kubernetes` they are in every set",
-                component.name
-            ));
-        }
-        let Some(agent) = &component.agent else {
-            return invalid(format!("component {} has no agent: say agent: https://host:port", component.name));
-        };
-        if !has_tls && agent.starts_with("https://") {
-            return invalid(format!(
-                "component {} is reached over https, but the topology has no `tls` section",
-                component.name
-            ));
-        }
-        if !agent.starts_with("https://") && !agent.starts_with("http://") {
-            return invalid(format!(
-                "component {}: agent {agent:?} is not of the form https://host:port",
-                component.name
-            ));
-        }
-    }
+    let all_of_cluster = raw.components.is_none();
+    let mut components = component::check(&name, raw.components, has_tls, raw.kubernetes.is_some())?;
     let files_external = raw.files == Files::External;
-    if files_external && let Some(files) = raw.components.iter().find(|c| c.engine.as_str() == "files") {
+    if files_external && let Some(files) = components.iter().find(|c| c.engine.as_str() == "files") {
         return invalid(format!(
             "installation {name}: `files: external` says that System's files are elsewhere, and component {} has files: choose one",
             files.name
         ));
     }
-    let RawInstallation { consistency, cut, hooks, kubernetes, mut components, .. } = raw;
+    let RawInstallation { consistency, cut, hooks, kubernetes, .. } = raw;
     if kubernetes.as_ref().is_some_and(|k| k.objects) {
         let name = Component::new(objects::COMPONENT)?;
         components.push(ComponentSettings { name, engine: EngineName::new(objects::ENGINE)?, agent: None });
     }
-    Ok(InstallationSettings { name, consistency, cut, hooks, kubernetes, files_external, components })
+    Ok(InstallationSettings { name, consistency, cut, hooks, kubernetes, files_external, all_of_cluster, components })
 }
 
 /// What is wrong with the platform, if something is.

@@ -6,10 +6,11 @@ use std::path::Path;
 use keepsake_coordinator::fleet::{DumpOrder, Fleet, LoadOrder, OpKey, Opening};
 use keepsake_coordinator::plan::objects::ObjectPolicy;
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
+use keepsake_coordinator::platform::kubernetes::agents::Expect;
 use keepsake_coordinator::platform::kubernetes::objects::Objects;
 use keepsake_coordinator::platform::{Extent, Platform};
-use keepsake_coordinator::topology::KubernetesSettings;
 use keepsake_coordinator::topology::kubernetes::{By, ResyncTask};
+use keepsake_coordinator::topology::{KubernetesSettings, Topology};
 use keepsake_core::id::{Component, SetId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{ComponentRecord, Sealing};
@@ -174,23 +175,35 @@ fn told<T>(done: keepsake_core::error::Result<T>) -> T {
 
 async fn backs_up(plane: &ControlPlane, store: &Store) -> ComponentRecord {
     let kubeconfig = plane.kubeconfig_of_account(NAMESPACE, "keepsake-coordinator").await;
-    let it = Objects::new(platform(settings(NAMESPACE, kubeconfig)), "prod".parse().expect("a name"), store.clone());
+    let it =
+        Objects::new(platform(settings(NAMESPACE, kubeconfig.clone())), "prod".parse().expect("a name"), store.clone());
     let component: Component = "objects".parse().expect("a name");
     let found =
         wait_for("the account to be known", PATIENCE, async || it.describe(&component).await.map_err(|e| e.chain()))
             .await;
     assert!(found.problems.is_empty(), "{:?}", found.problems);
+    look_for_agents(&settings(NAMESPACE, kubeconfig)).await;
     let key = OpKey { run: run(1), step: "dump-objects".parse().expect("a name") };
     let order = DumpOrder { component: &component, key, set: SetId::generate(), sealing: &Sealing::None, hold: None };
     let dump = told(it.dump(&order, &|_| {}).await);
     ComponentRecord { component, engine: "objects".parse().expect("a name"), dump: Some(dump), failure: None }
 }
 
+/// As a topology without components has it; there are none here.
+async fn look_for_agents(settings: &KubernetesSettings) {
+    let text = format!(
+        "repository: {{ url: 'file:///backups' }}\ninstallations:\n  - {{ name: prod, platform: kubernetes, kubernetes: {{ namespace: {NAMESPACE} }} }}\n"
+    );
+    let topology = Topology::parse(&text, Path::new("/")).unwrap_or_else(|e| panic!("{}", e.chain()));
+    let found = told(platform(settings.clone()).find_agents(&topology.installations[0], Expect::All).await);
+    assert!(found.sought.iter().all(|s| s.found.is_err()) && !found.problems.is_empty(), "{found:?}");
+}
+
 async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &ComponentRecord) {
     let kubeconfig = plane.kubeconfig_of_account(NAMESPACE, "keepsake-restore").await;
     let settings = KubernetesSettings { by: By::Routes, ..settings(NAMESPACE, kubeconfig) };
     let kubernetes = platform(settings.clone());
-    let it = Objects::new(platform(settings), "prod".parse().expect("a name"), store.clone());
+    let it = Objects::new(platform(settings.clone()), "prod".parse().expect("a name"), store.clone());
     let key = run(2);
     let op = OpKey { run: key.clone(), step: "stage-objects".parse().expect("a name") };
     let order = |key: OpKey| LoadOrder {
@@ -202,6 +215,7 @@ async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &
         in_place: false,
         objects: ObjectPolicy::Replace { endpoints: true },
     };
+    look_for_agents(&settings).await;
     told(kubernetes.preflight(true).await);
     told(kubernetes.place().await);
     told(it.describe(&entry.component).await);

@@ -7,9 +7,11 @@ use keepsake_tests::cluster::faults::{Faulty, Rule};
 use keepsake_tests::cluster::kubelet::{Fate, Kubelet};
 use keepsake_tests::cluster::skeleton::{self, Form, LEAN};
 use keepsake_tests::cluster::{ControlPlane, Raw, openshift};
+use keepsake_tests::house::COMPONENTS;
 use serde_json::{Value, json};
 
 use super::access::must_be_what_is_used;
+use super::agents;
 use super::in_cluster;
 use super::objects::{Ground, NAMESPACE, REPLACE_ALL, must_be, told};
 use super::webhook::whoever_asks_has_one;
@@ -102,4 +104,13 @@ async fn kube_broken_an_identity_stays() {
     in_cluster::played::cron_job(&client, "3scale").await;
     let faulty = Faulty::new(&client, Rule::Swallow("/secrets/keepsake-broken"));
     in_cluster::fails::the_identity_goes(&client, &faulty.client, "keepsake-broken").await;
+}
+
+#[tokio::test]
+#[ignore = "broken on purpose"]
+async fn kube_broken_an_agent_is_missing() {
+    let Some(plane) = ControlPlane::start("kube_broken_an_agent_is_missing").await else { return };
+    let client = plane.client().await;
+    let but_one: Vec<_> = COMPONENTS.into_iter().filter(|c| *c != "zync-database").collect();
+    agents::must_all_be_found(&client, &plane, &but_one).await;
 }

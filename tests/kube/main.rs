@@ -1,6 +1,7 @@
 //! Applications stopped, started and made to follow their data on a genuine control plane. Each case has a control plane of its own, and its parts namespaces of their own.
 
 mod access;
+mod agents;
 mod broken;
 mod comes_back;
 mod dies;

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::inventory::Inventory;
 use crate::plan::{self, Plan};
+use crate::platform::kubernetes::agents::Expect;
 use crate::run::event::Outcome;
 use crate::run::{Runner, World, claim};
 use crate::topology::{InstallationSettings, Topology};
@@ -114,7 +115,8 @@ pub(super) fn print(args: &Args, done: &[BackedUp]) -> Result<()> {
 async fn dry_run(args: &Args, app: &App, chosen: &[&InstallationSettings], command: &Backup) -> Result<Exit> {
     let mut plans = Vec::new();
     for installation in chosen {
-        plans.push(plan_one(app, installation, command).await?);
+        let installation = app.reached(installation, Expect::All).await?;
+        plans.push(plan_one(app, &installation, command).await?);
     }
     output::result(args, &plans, || plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok(Exit::Done)
@@ -160,6 +162,7 @@ async fn back_up(
 ) -> Result<BackedUp> {
     let repository = app.repository().await?;
     let signing = super::carry::signer(app, &repository)?;
+    let installation = &app.reached(installation, Expect::All).await?;
     let plan = plan_one(app, installation, command).await?;
     let fleet = app.fleet(installation)?;
     let (head, log) = claim::begin_as(&app.runs()?, &installation.name, &plan, command.run_id).await?;

@@ -9,6 +9,7 @@ use keepsake_core::repository::runs::Runs;
 
 use super::args::{Args, Cancel};
 use super::carry::{self, Means, Turn};
+use super::reach::reached_again;
 use super::{output, runs};
 use crate::app::App;
 use crate::catalog;
@@ -41,6 +42,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Cancel) -> Result<Exit
     if story.plan().is_backup() {
         return abandon(args, app, installation, &runs, &story).await;
     }
+    let installation = &reached_again(app, installation, story.plan()).await?;
     let means = Means::new(app, installation).await?;
     let turn = Turn { why: WHY, discard_writes: false };
     let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, Some(turn)).await?;
@@ -154,8 +156,10 @@ async fn abandon(
 /// Agents that still work for the run are told to stop; one that does not answer stops by itself after ten minutes.
 async fn stop_agents(app: &App, installation: &InstallationSettings, run: &Run) {
     let key = RunKey { run: run.head.run, installation: run.head.installation.clone(), epoch: run.head.epoch };
-    let fleet = match app.fleet(installation) {
-        Ok(fleet) => fleet,
+    let reached = reached_again(app, installation, &run.head.plan).await;
+    let reached = reached.and_then(|installation| Ok((app.fleet(&installation)?, installation)));
+    let (fleet, installation) = match reached {
+        Ok(reached) => reached,
         Err(e) => {
             output::say(&format!("the agents could not be told: {}", e.chain()));
             return;

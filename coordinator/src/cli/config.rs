@@ -20,6 +20,7 @@ use crate::inventory::Inventory;
 use crate::plan::config::{alert_levels, must_pair};
 use crate::plan::restore::preflight::SCHEMA;
 use crate::plan::{self, ConfigPair, LiveLook, Plan};
+use crate::platform::kubernetes::agents::Expect;
 use crate::run::claim;
 use crate::run::story::unfinished;
 use crate::topology::InstallationSettings;
@@ -47,6 +48,7 @@ struct Planned<'a> {
 /// Runs `check`.
 pub(super) async fn check(args: &Args, app: &App, command: &Check) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let installation = &app.reached(installation, Expect::All).await?;
     let fleet = app.fleet(installation)?;
     // Half a restore is not what anybody wants to have compared.
     if let Some(other) = unfinished(&app.runs()?, &installation.name, None).await?
@@ -66,6 +68,7 @@ pub(super) async fn check(args: &Args, app: &App, command: &Check) -> Result<Exi
 /// Runs `resync`.
 pub(super) async fn resync(args: &Args, app: &App, command: &ResyncConfig) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let installation = &app.reached(installation, Expect::All).await?;
     let means = Means::new(app, installation).await?;
     let inventory = Inventory::ask(installation, &means.fleet).await;
     let pair = pair(installation, &means.fleet, &command.look).await?;

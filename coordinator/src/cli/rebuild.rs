@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::args::{Args, Rebuild};
 use super::carry::{self, Means};
 use super::output;
+use super::reach::reached_for;
 use super::restore::{confirm, staged};
 use crate::app::{App, identities};
 use crate::catalog;
@@ -33,8 +34,9 @@ pub(super) async fn run(args: &Args, app: &App, command: &Rebuild) -> Result<Exi
     let installation = app.topology.installation(command.set.installation.as_ref())?;
     // As of a restore: whoever follows it may stop it at any time.
     let early = command.run_id.map(|_| super::cancel_on_signal());
+    let record = catalog::find(&app.repository().await?, &installation.name, &command.set.set).await?;
+    let installation = &reached_for(app, installation, &record).await?;
     let mut means = Means::new(app, installation).await?;
-    let record = catalog::find(&means.repository, &installation.name, &command.set.set).await?;
     let wishes = (!command.objects_only).then(|| Wishes { rebuilt: true, ..command.data.wishes() });
     let plan = plan::rebuild::plan(installation, &record, wishes.clone())?;
     let expected = wishes.as_ref().map(|wishes| plan::rebuild::expected(installation, &record, wishes)).transpose()?;

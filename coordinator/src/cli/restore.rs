@@ -15,6 +15,7 @@ use crate::inventory::Inventory;
 use crate::plan::objects::ObjectPolicy;
 use crate::plan::restore::Wishes;
 use crate::plan::{self, Action, Plan, Undo};
+use crate::platform::kubernetes::agents::Expect;
 use crate::run::claim;
 use crate::run::story::unfinished;
 use crate::topology::InstallationSettings;
@@ -24,6 +25,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let installation = app.topology.installation(command.installation.as_ref())?;
     // Whoever follows it may stop it at any time. A person is asked by then, and Ctrl-C ends the command.
     let early = command.run_id.map(|_| super::cancel_on_signal());
+    let installation = &app.reached(installation, Expect::All).await?;
     let mut means = Means::new(app, installation).await?;
     let record = catalog::find(&means.repository, &installation.name, &command.set).await?;
     let inventory = Inventory::ask(installation, &means.fleet).await;

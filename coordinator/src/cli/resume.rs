@@ -6,6 +6,7 @@ use keepsake_core::repository::runs::Runs;
 
 use super::args::{Args, Resume};
 use super::carry::{self, Means};
+use super::reach::reached_again;
 use super::restore::confirm;
 use crate::app::{App, identities};
 use crate::exit::Exit;
@@ -30,6 +31,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
         return Err(Error::new(Kind::Conflict, text));
     }
     let (plan, status) = (story.plan(), story.status());
+    let installation = &reached_again(app, installation, plan).await?;
     let mut means = Means::new(app, installation).await?;
     // Nothing is taken over before everything is there that going on needs.
     let then = plan.then();

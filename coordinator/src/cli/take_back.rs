@@ -8,6 +8,7 @@ use keepsake_core::repository::runs::Runs;
 
 use super::args::{Args, Finalize, Rollback};
 use super::carry::{self, Means, Turn};
+use super::reach::reached_again;
 use super::resume::interrupted;
 use super::{output, restore};
 use crate::app::App;
@@ -16,6 +17,7 @@ use crate::inventory::{Inventory, Staged};
 use crate::plan::Plan;
 use crate::plan::objects::are_objects;
 use crate::plan::take_back::{self, Restored};
+use crate::platform::kubernetes::agents::Expect;
 use crate::run::claim;
 use crate::run::story::{Story, unfinished};
 
@@ -25,6 +27,7 @@ const WHY: &str = "taken back by `keepsake rollback`";
 /// Drops what a completed restore has kept.
 pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let installation = &app.reached(installation, Expect::All).await?;
     let (runs, means) = (app.runs()?, Means::new(app, installation).await?);
     if let Some(other) = unfinished(&runs, &installation.name, None).await? {
         claim::judge(&other)?;
@@ -38,13 +41,17 @@ pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Resu
 /// Puts back what was there before a restore that is completed, or that does not come to its end.
 pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
-    let (runs, means) = (app.runs()?, Means::new(app, installation).await?);
+    let runs = app.runs()?;
     if let Some(other) = unfinished(&runs, &installation.name, None).await?
         && other.plan().is_restore()
     {
+        let installation = &reached_again(app, installation, other.plan()).await?;
+        let means = Means::new(app, installation).await?;
         let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
         return back(args, &means, &runs, story, command).await;
     }
+    let installation = &app.reached(installation, Expect::All).await?;
+    let means = Means::new(app, installation).await?;
     let inventory = Inventory::ask(installation, &means.fleet).await;
     let restored = kept_by(&runs, &means, &inventory, true).await?;
     let plan = take_back::rollback(installation, &inventory, &restored)?;

@@ -90,7 +90,8 @@ impl GrpcFleet {
             return Err(Error::new(
                 Kind::Invalid,
                 format!(
-                    "at {} is the agent of {} of {}, not of {component} of {}: correct the topology",
+                    "at {} is the agent of {} of {}, not of {component} of {}: correct the topology or, where agents are found by labels, the labels or KEEPSAKE_COMPONENT and \
+                     KEEPSAKE_INSTALLATION of that pod",
                     dialer.host_and_port(),
                     answer.component,
                     answer.installation,

@@ -224,6 +224,17 @@ impl Action {
         }
     }
 
+    /// All components that it is about.
+    pub fn components(&self) -> impl Iterator<Item = &Component> {
+        let other = match self {
+            Self::ResyncConfig { pair, .. } | Self::CheckConfig { pair, .. } | Self::RememberConfig { pair } => {
+                Some(&pair.system)
+            }
+            _ => None,
+        };
+        self.component().into_iter().chain(other)
+    }
+
     /// Its word in steps and listings.
     pub fn word(&self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 //! coordinator anywhere can go on or back from any half of it. Everything may be asked again. All that knows Kubernetes is in this folder.
 
 mod access;
+pub mod agents;
 mod api;
 mod attached;
 mod built;

@@ -200,6 +200,43 @@ const BREAKS: &[Break] = &[
     ),
 ];
 
+/// The same where agents are found, with `components/objects`.
+const FOUND: &[Break] = &[
+    (
+        BACKEND,
+        "name: keepsake-backend-redis\n  labels:\n    app.kubernetes.io/name: keepsake-agent\n    app.kubernetes.io/part-of: keepsake\n    keepsake/component: backend-redis\nspec:\n  selector:",
+        "name: keepsake-backend\n  labels:\n    app.kubernetes.io/name: keepsake-agent\n    app.kubernetes.io/part-of: keepsake\n    keepsake/component: backend-redis\nspec:\n  selector:",
+        "operator",
+        "not found by its Service",
+    ),
+    (
+        "overlays/operator/kustomization.yaml",
+        "  - ../../agents/zync-database\n",
+        "",
+        "operator",
+        "zync-database is looked for",
+    ),
+    (
+        "components/objects/coordinator.yaml",
+        "mountPath: /var/run/secrets/kubernetes.io/serviceaccount",
+        "mountPath: /token",
+        "operator",
+        "cannot ask the API server",
+    ),
+    ("components/objects/topology.yaml", "namespace: 3scale", "namespce: 3scale", "operator", "not a topology"),
+];
+
+#[test]
+fn manifests_what_is_wrong_where_agents_are_found_is_seen() {
+    let tree =
+        Tree::of_the_project().with(&overlay_file("operator"), S3, &format!("{S3}  - ../../components/objects\n"));
+    let told = |(file, from, to, overlay, words): &Break| {
+        let told = problems(&tree.with(file, from, to), overlay);
+        assert!(told.iter().any(|problem| problem.contains(words)), "{file}: {to:?} instead of {from:?}: {told:?}");
+    };
+    FOUND.iter().for_each(told);
+}
+
 #[test]
 fn manifests_what_is_wrong_is_seen() {
     let whole = Tree::of_the_project();

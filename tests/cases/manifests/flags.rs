@@ -121,7 +121,10 @@ fn copies(command: &[String], containerfile: &str) -> Result<(), String> {
 /// Every path that it is told is on a volume.
 fn mounted(container: &Container, environment: &BTreeMap<String, String>) -> Result<(), String> {
     let mounts: Vec<&str> = container.volume_mounts.iter().flatten().map(|m| m.mount_path.as_str()).collect();
-    let programs = container.command.iter().flatten().filter(|c| c.starts_with('/') && !c.starts_with("/usr/"));
+    let programs = container.command.iter().flatten().filter(|c| {
+        // What the image itself has.
+        c.starts_with('/') && !c.starts_with("/usr/") && !c.starts_with("/etc/ssl/certs/")
+    });
     let paths = environment.values().map(|v| v.strip_prefix("file://").unwrap_or(v)).filter(|v| v.starts_with('/'));
     for path in paths.chain(programs.map(String::as_str)) {
         if !mounts.iter().any(|mount| path == *mount || path.starts_with(&format!("{mount}/"))) {

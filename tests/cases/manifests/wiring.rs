@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keepsake_coordinator::topology::Topology;
+use keepsake_coordinator::topology::component::STORES;
 use keepsake_coordinator::webhook::SIDECAR;
 use serde_json::Value;
 
@@ -176,6 +177,10 @@ fn topology_problems(topology: &Topology, agents: &[Agent<'_>], objects: &Object
             wrong.push(format!("at {address} is {}, not {} by {}", agent.name, component.name, component.engine));
         }
     }
+    if installation.all_of_cluster {
+        wrong.extend(found_problems(agents, objects));
+        left.clear();
+    }
     wrong.extend(left.iter().map(|component| format!("{component} has an agent and is not in the topology")));
     for agent in agents {
         if agent.told("KEEPSAKE_INSTALLATION") != installation.name.as_str() {
@@ -211,6 +216,39 @@ fn topology_problems(topology: &Topology, agents: &[Agent<'_>], objects: &Object
         if !mounts.iter().any(|m| file.starts_with(m)) {
             wrong.push(format!("the coordinator's {} is on none of its volumes", file.display()));
         }
+    }
+    wrong
+}
+
+/// What is wrong with agents that are to be found: each by its component's Service, each of the engine that goes by its name, and one for every store.
+fn found_problems(agents: &[Agent<'_>], objects: &Objects) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for agent in agents {
+        let component = agent.told("KEEPSAKE_COMPONENT");
+        let by_name = STORES.iter().find(|(name, _)| *name == component).map(|(_, engine)| *engine);
+        if by_name.is_none() || by_name != agent.engine() {
+            wrong.push(format!("{component} by {:?} would not be found: its name tells {by_name:?}", agent.engine()));
+        }
+        let address = format!("https://keepsake-{component}:9090");
+        if reached(&address, agents, objects).is_none_or(|found| found.name != agent.name) {
+            wrong.push(format!("{component} is not found by its Service"));
+        }
+    }
+    let has = |name: &str| agents.iter().any(|a| a.told("KEEPSAKE_COMPONENT") == name);
+    let system = STORES.iter().filter(|(name, _)| name.starts_with("system-") && has(name));
+    let databases = system.filter(|(name, engine)| *engine != "files" && *name != "system-redis").count();
+    let others = ["backend-redis", "system-redis", "zync-database", "system-storage"].iter().filter(|n| !has(n));
+    wrong.extend(others.map(|name| format!("{name} is looked for, and has no agent")));
+    if databases != 1 {
+        wrong.push(format!("System has {databases} databases with an agent"));
+    }
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let pods = objects.pods();
+    let asks = |spec: &k8s_openapi::api::core::v1::PodSpec| {
+        spec.containers.iter().flat_map(|c| c.volume_mounts.iter().flatten()).any(|m| m.mount_path == token)
+    };
+    if pods.iter().filter(|p| p.owner.starts_with("CronJob")).any(|p| !asks(p.spec)) {
+        wrong.push("the coordinator cannot ask the API server where its agents are".to_owned());
     }
     wrong
 }

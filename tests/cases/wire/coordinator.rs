@@ -21,6 +21,7 @@ fn fleet(proxy: &Proxy) -> GrpcFleet {
         hooks: None,
         kubernetes: None,
         files_external: false,
+        all_of_cluster: false,
         components: vec![ComponentSettings {
             name: COMPONENT.parse().unwrap(),
             engine: "mysql".parse().unwrap(),
@@ -89,6 +90,7 @@ async fn an_agent_that_is_frozen_is_out_of_reach_soon() {
         hooks: None,
         kubernetes: None,
         files_external: false,
+        all_of_cluster: false,
         components: vec![ComponentSettings {
             name: component.clone(),
             engine: "mysql".parse().unwrap(),

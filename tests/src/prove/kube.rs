@@ -12,7 +12,7 @@ const NODE: Duration = Duration::from_mins(12);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
-    vec![objects(), stopped(), routed(), followed(), in_cluster(), access(), attached(), manifests(), node()]
+    vec![objects(), stopped(), routed(), followed(), in_cluster(), access(), found(), attached(), manifests(), node()]
 }
 
 /// Tests of the control plane.
@@ -106,6 +106,22 @@ fn access() -> Claim {
         says: "the Roles of the manifests grant what a backup and a restore use, and nothing else",
         cases: vec![tests("roles", "kube_access_is_what_a_backup_and_a_restore_use")],
         breaks: vec![broken("a-right-too-many", "kube_broken_a_right_too_many", "granted and never used")],
+    }
+}
+
+fn found() -> Claim {
+    Claim {
+        name: "found",
+        says: "agents that the topology gives no address are found by their pods' labels, and a set is never smaller because one is not",
+        cases: vec![
+            tests("labels", "kube_agents_are_found_by_their_labels"),
+            tests("whole-restore", "kube_a_topology_without_components"),
+        ],
+        breaks: vec![broken(
+            "an-agent-that-is-missing",
+            "kube_broken_an_agent_is_missing",
+            "zync-database has no agent",
+        )],
     }
 }
 

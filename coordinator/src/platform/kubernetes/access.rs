@@ -135,6 +135,20 @@ pub(super) fn needs_in_cluster(namespace: &str, cron_job: &str, with_secret: boo
     needs.0
 }
 
+/// All that finding the agents needs; with what the cluster serves, the stores' workloads are looked at as well.
+pub(super) fn needs_of_agents(namespace: &str, served: Option<&Served>) -> Vec<Need> {
+    let mut needs = Needs::default();
+    needs.add(&["list"], "", "pods", namespace);
+    needs.add(&["list"], "", "services", namespace);
+    if let Some(served) = served {
+        needs.add(&["list"], "apps", "deployments", namespace);
+        if served.configs {
+            needs.add(&["list"], "apps.openshift.io", "deploymentconfigs", namespace);
+        }
+    }
+    needs.0
+}
+
 /// What is done with the cluster's objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objects {

@@ -14,6 +14,8 @@ use crate::topology::KubernetesSettings;
 
 /// What we are called in the list of those who have changed an object.
 const MANAGER: &str = "keepsake";
+/// What a pod calls the API server of its cluster.
+const NAME_IN_A_POD: &str = "kubernetes.default.svc";
 /// One answer may take so long.
 const ANSWER: Duration = Duration::from_secs(30);
 /// The pause before something is asked again, doubled each time up to [`LONGEST`].
@@ -145,6 +147,26 @@ impl Cluster {
     }
 }
 
+/// Whether this runs in a pod of the cluster of these settings: the API server that they name is the one whose address every pod of it is given. A pod of
+/// another cluster, or a machine beside it, is not inside.
+///
+/// # Errors
+/// `Invalid` when there is no usable kubeconfig, and this is no pod either.
+pub(super) async fn is_inside(settings: &KubernetesSettings) -> Result<bool> {
+    let url = configuration(settings).await?.cluster_url;
+    let given = |name: &str| std::env::var(name).ok();
+    let own = given("KUBERNETES_SERVICE_HOST").zip(given("KUBERNETES_SERVICE_PORT"));
+    let port = url.port_u16().unwrap_or(443);
+    Ok(is_own(url.host().unwrap_or_default(), port, own.as_ref().map(|(host, port)| (host.as_str(), port.as_str()))))
+}
+
+/// Whether an API server's address is that of the pod's own cluster; `own` is what the pod was given.
+fn is_own(host: &str, port: u16, own: Option<(&str, &str)>) -> bool {
+    let Some((own, own_port)) = own else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (host == own && own_port == port.to_string()) || (host == NAME_IN_A_POD && port == 443)
+}
+
 async fn configuration(settings: &KubernetesSettings) -> Result<Config> {
     let options = KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
     let Some(path) = &settings.kubeconfig else {
@@ -220,6 +242,15 @@ mod tests {
         }
         let told = answered(403, "Forbidden").chain();
         assert!(told.contains("list deployments") && told.contains("grant") && told.contains("is forbidden"), "{told}");
+    }
+
+    #[test]
+    fn inside_is_who_asks_the_server_of_its_own_cluster() {
+        let own = Some(("10.96.0.1", "443"));
+        assert!(is_own("10.96.0.1", 443, own) && is_own("kubernetes.default.svc", 443, own));
+        assert!(is_own("[fd00::1]", 6443, Some(("fd00::1", "6443"))));
+        assert!(!is_own("api.example.com", 6443, own), "a pod of another cluster");
+        assert!(!is_own("10.96.0.1", 6443, own) && !is_own("10.96.0.1", 443, None));
     }
 
     #[tokio::test]
