@@ -45,7 +45,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     output::logging(&args);
-    match dispatch(&args).await {
+    match Box::pin(dispatch(&args)).await {
         Ok(exit) => exit,
         Err(e) => {
             output::error(&args, &e);
@@ -95,7 +95,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         Command::Rebuild(command) => rebuild::run(args, &app, command).await,
         Command::Resume(command) => resume::run(args, &app, command).await,
         Command::Finalize(command) => take_back::finalize(args, &app, command).await,
-        Command::Rollback(command) => take_back::rollback(args, &app, command).await,
+        Command::Rollback(command) => Box::pin(take_back::rollback(args, &app, command)).await,
         Command::Check(command) => config::check(args, &app, command).await,
         Command::Resync(command) => config::resync(args, &app, command).await,
         Command::Keys(command) => keys::run(args, &app, command).await,

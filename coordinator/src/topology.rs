@@ -254,13 +254,12 @@ impl InstallationSettings {
         let mut whole = self.clone();
         for (name, engine, agent) in found {
             let agent = Some(agent);
-            match whole.components.iter_mut().find(|c| c.name == name) {
-                Some(known) => known.agent = agent,
-                None => {
-                    let last = whole.components.iter().position(ComponentSettings::is_of_the_cluster);
-                    let at = last.unwrap_or(whole.components.len());
-                    whole.components.insert(at, ComponentSettings { name, engine, agent });
-                }
+            if let Some(known) = whole.components.iter_mut().find(|c| c.name == name) {
+                known.agent = agent;
+            } else {
+                let last = whole.components.iter().position(ComponentSettings::is_of_the_cluster);
+                let at = last.unwrap_or(whole.components.len());
+                whole.components.insert(at, ComponentSettings { name, engine, agent });
             }
         }
         whole.components.retain(|c| !c.is_to_be_found());

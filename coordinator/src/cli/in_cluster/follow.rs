@@ -275,13 +275,12 @@ impl<'a> Following<'a> {
                 let text = "had begun by then, and was asked to stop: it puts back what it has done";
                 output::say(&format!("{} {text}. See `keepsake runs --installation {}`", self.job, self.installation));
                 return Ok(Exit::Halted);
-            } else {
-                output::say(&format!(
-                    "{} had not read the set's identity yet, and was taken back: nothing was begun",
-                    self.job
-                ));
-                return Ok(Exit::Cancelled);
             }
+            output::say(&format!(
+                "{} had not read the set's identity yet, and was taken back: nothing was begun",
+                self.job
+            ));
+            return Ok(Exit::Cancelled);
         }
         let (name, namespace) = (self.installation, self.job.namespace());
         let records = match self.records.as_ref().and_then(Follower::epoch) {
