@@ -42,6 +42,7 @@ const DURING_A_BACKUP: [(&str, End, &str); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes minutes: make prove-kube runs it"]
 async fn node_pods_may_be_killed_in_the_middle() {
     let test = "node_pods_may_be_killed_in_the_middle";
     let Some(node) = Node::start(test).await else { return };

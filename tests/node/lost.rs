@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes minutes: make prove-kube runs it"]
 async fn node_a_namespace_that_is_deleted_comes_back_from_nothing() {
     let test = "node_a_namespace_that_is_deleted_comes_back_from_nothing";
     let Some(node) = Node::start(test).await else { return };

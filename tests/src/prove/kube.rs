@@ -157,7 +157,7 @@ fn manifests() -> Claim {
 /// Pods that run.
 fn node() -> Claim {
     let pods = |name: &'static str, filter: &'static str| {
-        Case::telling(name, NODE, move || async move { suite::whole("node", &[filter], 1) })
+        Case::telling(name, NODE, move || async move { suite::long("node", filter) })
     };
     Claim {
         name: "node",

@@ -55,6 +55,14 @@ pub fn whole(binary: &str, names: &[&str], least: usize) -> Finding {
     judged(&of(binary, names, 1, &[]), names, least)
 }
 
+/// Runs a test that is ignored otherwise because it takes long.
+///
+/// # Panics
+/// When it fails, or is not there.
+pub fn long(binary: &str, name: &str) -> Finding {
+    judged(&of(binary, &["--include-ignored", name], 1, &[]), &[name], 1)
+}
+
 /// Runs a test that is ignored otherwise: in it something is broken on purpose.
 ///
 /// # Panics
