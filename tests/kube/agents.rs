@@ -293,7 +293,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kube_a_topology_without_components_is_backed_up_and_restored() {
     let test = "kube_a_topology_without_components_is_backed_up_and_restored";
     let Some(plane) = ControlPlane::start(test).await else { return };
