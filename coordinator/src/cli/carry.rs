@@ -240,7 +240,7 @@ pub(super) async fn begin_as(
     let plan = &Plan { place: means.place(plan).await?, ..plan.clone() };
     let (head, log) = claim::begin_as(runs, &means.installation.name, plan, run).await?;
     let runner = Runner::new(&head, means.world(), Box::new(log.patient(JOURNAL)), &terminal, cancel);
-    let ended = Box::pin(execute(args, &runner, head.epoch.0)).await?;
+    let ended = Box::pin(execute(args, &runner, plan.word(), head.epoch.0)).await?;
     Ok(ended.map_or_else(|lost| lost, Exit::of_outcome))
 }
 
@@ -288,12 +288,12 @@ pub(super) async fn go_on(
         output::error(args, &e);
         return Ok(None);
     }
-    let ended = Box::pin(execute(args, &runner, root.epoch.0)).await?;
+    let ended = Box::pin(execute(args, &runner, root.plan.word(), root.epoch.0)).await?;
     Ok(ended.ok())
 }
 
 /// Executes and prints. The error is the status of a run that lost its journal.
-async fn execute(args: &Args, runner: &Runner<'_>, epoch: u64) -> Result<Result<Outcome, Exit>> {
+async fn execute(args: &Args, runner: &Runner<'_>, word: &'static str, epoch: u64) -> Result<Result<Outcome, Exit>> {
     let (outcome, note) = match Box::pin(runner.execute()).await {
         Ok(ended) => ended,
         Err(lost) => {
@@ -301,18 +301,17 @@ async fn execute(args: &Args, runner: &Runner<'_>, epoch: u64) -> Result<Result<
             return Ok(Err(Exit::of_lost_run(&lost, runner.has_begun().await)));
         }
     };
-    // That of the second, once there is one.
-    print(args, runner.plan(), epoch, outcome, note, runner.looks().await)?;
+    print(args, (word, runner.plan()), epoch, outcome, note, runner.looks().await)?;
     Ok(Ok(outcome))
 }
 
-/// Prints how a run ended.
+/// Prints how a run ended: what it was begun as, and what the plan that it has now has made.
 ///
 /// # Errors
 /// It cannot be written as JSON.
 pub(super) fn print(
     args: &Args,
-    plan: &Plan,
+    (word, plan): (&'static str, &Plan),
     epoch: u64,
     outcome: Outcome,
     note: String,
@@ -322,7 +321,7 @@ pub(super) fn print(
     let done = Done {
         installation: plan.installation.to_string(),
         epoch,
-        run: plan.word(),
+        run: word,
         set: plan.set.map(|set| set.to_string()),
         safety,
         outcome,

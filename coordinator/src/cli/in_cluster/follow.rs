@@ -225,7 +225,7 @@ impl<'a> Following<'a> {
         if plan.is_backup() {
             backup::print(self.args, &[BackedUp::of(root, outcome, note)])?;
         } else {
-            carry::print(self.args, plan, root.epoch.0, outcome, note, status.looks(plan))?;
+            carry::print(self.args, (root.plan.word(), plan), root.epoch.0, outcome, note, status.looks(plan))?;
         }
         Ok(exit.unwrap_or_else(|| Exit::of_outcome(outcome)))
     }
