@@ -29,6 +29,15 @@ impl Gate {
         Self { allow, plaintext, opened_by }
     }
 
+    /// Why nobody may restore now, if so.
+    pub(crate) fn closed(&self) -> Option<String> {
+        let file = self.opened_by.as_ref().filter(|file| !matches!(file.try_exists(), Ok(true)))?;
+        Some(format!(
+            "there is no {}, which is what lets this agent restore, and is made for that (a Secret comes into a running pod in about a minute)",
+            file.display()
+        ))
+    }
+
     /// Lets a caller in for one call, or refuses; a refusal is logged.
     pub(crate) fn admit<T>(&self, request: &Request<T>, needed: Role, call: &str) -> Result<Caller> {
         if self.plaintext {
@@ -50,14 +59,8 @@ impl Gate {
         let certificate =
             webpki::EndEntityCert::try_from(certificate).or_kind(Kind::Denied, "read the caller's certificate")?;
         let who = certificate.valid_dns_names().collect::<Vec<_>>().join(",");
-        if let (Role::Restore, Some(file)) = (needed, &self.opened_by)
-            && !matches!(file.try_exists(), Ok(true))
-        {
-            let text = format!(
-                "{who} may not restore now: there is no {}. It is what lets this agent restore, and is made for that (a Secret comes into a running pod in about a minute)",
-                file.display()
-            );
-            return Err(Error::new(Kind::Denied, text));
+        if let (Role::Restore, Some(why)) = (needed, self.closed()) {
+            return Err(Error::new(Kind::Denied, format!("{who} may not restore now: {why}")));
         }
         let is = |name: &str| {
             ServerName::try_from(name).is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())

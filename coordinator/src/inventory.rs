@@ -42,6 +42,8 @@ pub struct Found {
     pub problems: Vec<String>,
     /// Why a commit cannot be rolled back, if so.
     pub cannot_undo: Option<String>,
+    /// Why no load may be asked for now, if so.
+    pub cannot_load: Option<String>,
     /// A load over the live data is one transaction: all of it, or nothing.
     pub in_place_is_whole: bool,
     /// Why writes cannot be held, if so.

@@ -95,6 +95,7 @@ fn plan(only: &[&str], queues: &[(&str, QueuePolicy)]) -> Result<Plan> {
         problems: Vec::new(),
         cannot_undo: Some("the live data is gone".to_owned()),
         cannot_hold: None,
+        cannot_load: None,
         in_place_is_whole: false,
         staging_free: None,
         loads: Vec::new(),

@@ -224,6 +224,7 @@ impl Fleet for FakeFleet {
             problems: Vec::new(),
             cannot_undo: (!state.can_undo.contains(component)).then_some(gone),
             cannot_hold: state.cannot_hold.get(component).cloned(),
+            cannot_load: None,
             in_place_is_whole: false,
             staging_free: state.room.get(component).copied(),
             loads: state.kept.get(component).map(|run| (*run, Staged::Committed)).into_iter().collect(),

@@ -43,6 +43,7 @@ impl Inner {
             epoch: self.table.epoch().0,
             ..v1::DescribeResponse::default()
         };
+        response.cannot_load = self.gate.closed().unwrap_or_default();
         match tokio::time::timeout(DESCRIBE, self.engine.describe()).await {
             Ok(Ok(d)) => {
                 response.server = d.server;

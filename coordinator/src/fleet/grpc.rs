@@ -135,6 +135,7 @@ fn found(answer: v1::DescribeResponse) -> Result<Found> {
         facts: answer.facts.into_iter().collect(),
         problems: answer.problems,
         cannot_undo: some(answer.cannot_undo),
+        cannot_load: some(answer.cannot_load),
         in_place_is_whole: answer.in_place_is_whole,
         cannot_hold: some(answer.cannot_hold),
         staging_free: answer.staging_free_bytes,

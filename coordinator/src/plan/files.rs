@@ -70,6 +70,7 @@ installations:
             problems: Vec::new(),
             cannot_undo: None,
             cannot_hold: None,
+            cannot_load: None,
             in_place_is_whole: false,
             staging_free: None,
             loads: Vec::new(),

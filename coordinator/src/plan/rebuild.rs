@@ -111,6 +111,7 @@ pub fn expected(installation: &InstallationSettings, record: &Record, wishes: &W
             facts: report.facts.clone(),
             problems: Vec::new(),
             cannot_undo: None,
+            cannot_load: None,
             in_place_is_whole: false,
             cannot_hold: None,
             staging_free: None,

@@ -1,6 +1,10 @@
 //! A whole installation in S3, by the command line.
 
-use keepsake_tests::house::{House, RepositoryAt, State};
+use std::time::Duration;
+
+use keepsake_tests::child::{Process, tool_command};
+use keepsake_tests::house::{House, RepositoryAt, State, programs};
+use keepsake_tests::poll::wait_for;
 use keepsake_tests::scratch::Scratch;
 use keepsake_tests::servers::s3::{ADMIN, BUCKET, Mishap, Oddity, Rights, S3Server};
 use keepsake_tests::threescale::Size;
@@ -73,4 +77,51 @@ async fn s3_holds_an_installation_through_a_rough_night() {
             assert!(!line.contains("canary"), "a secret is in the log: {line}");
         }
     }
+}
+
+/// Agents as they are in databases' own pods: what is missing when they start may come later, and so may what lets them restore.
+#[tokio::test]
+async fn s3_installation_of_patient_agents_is_restored_when_somebody_restores() {
+    let (server, scratch) = (S3Server::start(Oddity::None), Scratch::new());
+    let mut at = in_s3(&server, &scratch);
+    at.agents.push("--patient".to_owned());
+    let read = scratch.path().join("s3-get");
+    std::fs::remove_file(&read).expect("take the credentials away");
+    let mut house = House::with(&["prod"], Size::TINY, scratch, at).await;
+    house.must(&["backup"]);
+    let before = State::of(&house.installations[0]).await;
+    house.installations[0].wreck().await;
+    let wrecked = State::of(&house.installations[0]).await;
+    let restore = ["restore", "--yes", "prod", "--identity", &house.path("identity-1")];
+    let refused = house.keepsake(&restore);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("cannot be loaded now"), "{told}");
+    // Before anything was begun.
+    assert_eq!(house.must_json(&["runs"]).as_array().map(Vec::len), Some(1), "{told}");
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "nothing was restored");
+    S3Server::credentials(&read, "AKIDGET", "canary-get-secret");
+    house.must(&restore);
+    State::of(&house.installations[0]).await.assert_is(&before, "restored");
+
+    // Without its key it waits for it, alive.
+    let key = house.scratch.path().join("prod/system-storage/tls.key");
+    let elsewhere = house.scratch.path().join("key");
+    let agent = house.installations[0].agent("system-storage");
+    agent.kill9();
+    std::fs::rename(&key, &elsewhere).expect("take the key away");
+    let mut command = tool_command(programs().join("keepsake-agent"));
+    command.args(&agent.arguments);
+    let mut agent = Process::start("agent", command);
+    says(&mut agent, "not started, tried again").await;
+    std::fs::rename(&elsewhere, &key).expect("bring the key");
+    says(&mut agent, "\"listening\"").await;
+}
+
+/// Waits until it has said this, and is still there.
+async fn says(agent: &mut Process, words: &str) {
+    wait_for(words, Duration::from_secs(60), async || {
+        assert!(agent.ended().is_none(), "it has ended: {:#?}", agent.output());
+        if agent.output().iter().any(|line| line.contains(words)) { Ok(()) } else { Err("it has not") }
+    })
+    .await;
 }

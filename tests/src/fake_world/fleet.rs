@@ -83,6 +83,7 @@ impl Fleet for FakeWorld {
             problems: Vec::new(),
             cannot_undo: store.in_place.then(|| "it is loaded over the live data".to_owned()),
             cannot_hold: None,
+            cannot_load: None,
             in_place_is_whole: false,
             staging_free: None,
             loads,
