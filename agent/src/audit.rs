@@ -29,8 +29,13 @@ impl Gate {
         Self { allow, plaintext, opened_by }
     }
 
+    /// Why this caller may not restore now, if so: asked before anything is begun, as one who may not begin a load may not take it back either.
+    pub(crate) fn cannot_restore<T>(&self, request: &Request<T>) -> Option<String> {
+        self.let_in(request, Role::Restore).err().map(|e| e.chain())
+    }
+
     /// Why nobody may restore now, if so.
-    pub(crate) fn closed(&self) -> Option<String> {
+    fn closed(&self) -> Option<String> {
         let file = self.opened_by.as_ref().filter(|file| !matches!(file.try_exists(), Ok(true)))?;
         Some(format!(
             "there is no {}, which is what lets this agent restore, and is made for that (a Secret comes into a running pod in about a minute)",
@@ -40,19 +45,21 @@ impl Gate {
 
     /// Lets a caller in for one call, or refuses; a refusal is logged.
     pub(crate) fn admit<T>(&self, request: &Request<T>, needed: Role, call: &str) -> Result<Caller> {
-        if self.plaintext {
-            return Ok(Caller { who: "somebody on loopback".to_owned() });
-        }
-        let certificates = request.peer_certs();
-        let admitted = certificates
-            .as_ref()
-            .and_then(|chain| chain.first())
-            .ok_or_else(|| Error::new(Kind::Denied, "no certificate was shown"))
-            .and_then(|certificate| self.judge(certificate, needed));
+        let admitted = self.let_in(request, needed);
         if let Err(e) = &admitted {
             tracing::warn!(target: "audit", call, "refused: {}", e.chain());
         }
         admitted
+    }
+
+    fn let_in<T>(&self, request: &Request<T>, needed: Role) -> Result<Caller> {
+        if self.plaintext {
+            return Ok(Caller { who: "somebody on loopback".to_owned() });
+        }
+        let certificates = request.peer_certs();
+        let shown = certificates.as_ref().and_then(|chain| chain.first());
+        let certificate = shown.ok_or_else(|| Error::new(Kind::Denied, "no certificate was shown"))?;
+        self.judge(certificate, needed)
     }
 
     fn judge(&self, certificate: &CertificateDer<'_>, needed: Role) -> Result<Caller> {

@@ -118,8 +118,9 @@ impl v1::agent_server::Agent for Service {
         &self,
         request: Request<v1::DescribeRequest>,
     ) -> std::result::Result<Response<v1::DescribeResponse>, Status> {
-        self.answer("Describe", Role::Read, request, |_| String::new(), async |inner, r| Ok(inner.describe(r).await))
-            .await
+        let cannot_load = self.0.gate.cannot_restore(&request);
+        let work = async move |inner: &Inner, r| Ok(inner.describe(r, cannot_load).await);
+        self.answer("Describe", Role::Read, request, |_| String::new(), work).await
     }
 
     async fn hold(

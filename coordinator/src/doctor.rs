@@ -225,6 +225,11 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
             Finding::bad(&what, "clock", found)
         });
     }
+    // It is so on purpose, until somebody restores.
+    findings.push(match &seen.found.cannot_load {
+        None => Finding::good(&what, "restore", "may be asked for".to_owned()),
+        Some(why) => Finding::good(&what, "restore", format!("not now: {why}")),
+    });
     findings.push(match &seen.cannot_store {
         None => Finding::good(&what, "agent's repository", "it can write".to_owned()),
         Some(why) => Finding::bad(&what, "agent's repository", why.clone()),

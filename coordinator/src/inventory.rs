@@ -42,7 +42,7 @@ pub struct Found {
     pub problems: Vec<String>,
     /// Why a commit cannot be rolled back, if so.
     pub cannot_undo: Option<String>,
-    /// Why no load may be asked for now, if so.
+    /// Why we may not ask for a load now, nor for what ends one, if so.
     pub cannot_load: Option<String>,
     /// A load over the live data is one transaction: all of it, or nothing.
     pub in_place_is_whole: bool,
@@ -65,6 +65,19 @@ impl Found {
             return Err(Error::new(Kind::Unavailable, text));
         }
         Ok(())
+    }
+
+    /// Whether loads may be asked of its agent, and taken back.
+    ///
+    /// # Errors
+    /// `Denied`, with what is missing.
+    pub fn may_load(&self, component: &Component) -> Result<(), Error> {
+        let Some(why) = &self.cannot_load else { return Ok(()) };
+        let text = format!(
+            "{component} cannot be loaded now: {why}. (Where agents are deployed by the manifests: `components/restore-from-s3` or `restore-from-claim`, the first \
+             step of a restore in manifests/README.md)"
+        );
+        Err(Error::new(Kind::Denied, text))
     }
 
     /// Whether the load of this run was staged, or is further.

@@ -4,6 +4,7 @@ mod config;
 mod queues;
 mod refused;
 mod resumed;
+mod roles;
 mod taken_back;
 mod whole;
 

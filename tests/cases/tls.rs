@@ -162,8 +162,12 @@ async fn each_role_may_do_its_own_and_a_refusal_is_in_the_audit_log() {
         denied(client.start_dump(dump_request(&run, "dump", set)).await.unwrap_err(), who, "backup", "StartDump");
         denied(client.cancel(cancel()).await.unwrap_err(), who, "backup", "Cancel");
     }
+    // Who asks first is told, and is not in the log for it.
+    assert_eq!(describe(&mut secured.client("restorer")).await.cannot_load, "");
     for who in ["reader", "coordinator.keepsake"] {
         let mut client = secured.client(who);
+        let told = describe(&mut client).await.cannot_load;
+        assert!(told.contains(&format!("--allow restore={who}")), "{told}");
         denied(client.start_load(load()).await.unwrap_err(), who, "restore", "StartLoad");
         denied(client.commit(commit()).await.unwrap_err(), who, "restore", "Commit");
         denied(client.rollback(rollback()).await.unwrap_err(), who, "restore", "Rollback");

@@ -32,7 +32,12 @@ const DESCRIBE: Duration = Duration::from_secs(10);
 const UNKNOWN: &str = "not known: the datastore does not answer";
 
 impl Inner {
-    pub(super) async fn describe(&self, request: v1::DescribeRequest) -> v1::DescribeResponse {
+    /// `cannot_load`: why the caller may not restore, if so.
+    pub(super) async fn describe(
+        &self,
+        request: v1::DescribeRequest,
+        cannot_load: Option<String>,
+    ) -> v1::DescribeResponse {
         let mut response = v1::DescribeResponse {
             installation: self.installation.to_string(),
             component: self.component.to_string(),
@@ -41,9 +46,9 @@ impl Inner {
             now: Some(convert::timestamp_to_wire(clock::now())),
             operations: self.table.running().iter().map(|o| status_of(o)).collect(),
             epoch: self.table.epoch().0,
+            cannot_load: cannot_load.unwrap_or_default(),
             ..v1::DescribeResponse::default()
         };
-        response.cannot_load = self.gate.closed().unwrap_or_default();
         match tokio::time::timeout(DESCRIBE, self.engine.describe()).await {
             Ok(Ok(d)) => {
                 response.server = d.server;

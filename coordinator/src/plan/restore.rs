@@ -296,9 +296,7 @@ fn parts<'a>(
         }
         let entry = dumped(record, name)?;
         let found = answer(inventory, component, entry)?;
-        if let Some(why) = &found.cannot_load {
-            return Err(Error::new(Kind::Denied, format!("{name} cannot be loaded now: {why}")));
-        }
+        found.may_load(name)?;
         notes.extend(found.problems.iter().map(|p| format!("{name}: {p}")));
         let policy = policies.get(name).copied().unwrap_or_default();
         if !policy.is_restore() && !has_queues(&entry.engine) {

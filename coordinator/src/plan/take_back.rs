@@ -139,6 +139,7 @@ fn kept<'a>(inventory: &Inventory, of: &'a Restored) -> Result<Vec<&'a Component
         let found = match inventory.of(component) {
             Some(Ok(found)) => {
                 found.must_answer(component)?;
+                found.may_load(component)?;
                 found
             }
             Some(Err(failure)) => {
