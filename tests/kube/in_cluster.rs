@@ -31,6 +31,12 @@ async fn let_the_clerk(client: &Client, namespace: &str) {
     client.create(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"), binding).await;
 }
 
+/// The account of restores.
+async fn account(client: &Client, namespace: &str) {
+    let account = json!({ "metadata": { "name": "keepsake-restore" } });
+    client.create(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), account).await;
+}
+
 /// The topology of the person outside: the same repository, and where the cluster is.
 fn outside(house: &House, plane: &ControlPlane) -> PathBuf {
     let inside = std::fs::read_to_string(house.path("keepsake.yaml")).expect("the topology");
@@ -73,6 +79,7 @@ async fn kube_in_cluster_a_coordinator_is_a_job_that_is_followed() {
     let client = plane.client().await;
     skeleton::namespace(&client, NAMESPACE).await;
     cron_job(&client, NAMESPACE).await;
+    account(&client, NAMESPACE).await;
     let granted = applied(&client, "in-cluster.yaml").await;
     let_the_clerk(&client, NAMESPACE).await;
     let house = House::new(&["prod"], Size::TINY).await;
@@ -152,8 +159,7 @@ async fn is_killed_and_resumed(house: &House, topology: &Path, client: &Client, 
     std::fs::write(house.path("other"), other).expect("write an identity");
     let denied = house.keepsake(&["restore", "--yes", "prod", "--set-identity", &house.path("other")]);
     assert!(stderr(&denied).contains("it opens another one"), "{}", stderr(&denied));
-    let args = ["--service-account", "keepsake-restore", "restore", "--yes", "prod", "--identity", identity];
-    let outside = at_work(topology, &args);
+    let outside = at_work(topology, &["restore", "--yes", "prod", "--identity", identity]);
     let played = stage.play(How::Killed("stage-system-mysql started")).await;
     let done = outside.await.expect("it is waited for");
     let told = stderr(&done);

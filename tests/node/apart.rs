@@ -44,7 +44,7 @@ async fn backs_up_and_restores(test: &str, broken: Option<&str>) {
     installation.wreck().await;
     threescale.own_storage(&node);
     // The identity is opened here, and what stops the applications is an account of its own.
-    let restore = ["restore", "--yes", "prod", "--identity", "alice.identity", "--service-account", "keepsake-restore"];
+    let restore = ["restore", "--yes", "prod", "--identity", "alice.identity"];
     let said = administrator.told(&[&["--in-cluster"], &restore[..]].concat());
     // The log of the Job's own Job is in what it says when that is done.
     assert!(said.contains("rake zync:resync:domains is done") && said.contains("9 workloads"), "{said}");

@@ -54,6 +54,7 @@ async fn node_pods_may_be_killed_in_the_middle() {
     installation.fill(1, Size::TINY).await;
     threescale.own_storage(&node);
     let before = State::of(&installation).await;
+    administrator.move_the_bucket_far_away();
 
     for (n, what) in DURING_A_BACKUP.into_iter().enumerate() {
         backed_up(&node, &administrator, &format!("backup-{n}"), what).await;

@@ -35,6 +35,8 @@ pub struct Case {
     pub name: String,
     /// What it may take.
     pub limit: Duration,
+    /// It takes something of which a machine has one: such cases come one after another, beside the others.
+    pub alone: bool,
     /// Tries it; a panic says that it does not hold.
     pub work: Box<dyn Fn() -> Work + Sync>,
 }
@@ -67,7 +69,13 @@ impl Case {
         limit: Duration,
         work: impl Fn() -> F + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), limit, work: Box::new(move || Box::pin(work())) }
+        Self { name: name.into(), limit, alone: false, work: Box::new(move || Box::pin(work())) }
+    }
+
+    /// The same, one after another with those like it.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 }
 

@@ -229,7 +229,7 @@ async fn carry_out(args: &Args, errand: Errand<'_>) -> Result<Exit> {
     let settings = settings(errand.installation)?;
     let order = Order {
         cron_job: args.cluster.cron_job().to_owned(),
-        account: args.cluster.service_account.clone(),
+        account: args.cluster.account_of(errand.word),
         name: format!("keepsake-{}-{}", errand.word, errand.mark),
         installation: errand.installation.name.clone(),
         run: errand.run,

@@ -86,6 +86,9 @@ async fn kube_in_cluster_what_cannot_be_done_is_said() {
     it.must_fail(&client, &["backup", "--dry-run"], 2, &["where you sit"]).await;
     it.must_fail(&client, &["verify"], 2, &["--in-cluster goes with backup"]).await;
     it.must_fail(&client, &["resume"], 1, &["nothing to go on with"]).await;
+    let words =
+        ["there is no serviceaccount/keepsake-restore in namespace 3scale", "manifests/access", "--service-account"];
+    it.must_fail(&client, &["cancel"], 1, &words).await;
     assert!(jobs(&client, NAMESPACE).await.is_empty(), "who is refused makes no Job");
     never_runs(&client, &it).await;
     ends_before(&client, &it).await;

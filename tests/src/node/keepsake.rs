@@ -16,7 +16,7 @@ use crate::house::{COMPONENTS, COORDINATOR, programs};
 use crate::kustomize::Tree;
 use crate::poll::wait_for;
 use crate::scratch::Scratch;
-use crate::servers::s3::{ADMIN, BUCKET, Oddity, Rights, S3Server};
+use crate::servers::s3::{ADMIN, BUCKET, Mishap, Oddity, Rights, S3Server};
 use crate::servers::{mysql, postgres};
 
 /// A Job runs to its end in this time.
@@ -304,6 +304,12 @@ impl Administrator {
 
     /// The image that the manifests name.
     pub const IMAGE: &'static str = KEEPSAKE;
+
+    /// From now on whatever is written to the bucket takes its time: who is killed in the middle of something must be in the middle of it for longer than
+    /// it takes to kill him.
+    pub fn move_the_bucket_far_away(&self) {
+        self.bucket.plan(|method, _, _| (*method == hyper::Method::PUT).then_some(Mishap::Far));
+    }
 
     /// The folder of the bucket's objects.
     pub fn bucket(&self) -> PathBuf {

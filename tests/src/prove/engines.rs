@@ -75,8 +75,12 @@ where
     F: Future<Output = S> + 'static,
     B: Future<Output = ()> + 'static,
 {
-    let case =
-        |name: &str, work: Box<dyn Fn() -> super::Work + Sync>| Case { name: name.to_owned(), limit: SHORT, work };
+    let case = |name: &str, work: Box<dyn Fn() -> super::Work + Sync>| Case {
+        name: name.to_owned(),
+        limit: SHORT,
+        alone: false,
+        work,
+    };
     macro_rules! cases {
         ($($function:ident),*) => {
             vec![$(case(stringify!($function), Box::new(move || Box::pin(async move {

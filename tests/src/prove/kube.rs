@@ -154,10 +154,10 @@ fn manifests() -> Claim {
     }
 }
 
-/// Pods that run.
+/// Pods that run, on the one node that a machine can be at a time.
 fn node() -> Claim {
     let pods = |name: &'static str, filter: &'static str| {
-        Case::telling(name, NODE, move || async move { suite::long("node", filter) })
+        Case::telling(name, NODE, move || async move { suite::long("node", filter) }).alone()
     };
     Claim {
         name: "node",
@@ -171,7 +171,8 @@ fn node() -> Claim {
         breaks: vec![Break {
             case: Case::telling("a-row-that-is-lost", NODE, || async {
                 suite::broken("node", "node_broken_a_row_is_lost")
-            }),
+            })
+            .alone(),
             seen: "restored in the cluster: system-mysql differs",
         }],
     }

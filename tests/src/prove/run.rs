@@ -90,17 +90,24 @@ pub fn all(subject: &str, within: Duration, claims: &[Claim], only: Option<&str>
         })
         .collect();
     let left_out: usize = claims.iter().filter(|c| only.is_some_and(|o| c.name != o)).map(|c| c.cases.len()).sum();
+    let (alone, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.case.alone);
     let next = AtomicUsize::new(0);
     let came = Mutex::new(Vec::new());
+    let work = |job: &Job<'_>| {
+        let late = began.elapsed() + job.case.limit > within;
+        let (result, told) = if late { job.skip("there was no time") } else { job.run() };
+        println!("[{:>6.1} s] {told}", began.elapsed().as_secs_f64());
+        came.lock().expect("results").push((job.seen.is_some(), result));
+    };
     // Children die with the thread that started them; these threads wait for theirs.
     std::thread::scope(|scope| {
-        for _ in 0..TOGETHER {
+        if !alone.is_empty() {
+            scope.spawn(|| alone.iter().for_each(work));
+        }
+        for _ in usize::from(!alone.is_empty())..TOGETHER {
             scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let late = began.elapsed() + job.case.limit > within;
-                    let (result, told) = if late { job.skip("there was no time") } else { job.run() };
-                    println!("[{:>6.1} s] {told}", began.elapsed().as_secs_f64());
-                    came.lock().expect("results").push((job.seen.is_some(), result));
+                while let Some(job) = others.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    work(job);
                 }
             });
         }

@@ -31,6 +31,9 @@ pub const BUCKET: &str = "backups";
 /// A key that may do everything, and its secret.
 pub const ADMIN: (&str, &str) = ("AKIDADMIN", "the-admin's-secret");
 
+/// What an answer takes of a server that is far away.
+const FAR: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// What a key may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rights {
@@ -61,6 +64,8 @@ pub enum Mishap {
     BodyStalls,
     /// The answer's body comes in small pieces, each after a moment.
     Slow,
+    /// It is done as it should, a moment later: the server is far away.
+    Far,
 }
 
 /// How a server differs from the one we want.
@@ -216,6 +221,7 @@ async fn answer(
         Some(Mishap::Throttled) => return failed(503, "SlowDown"),
         Some(Mishap::Broken) => return failed(500, "InternalError"),
         Some(Mishap::Stalls) => std::future::pending().await,
+        Some(Mishap::Far) => tokio::time::sleep(FAR).await,
         _ => {}
     }
     let turn = if method == Method::PUT {

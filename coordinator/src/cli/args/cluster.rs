@@ -4,6 +4,8 @@ use keepsake_core::error::{Error, Kind, Result};
 
 /// The CronJob of `manifests/base`.
 const CRON_JOB: &str = "keepsake-backup";
+/// The account of `manifests/access`, which may stop applications and start them.
+const RESTORER: &str = "keepsake-restore";
 
 /// Whether the coordinator runs in the cluster, and as what.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,7 +18,7 @@ pub struct InCluster {
     /// With --in-cluster: the CronJob whose template is taken [default: keepsake-backup]
     #[arg(long, env = "KEEPSAKE_CRONJOB", global = true, value_name = "NAME")]
     pub cronjob: Option<String>,
-    /// With --in-cluster: the service account of the coordinator, as keepsake-restore for a restore [default: the template's]
+    /// With --in-cluster: the service account of the coordinator [default: keepsake-restore, for a backup the template's]
     #[arg(long, global = true, value_name = "NAME")]
     pub service_account: Option<String>,
 }
@@ -25,6 +27,12 @@ impl InCluster {
     /// The CronJob's name.
     pub(crate) fn cron_job(&self) -> &str {
         self.cronjob.as_deref().unwrap_or(CRON_JOB)
+    }
+
+    /// The account that a coordinator of this command runs as, if it is not the template's. Whatever is no backup may stop and start applications, if only
+    /// to undo what it has done, and looks at whether the namespace is the same.
+    pub(crate) fn account_of(&self, command: &str) -> Option<String> {
+        self.service_account.clone().or_else(|| (command != "backup").then(|| RESTORER.to_owned()))
     }
 
     /// Whether its flags go together.

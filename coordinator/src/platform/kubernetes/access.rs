@@ -9,6 +9,7 @@ use kube::api::PostParams;
 use kube::core::ApiResource;
 
 use super::api::Cluster;
+use super::coordinator::Order;
 use super::discovery::Served;
 use super::objects::CAPABILITIES;
 use crate::topology::KubernetesSettings;
@@ -122,9 +123,12 @@ pub(super) fn needs_after(settings: &KubernetesSettings, served: &Served) -> Vec
 }
 
 /// All that a coordinator takes that is started in the cluster and followed from outside. `with_secret`: a set's identity is handed over.
-pub(super) fn needs_in_cluster(namespace: &str, cron_job: &str, with_secret: bool) -> Vec<Need> {
+pub(super) fn needs_in_cluster(namespace: &str, order: &Order, with_secret: bool) -> Vec<Need> {
     let mut needs = Needs::default();
-    needs.of_one(&["get"], "batch", "cronjobs", namespace, Some(cron_job));
+    needs.of_one(&["get"], "batch", "cronjobs", namespace, Some(&order.cron_job));
+    if let Some(account) = &order.account {
+        needs.of_one(&["get"], "", "serviceaccounts", namespace, Some(account));
+    }
     needs.add(&["get", "create", "delete"], "batch", "jobs", namespace);
     needs.add(&["list"], "", "pods", namespace);
     needs.add(&["get"], "", "pods/log", namespace);

@@ -75,7 +75,7 @@ impl Kubernetes {
     pub async fn start_coordinator(&self, order: &Order, identity: Option<&Secret>) -> Result<Coordinator> {
         let namespace = &self.settings.namespace;
         let cluster = self.cluster(BEFORE).await?;
-        let needs = access::needs_in_cluster(namespace, &order.cron_job, identity.is_some());
+        let needs = access::needs_in_cluster(namespace, order, identity.is_some());
         access::ensure(&cluster, needs).await.context("a coordinator cannot be started in the cluster")?;
         let order = Order { with_identity: identity.is_some(), ..order.clone() };
         let resource = cron_jobs(&cluster).await?;
@@ -88,6 +88,7 @@ impl Kubernetes {
             Error::new(Kind::NotFound, text)
         })?;
         let (body, container) = body::job(&found, &order)?;
+        ensure_account(&cluster, namespace, &order).await?;
         let uid = make_job(&cluster, namespace, &order, &body).await?;
         let mut made = Coordinator {
             // From here on an API server that does not answer is waited for.
@@ -266,6 +267,21 @@ async fn cron_jobs(cluster: &Cluster) -> Result<ApiResource> {
 
 fn secrets() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Secret"), "secrets")
+}
+
+/// No pod is ever made for an account that is not there, and only an event would tell.
+async fn ensure_account(cluster: &Cluster, namespace: &str, order: &Order) -> Result<()> {
+    let Some(account) = &order.account else { return Ok(()) };
+    let resource =
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "ServiceAccount"), "serviceaccounts");
+    if cluster.get(&resource, namespace, account).await?.is_some() {
+        return Ok(());
+    }
+    let text = format!(
+        "there is no serviceaccount/{account} in namespace {namespace}, as which the coordinator would run: apply `manifests/access`, or name another with \
+         --service-account"
+    );
+    Err(Error::new(Kind::NotFound, text))
 }
 
 /// Makes the Job; gives its uid. One that is there already was made by a try whose answer was lost: its name is that of this command alone.
