@@ -137,7 +137,7 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&
     let (succeeded, log) = administrator.ended(node, &client, &name).await;
     if !succeeded {
         // It was taken back and is over: all is as it was before.
-        let is_over = ["is unfinished", "restore failed: ", "restore cancelled: "];
+        let is_over = ["is unfinished", "restore failed: ", "restore cancelled: ", "nothing to go on with"];
         assert!(is_over.iter().any(|words| log.contains(words)), "{log}");
         administrator.must_job(node, &format!("again-{n}"), &restore, true).await;
     }

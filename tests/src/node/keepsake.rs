@@ -249,7 +249,8 @@ impl Administrator {
         client.create(&format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace), job).await;
     }
 
-    /// Waits for a Job's end; gives whether it succeeded, and what its pods said.
+    /// Waits for a Job's end, and that of its pods: one that is deleted brings its run to an orderly end when its Job has failed already. Gives whether it
+    /// succeeded, and what its pods said.
     pub async fn ended(&self, node: &Node, client: &Client, name: &str) -> (bool, String) {
         let path = format!("/apis/batch/v1/namespaces/{}/jobs/{name}", self.namespace);
         let ended = wait_for(&format!("the Job {name}"), PATIENCE, async || {
@@ -259,6 +260,14 @@ impl Administrator {
                 return Ok(count("succeeded") > 0);
             }
             Err(format!("{}\n{}\n{}", job["status"], node.pods(&self.namespace), self.log(node, name)))
+        })
+        .await;
+        wait_for(&format!("the pods of the Job {name}"), PATIENCE, async || {
+            let label = format!("job-name={name}");
+            let phases = "jsonpath={.items[*].status.phase}";
+            let phases = node.must(&["-n", &self.namespace, "get", "pods", "-l", &label, "-o", phases]);
+            let at_work = phases.split(' ').any(|phase| ["Pending", "Running"].contains(&phase));
+            if at_work { Err(format!("{phases}\n{}", self.log(node, name))) } else { Ok(()) }
         })
         .await;
         (ended, self.log(node, name))
