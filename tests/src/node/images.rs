@@ -44,7 +44,20 @@ impl Node {
         write_program(&porta.join("usr/bin/bundle"), BUNDLE);
         self.load(APPLICATIONS, &porta, &["/usr/bin/env"]);
         self.load(STORES, &roots.join("node-stores"), &[]);
-        true
+        self.has_room(test)
+    }
+
+    /// Where a disk is nearly full no kubelet starts a pod, and takes images away. False then, loudly.
+    fn has_room(&self, test: &str) -> bool {
+        let taints = "jsonpath={.items[*].spec.taints[*].key}";
+        let taints = self.must(&["get", "nodes", "-o", taints]);
+        let has_room = !taints.contains("disk-pressure");
+        if !has_room {
+            eprintln!(
+                "SKIPPED {test}: the node has disk pressure ({taints}): its kubelet wants 15 % of the disk to be free"
+            );
+        }
+        has_room
     }
 }
 
