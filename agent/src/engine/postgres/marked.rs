@@ -24,7 +24,7 @@ pub(super) const TO_ITS_END: Duration = Duration::from_mins(1);
 /// What was written must not be lost in a crash that comes after the answer.
 pub(super) const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 /// For whoever finds it.
-const WORDS: &str = "a load that keepsake-agent has made over the live data; `keepsake finalize`, or the end of the next restore, puts the database's own comment back";
+const WORDS: &str = "a load that keepsake-agent has made over the live data; the end of its restore, or of the next one, puts the database's own comment back";
 
 /// The statement with which a load's transaction begins: it waits for any other load's end.
 pub(super) fn locking() -> String {
