@@ -141,6 +141,9 @@ struct Asked {
 
 async fn join(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", shared.server)).await?;
+    // A script has hundreds of statements, each of which would wait for an acknowledgement.
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     // Until a session begins, nothing has a type: a question for TLS, answered in one byte, or the start.
