@@ -335,6 +335,8 @@ pub struct Description {
     pub undo: std::result::Result<(), String>,
     /// A load over the live data is one transaction: all of it, or nothing. Asked for only where `undo` is none.
     pub in_place_is_whole: bool,
+    /// Whether a load over the live data was made is told by the datastore itself, to any agent that asks.
+    pub in_place_is_told: bool,
     /// What would stop a dump or load now, in the operator's words with the remedy.
     pub problems: Vec<String>,
     /// Free bytes where a load would be staged; `None` when that cannot be seen from here.

@@ -46,6 +46,8 @@ pub struct Found {
     pub cannot_load: Option<String>,
     /// A load over the live data is one transaction: all of it, or nothing.
     pub in_place_is_whole: bool,
+    /// Whether a load over the live data was made is told by the store itself, to any agent that asks.
+    pub in_place_is_told: bool,
     /// Why writes cannot be held, if so.
     pub cannot_hold: Option<String>,
     /// Free bytes where a load would be staged; `None` when the agent cannot see them.

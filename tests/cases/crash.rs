@@ -142,6 +142,30 @@ async fn crash_loop_strikes_runs_of_which_a_step_goes_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn crash_loop_sees_no_run_stuck_where_the_store_tells_whether_it_was_loaded_over() {
+    let (lab, other) = (Lab::telling().await, Lab::new().await);
+    // The load fails before it has touched anything.
+    let wrong = [("commit-files", Wrong::Before)];
+    let smooth = lab.run(&Case::new(Kinds::Mixed, &wrong, &[])).await;
+    must_be_empty("smooth", &smooth.wrong);
+    assert_eq!(smooth.outcome, Outcome::Failed);
+    let mut not_known = 0;
+    for at in 0..smooth.places {
+        for strike in [Strike::Crash(at), Strike::CrashTwice(at)] {
+            let case = Case::new(Kinds::Mixed, &wrong, &[strike]);
+            let struck = lab.run(&case).await;
+            must_be_empty(&format!("{strike:?}"), &struck.differs_from(&smooth));
+            assert_eq!(struck.outcome, Outcome::Failed, "{strike:?}: {:?}", struck.not_undone);
+            not_known += usize::from(other.run(&case).await.outcome == Outcome::Stuck);
+        }
+    }
+    assert!(not_known > 0, "where it does not tell, no run is stuck either: was the load struck?");
+    // What was loaded is not called undone.
+    let after = lab.run(&Case::new(Kinds::Mixed, &[("commit-files", Wrong::After)], &[])).await;
+    assert_eq!((after.outcome, after.not_undone), (Outcome::Stuck, vec!["commit-files".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn crash_loop_strikes_runs_twice_and_while_they_go_back() {
     let lab = Lab::new().await;
     // All pairs are a quarter of an hour: whoever asks for them shares the first strikes among several processes, each with every second one after it.

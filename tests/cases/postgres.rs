@@ -7,6 +7,7 @@ mod limits;
 mod staged;
 mod strikes;
 mod tls;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -97,6 +97,7 @@ fn plan(only: &[&str], queues: &[(&str, QueuePolicy)]) -> Result<Plan> {
         cannot_hold: None,
         cannot_load: None,
         in_place_is_whole: false,
+        in_place_is_told: false,
         staging_free: None,
         loads: Vec::new(),
     };

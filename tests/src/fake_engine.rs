@@ -198,6 +198,7 @@ impl Engine for FakeEngine {
             hold: Err("nothing to hold".to_owned()),
             undo: Err(CANNOT_BE_UNDONE.to_owned()),
             in_place_is_whole: false,
+            in_place_is_told: false,
             problems: vec!["a problem on purpose".to_owned()],
             staging_free: None,
             loads: Vec::new(),

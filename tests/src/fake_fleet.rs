@@ -226,6 +226,7 @@ impl Fleet for FakeFleet {
             cannot_hold: state.cannot_hold.get(component).cloned(),
             cannot_load: None,
             in_place_is_whole: false,
+            in_place_is_told: false,
             staging_free: state.room.get(component).copied(),
             loads: state.kept.get(component).map(|run| (*run, Staged::Committed)).into_iter().collect(),
         })

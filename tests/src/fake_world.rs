@@ -138,6 +138,8 @@ struct State {
     live: bool,
     /// A person stops and starts the applications.
     by_hand: bool,
+    /// Stores tell themselves whether they were loaded over.
+    tells: bool,
     /// Callers come by Routes; whether those are closed.
     routes: Option<bool>,
     /// Jobs that wait, where they are worked off before the worker is stopped; whether that works now.
@@ -185,6 +187,7 @@ impl FakeWorld {
             alone: false,
             live: false,
             by_hand: false,
+            tells: false,
             routes: None,
             jobs: None,
             worker: true,

@@ -3,7 +3,8 @@
 //! Such a commit cannot be undone, and says so wherever it can be read: in the description, in the plan, in the answer to
 //! rollback. What was staged is remembered in memory only, because nothing of it is in the datastore; an agent that was
 //! restarted in between answers that nothing is staged. Which run has touched the live data is in a file beside the agent, made before the first
-//! change: an agent that was killed in the middle of a load and started again must not call that undone.
+//! change: an agent that was killed in the middle of a load and started again must not call that undone. Where the datastore itself tells whether a load
+//! was made (PostgreSQL, by its owner) nothing is written there, and nothing of this has to be believed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
@@ -180,6 +181,14 @@ impl InPlace {
             }
             runs.remove(&line(key));
         })
+    }
+
+    /// The datastore says that a load of another run is whole: what runs before it have touched is no more.
+    ///
+    /// # Errors
+    /// That cannot be written down.
+    pub fn replaced(&self) -> Result<()> {
+        self.write_down(BTreeSet::clear)
     }
 
     /// Forgets a source that nobody will ask for again, whatever became of it.

@@ -236,6 +236,7 @@ impl Mysql {
             hold: hold::possible(&mut server).await?,
             undo: stage::possible(&mut server, database).await?,
             in_place_is_whole: false,
+            in_place_is_told: false,
             problems,
             staging_free: room::free(&mut server, &self.address).await?,
             loads: shadow::all(&mut server, database).await?.iter().map(|(s, phase)| (s.run, phase.told())).collect(),

@@ -10,6 +10,7 @@ mod described;
 mod dump;
 mod hold;
 mod load;
+mod marked;
 mod psql;
 mod session;
 mod shadow;
@@ -22,14 +23,16 @@ mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::RunKey;
 use keepsake_core::record::DumpReport;
 
+use self::databases::Marker;
 use self::session::Session;
-use super::in_place::InPlace;
+use super::in_place::{CANNOT_BE_UNDONE, InPlace};
 use super::{
     CommitReport, Context, Description, Engine, Hold, Prepared, Sink, Source, StageReport, Staged, prepared,
     unless_gone,
@@ -116,6 +119,16 @@ pub struct Postgres {
     in_place: InPlace,
 }
 
+impl Postgres {
+    /// What the run's load over the live data has written there, whatever this agent remembers; none when there is none, or when it has staged beside.
+    async fn loaded_over(&self, key: &RunKey, patience: Duration) -> Result<Option<Marker>> {
+        match swap::staged(&self.settings, key).await? {
+            Staged::Absent => marked::of(&self.settings, key.run, patience).await,
+            _ => Ok(None),
+        }
+    }
+}
+
 impl super::registry::Settings for Settings {
     fn open(self, scratch: PathBuf) -> Result<Arc<dyn Engine>> {
         self.toolbox.check()?;
@@ -188,14 +201,23 @@ impl Engine for Postgres {
     }
 
     async fn staged(&self, key: &RunKey) -> Result<Staged> {
-        match self.in_place.state(key) {
-            Staged::Absent => swap::staged(&self.settings, key).await,
-            state => Ok(state),
+        match swap::staged(&self.settings, key).await? {
+            Staged::Absent => {}
+            beside => return Ok(beside),
         }
+        Ok(match marked::of(&self.settings, key.run, marked::IN_PASSING).await? {
+            Some(_) => Staged::Committed,
+            None => self.in_place.state(key),
+        })
     }
 
     async fn commit(&self, key: &RunKey, cx: &Context) -> Result<CommitReport> {
         let reach = || Session::beside(&self.settings);
+        if let Some(marker) = cx.unless_cancelled(self.loaded_over(key, marked::TO_ITS_END)).await? {
+            let report = unless_gone(load::prove(&self.settings, &marker).await, reach()).await?;
+            self.in_place.committed(key)?;
+            return Ok(report);
+        }
         if self.in_place.state(key) == Staged::Absent {
             return unless_gone(swap::commit(&self.settings, key, cx).await, reach()).await;
         }
@@ -203,20 +225,31 @@ impl Engine for Postgres {
             let counts = Session::connect(&self.settings).await?.counts().await?;
             return Ok(CommitReport { counts, warnings: Vec::new() });
         };
-        let touching = || self.in_place.touching(key);
-        let taken_back = || self.in_place.taken_back(key);
-        let done = load::commit(&self.settings, source.as_ref(), cx, touching, taken_back).await;
-        let report = unless_gone(done, reach()).await?;
+        let over = load::Over {
+            settings: &self.settings,
+            source: source.as_ref(),
+            run: key.run,
+            touching: || self.in_place.touching(key),
+            taken_back: || self.in_place.taken_back(key),
+        };
+        let report = unless_gone(Box::pin(over.commit(cx)).await, reach()).await?;
         self.in_place.committed(key)?;
         Ok(report)
     }
 
     async fn rollback(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        if cx.unless_cancelled(self.loaded_over(key, marked::IN_PASSING)).await?.is_some() {
+            return Err(Error::new(Kind::Unsupported, CANNOT_BE_UNDONE));
+        }
         self.in_place.rollback(key)?;
         unless_gone(swap::rollback(&self.settings, key, cx).await, Session::beside(&self.settings)).await
     }
 
     async fn finalize(&self, key: &RunKey, cx: &Context) -> Result<()> {
+        if cx.unless_cancelled(self.loaded_over(key, marked::IN_PASSING)).await?.is_some() {
+            self.in_place.replaced()?;
+            marked::take_away(&self.settings, key.run).await?;
+        }
         unless_gone(swap::finalize(&self.settings, key, cx).await, Session::beside(&self.settings)).await?;
         self.in_place.finalize(key)
     }

@@ -91,6 +91,7 @@ impl Engine for Redis {
             hold: hold::possible(&info, &self.settings),
             undo: self.stages.refusal().map_or(Ok(()), Err),
             in_place_is_whole: false,
+            in_place_is_told: false,
             problems,
             staging_free: self.stages.free(),
             loads,

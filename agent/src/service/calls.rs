@@ -60,6 +60,7 @@ impl Inner {
                 response.cannot_hold = d.hold.err().unwrap_or_default();
                 response.cannot_undo = d.undo.err().unwrap_or_default();
                 response.in_place_is_whole = d.in_place_is_whole;
+                response.in_place_is_told = d.in_place_is_told;
                 response.staging_free_bytes = d.staging_free;
                 response.loads = d.loads.iter().map(|(run, state)| load_state(*run, *state)).collect();
             }

@@ -110,7 +110,7 @@ pub(super) fn confirm(
     }
     output::say(what);
     for step in plans.iter().flat_map(|plan| plan.steps()) {
-        if let Undo::Impossible { why } = &step.undo {
+        if let Undo::Impossible { why, .. } = &step.undo {
             output::say(&format!("WITHOUT A WAY BACK: {}: {why}.", step.action));
         }
     }

@@ -137,6 +137,7 @@ fn found(answer: v1::DescribeResponse) -> Result<Found> {
         cannot_undo: some(answer.cannot_undo),
         cannot_load: some(answer.cannot_load),
         in_place_is_whole: answer.in_place_is_whole,
+        in_place_is_told: answer.in_place_is_told,
         cannot_hold: some(answer.cannot_hold),
         staging_free: answer.staging_free_bytes,
         loads,

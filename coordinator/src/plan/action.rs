@@ -191,6 +191,9 @@ pub enum Undo {
     Impossible {
         /// Why.
         why: String,
+        /// Whether it was done at all is told by the store itself: an agent's word that there is nothing to undo is true, whichever agent says it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        told: bool,
     },
 }
 

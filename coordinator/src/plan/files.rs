@@ -72,6 +72,7 @@ installations:
             cannot_hold: None,
             cannot_load: None,
             in_place_is_whole: false,
+            in_place_is_told: false,
             staging_free: None,
             loads: Vec::new(),
         };

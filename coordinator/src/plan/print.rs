@@ -54,7 +54,7 @@ impl fmt::Display for Plan {
                     // What stands behind the point of no return is undone only by `rollback --discard-writes`.
                     Undo::By { .. } if gone_by => writeln!(f)?,
                     Undo::By { action } => writeln!(f, "   [undo: {action}]")?,
-                    Undo::Impossible { why } => writeln!(f, "   [cannot be undone: {why}]")?,
+                    Undo::Impossible { why, .. } => writeln!(f, "   [cannot be undone: {why}]")?,
                 }
             }
         }

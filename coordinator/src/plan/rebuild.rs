@@ -113,6 +113,7 @@ pub fn expected(installation: &InstallationSettings, record: &Record, wishes: &W
             cannot_undo: None,
             cannot_load: None,
             in_place_is_whole: false,
+            in_place_is_told: false,
             cannot_hold: None,
             staging_free: None,
             loads: Vec::new(),

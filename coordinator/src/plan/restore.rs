@@ -55,6 +55,8 @@ struct Part<'a> {
     cannot_undo: Option<String>,
     /// Its load goes over the live data.
     in_place: bool,
+    /// Whether that was done is told by the store itself.
+    is_told: bool,
     /// It is loaded when nothing but the point of no return is left: its load is whole or nothing, and nothing else is made equal to it.
     is_last: bool,
 }
@@ -233,7 +235,7 @@ fn alone(part: &Part<'_>) -> Option<Result<Stage>> {
     let why = part.cannot_undo.clone()?;
     let component = part.component.name.clone();
     let title = format!("load {component}, which cannot be undone");
-    let commit = Action::Commit { component }.step(Undo::Impossible { why });
+    let commit = Action::Commit { component }.step(Undo::Impossible { why, told: part.is_told });
     Some(commit.map(|commit| Stage { title, steps: vec![commit] }))
 }
 
@@ -315,7 +317,8 @@ fn parts<'a>(
         if !in_place {
             lacking.extend(preflight::lacks_room(entry, found));
         }
-        parts.push(Part { component, queues: policy, cannot_undo, in_place, is_last });
+        let is_told = found.in_place_is_told;
+        parts.push(Part { component, queues: policy, cannot_undo, in_place, is_told, is_last });
     }
     for name in installation.components.iter().map(|c| &c.name).filter(|n| only.is_empty() && !asked(n)) {
         notes.push(format!(

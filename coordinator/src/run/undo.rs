@@ -1,7 +1,7 @@
 //! Going back: one step that was begun is undone.
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::StepId;
+use keepsake_core::id::{Component, StepId};
 use keepsake_core::record::Failure;
 
 use super::Runner;
@@ -28,7 +28,7 @@ impl Runner<'_> {
         let action = match &step.undo {
             Undo::Nothing => return Ok(()),
             Undo::By { action } => (**action).clone(),
-            Undo::Impossible { why } if matches!(result, Some(Ok(_))) => {
+            Undo::Impossible { why, .. } if matches!(result, Some(Ok(_))) => {
                 return Err(Error::new(Kind::Unsupported, why.clone()));
             }
             // It failed, perhaps before it touched anything: the agent knows, and refuses if it did.
@@ -80,8 +80,10 @@ impl Runner<'_> {
         match (&step.action, &step.undo) {
             // Whoever does not know how a load over live data ended may be asking an agent that was started again since: that it finds nothing to roll
             // back says nothing of the live data.
-            (Action::Commit { component }, Undo::Impossible { .. }) => match result {
+            (Action::Commit { component }, Undo::Impossible { told, .. }) => match result {
                 Some(Err(failure)) if agent_told_the_end(failure.kind) && !was_unheard => Ok(()),
+                // Unless it is the store itself that says so: as the plan was promised, and still.
+                _ if *told && self.is_told_by_its_store(component).await? => Ok(()),
                 unheard => {
                     let told = match unheard {
                         Some(Err(failure)) => failure.text,
@@ -98,6 +100,13 @@ impl Runner<'_> {
             },
             _ => Ok(()),
         }
+    }
+
+    /// Whether the agent still answers from what the store itself knows of loads.
+    async fn is_told_by_its_store(&self, component: &Component) -> Result<bool> {
+        let found = self.world.fleet.describe(component).await?;
+        found.must_answer(component)?;
+        Ok(found.in_place_is_told)
     }
 }
 

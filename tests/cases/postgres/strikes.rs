@@ -45,6 +45,8 @@ struct Shared {
     statements: Mutex<Vec<String>>,
     reached: watch::Sender<Option<String>>,
     cut: CancellationToken,
+    /// Cuts the connections of now.
+    severed: Mutex<CancellationToken>,
 }
 
 impl Line {
@@ -61,6 +63,7 @@ impl Line {
             statements: Mutex::default(),
             reached: watch::Sender::new(None),
             cut: cut.clone(),
+            severed: Mutex::new(CancellationToken::new()),
         });
         let serving = shared.clone();
         tokio::spawn(async move {
@@ -71,9 +74,11 @@ impl Line {
                 };
                 let Ok((client, _)) = accepted else { continue };
                 let shared = serving.clone();
+                let severed = shared.severed.lock().unwrap().clone();
                 tokio::spawn(async move {
                     tokio::select! {
                         () = shared.cut.cancelled() => {}
+                        () = severed.cancelled() => {}
                         _ended = join(client, &shared) => {}
                     }
                 });
@@ -96,6 +101,11 @@ impl Line {
     /// The statements that counted so far.
     pub(super) fn statements(&self) -> Vec<String> {
         self.shared.statements.lock().unwrap().clone()
+    }
+
+    /// Cuts every connection that is open now; others may come.
+    pub(super) fn sever(&self) {
+        std::mem::take(&mut *self.shared.severed.lock().unwrap()).cancel();
     }
 
     /// Cuts every connection.
@@ -131,6 +141,9 @@ struct Asked {
 
 async fn join(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", shared.server)).await?;
+    // A script has hundreds of statements, each of which would wait for an acknowledgement.
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     // Until a session begins, nothing has a type: a question for TLS, answered in one byte, or the start.

@@ -17,6 +17,11 @@ use keepsake_core::repository::writer::{Place, SetWriter};
 use super::{FakeStore, FakeWorld, Flaw, NEW};
 
 impl FakeWorld {
+    /// Its stores tell themselves whether they were loaded over.
+    pub(super) fn tells(&self) {
+        self.lock().tells = true;
+    }
+
     /// What every call under a key begins with: a lower epoch than the agent has seen is refused.
     pub(super) fn admit(&self, component: &Component, run: &RunKey) -> Result<()> {
         let mut state = self.lock();
@@ -85,6 +90,7 @@ impl Fleet for FakeWorld {
             cannot_hold: None,
             cannot_load: None,
             in_place_is_whole: false,
+            in_place_is_told: store.in_place && self.lock().tells,
             staging_free: None,
             loads,
         })

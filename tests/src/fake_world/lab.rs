@@ -128,6 +128,8 @@ pub struct Lab {
     signing: SigningKey,
     pub(super) installation: InstallationSettings,
     pub(super) record: Record,
+    /// Stores tell themselves whether they were loaded over.
+    tells: bool,
 }
 
 struct Nobody;
@@ -167,6 +169,11 @@ impl Lab {
         Self::of(OF_3SCALE).await
     }
 
+    /// As [`Lab::new`], where stores tell themselves whether they were loaded over.
+    pub async fn telling() -> Self {
+        Self { tells: true, ..Self::new().await }
+    }
+
     pub(super) async fn of(topology: &str) -> Self {
         let (store, _) = faulty_memory();
         let (signing, _) = SigningKey::generate().expect("a key");
@@ -193,7 +200,7 @@ impl Lab {
         Box::pin(runner.execute()).await.expect("a set");
         drop(runner);
         let record = repository.record(&installation.name, set).await.expect("the set");
-        Self { store, repository, signing, installation, record }
+        Self { store, repository, signing, installation, record, tells: false }
     }
 
     /// Runs a case to its end.
@@ -215,6 +222,9 @@ impl Lab {
         }
         if self.has_routes() {
             world.has_routes();
+        }
+        if self.tells {
+            world.tells();
         }
         let runs = runs();
         let mut plan = self.plan(case.kind, &world, &runs).await;

@@ -23,6 +23,7 @@ pub(super) fn describe(path: &Path, loading: bool) -> Description {
         hold: Err(NO_HOLD.to_owned()),
         undo: Ok(()),
         in_place_is_whole: false,
+        in_place_is_told: false,
         problems: Vec::new(),
         staging_free: None,
         loads: Vec::new(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use keepsake_core::error::{Context as _, Error, Kind, Result, ResultExt};
 use keepsake_core::id::RunId;
-use keepsake_core::record::Counts;
+use keepsake_core::record::{Counts, Facts};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
@@ -74,6 +74,10 @@ pub(super) enum Phase {
     RollingBack,
     /// On either: it is being dropped, and may be half gone.
     Dropping,
+    /// On the live one: a load over it was committed, and not proven yet.
+    Loaded,
+    /// On the live one: a load over it was committed, and counted.
+    Proven,
     /// Of a newer Keepsake.
     #[serde(other)]
     Unknown,
@@ -100,6 +104,9 @@ pub(super) struct Marker {
     /// The comment that the database has when this is no longer written on it.
     #[serde(default)]
     pub(super) comment: Option<String>,
+    /// Of a load over the live data: the settings that it brings, as in the record.
+    #[serde(default, skip_serializing_if = "Facts::is_empty")]
+    pub(super) facts: Facts,
 }
 
 impl Marker {
@@ -115,6 +122,7 @@ impl Marker {
             counts: Counts::new(),
             warnings: Vec::new(),
             comment: None,
+            facts: Facts::new(),
         }
     }
 
@@ -126,13 +134,23 @@ impl Marker {
     /// The statement that writes it on a database.
     pub(super) fn statement(&self, database: &str) -> Result<String> {
         let text = serde_json::to_string(self).or_kind(Kind::Internal, "write down how far the load is")?;
-        Ok(commenting(database, Some(&text)))
+        Ok(commenting(database, Some(&in_ascii(&text))))
     }
 
     /// Writes it on a database.
     pub(super) async fn write(&self, session: &Session, database: &str) -> Result<()> {
         session.run(&self.statement(database)?).await.with_context(|| format!("write on the database {database}"))
     }
+}
+
+/// JSON without a byte that is not ASCII: whatever the encodings of client and database are, it is stored as it is.
+fn in_ascii(json: &str) -> String {
+    let mut units = [0; 2];
+    let escaped = |c: char| match c {
+        c if c.is_ascii() => c.to_string(),
+        c => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    json.chars().map(escaped).collect()
 }
 
 /// A database of a load, or the live one.
@@ -169,9 +187,16 @@ impl Load {
                 _ if shadow.half_gone => Staged::Partial,
                 Some(Phase::Staged) => Staged::Staged,
                 Some(Phase::Committing) => Staged::Committing,
-                Some(Phase::Loading | Phase::Kept | Phase::RollingBack | Phase::Dropping | Phase::Unknown) | None => {
-                    Staged::Partial
-                }
+                Some(
+                    Phase::Loading
+                    | Phase::Kept
+                    | Phase::RollingBack
+                    | Phase::Dropping
+                    | Phase::Loaded
+                    | Phase::Proven
+                    | Phase::Unknown,
+                )
+                | None => Staged::Partial,
             },
             (None, Some(old)) if old.phase() == Some(Phase::RollingBack) => Staged::Committing,
             (None, Some(_)) => Staged::Committed,
@@ -312,7 +337,7 @@ pub(super) async fn cannot_stage(session: &Session, settings: &Settings) -> Resu
     } else if !owner {
         let by: String = row.get(3);
         format!(
-            "the role {user} does not own the database {live}, so it may not rename it: use its owner {by}, or a superuser (--postgres-user)"
+            "the role {user} does not own the database {live}, so it may neither rename it nor write on it: use its owner {by}, or a superuser (--postgres-user)"
         )
     } else if !may_create {
         format!(

@@ -7,7 +7,7 @@ use keepsake_core::id::RunId;
 use keepsake_core::record::Facts;
 
 use super::session::Session;
-use super::{Settings, databases, tools, versions};
+use super::{Settings, databases, marked, tools, versions};
 use crate::engine::{Description, Staged};
 
 /// Asks server and tools.
@@ -31,6 +31,7 @@ pub(super) async fn describe(settings: &Settings) -> Result<Description> {
         hold: session.may_hold(),
         undo: undo(settings, &session).await?,
         in_place_is_whole: true,
+        in_place_is_told: marked::may_write(&session, settings).await?,
         problems,
         staging_free: free(settings, &session).await?,
         loads,
@@ -59,6 +60,7 @@ async fn closed(settings: &Settings, why: Error) -> Result<Description> {
         hold: Err("the database is closed: a load is half made".to_owned()),
         undo: undo(settings, &session).await?,
         in_place_is_whole: true,
+        in_place_is_told: marked::may_write(&session, settings).await?,
         problems,
         staging_free: None,
         loads,

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, Sock
 use tokio_util::task::AbortOnDropHandle;
 
 use super::hold::Snapshot;
-use super::{Settings, surroundings, tls};
+use super::{Settings, marked, surroundings, tls};
 use crate::engine::system_config::{Columns, Rows};
 
 /// A question is answered within so long, also one that counts a large table.
@@ -217,6 +217,7 @@ impl Session {
         for (n, name) in ["encoding", "collate", "ctype", "owner", "comment"].into_iter().enumerate() {
             facts.insert(name.to_owned(), row.get(n));
         }
+        facts.entry("comment".to_owned()).and_modify(|text| *text = marked::own_comment(text));
         // Since 15 a database may sort by ICU instead of its collate; since 17 by the server itself, and the column has another name.
         if self.major() >= 15 {
             let column = if self.major() >= 17 { "datlocale" } else { "daticulocale" };

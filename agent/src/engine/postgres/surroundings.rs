@@ -5,6 +5,7 @@ use keepsake_core::error::{Kind, Result, ResultExt};
 use keepsake_core::record::Facts;
 use serde::{Deserialize, Serialize};
 
+use super::databases;
 use super::session::Session;
 
 /// The settings' place among the facts.
@@ -49,6 +50,11 @@ pub(super) async fn record(session: &Session, facts: &mut Facts) -> Result<()> {
     Ok(())
 }
 
+/// Of what was recorded, the settings; nothing where none were.
+pub(super) fn recorded(facts: &Facts) -> Facts {
+    facts.get_key_value(SETTINGS).map(|(name, text)| (name.clone(), text.clone())).into_iter().collect()
+}
+
 /// The comment among the facts.
 pub(super) fn comment(facts: &Facts) -> Option<&str> {
     facts.get(COMMENT).map(String::as_str).filter(|text| !text.is_empty())
@@ -63,7 +69,9 @@ pub(super) fn commenting(database: &str, comment: Option<&str>) -> String {
 pub(super) async fn put_back(session: &Session, database: &str, recorded: &Facts) -> Result<Vec<String>> {
     let mut warnings = settle(session, database, database, recorded).await?;
     let wanted = comment(recorded);
-    if recorded.contains_key(SETTINGS) && comment(&session.facts().await?) != wanted {
+    // As it is written there: what an earlier load has written is not the database's own, and goes.
+    let there = databases::live(session, database).await?.and_then(|d| d.comment);
+    if recorded.contains_key(SETTINGS) && there.as_deref() != wanted {
         warnings.extend(tell(session, commenting(database, wanted), None).await?);
     }
     Ok(warnings)

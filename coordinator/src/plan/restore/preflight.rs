@@ -105,6 +105,12 @@ pub(super) fn is_loaded_whole(
     notes.push(format!(
         "{name} is loaded over the live data, in one transaction and after all others: {why}. Once that is done only the safety set, if one is made, remembers what was there"
     ));
+    if !found.in_place_is_told {
+        notes.push(format!(
+            "whether {name} was loaded is remembered by its agent alone: if that is started again meanwhile, nobody knows, and the restore is stuck. Where the agent's role owns the \
+             database, the database tells"
+        ));
+    }
     Ok(true)
 }
 

@@ -98,6 +98,7 @@ impl Objects {
             cannot_hold: Some("they have no hold".to_owned()),
             cannot_load: None,
             in_place_is_whole: false,
+            in_place_is_told: false,
             staging_free: None,
             loads: if denied.is_empty() { kept::loads(&cluster, self.namespace()).await? } else { Vec::new() },
         })
