@@ -21,6 +21,8 @@ const LISTENER: &str = "backend-listener";
 pub(super) struct Around {
     /// Before it.
     pub(super) stop: Vec<Stage>,
+    /// Right before it, when nobody makes Routes any more.
+    pub(super) close: Vec<Stage>,
     /// When nothing goes back any more.
     pub(super) start: Vec<Stage>,
 }
@@ -48,7 +50,7 @@ pub(super) fn around(
 fn by_hooks(hooks: &Hooks) -> Result<Around> {
     let stop = Action::Quiesce { commands: hooks.quiesce.clone(), namespace: None, keeps: Vec::new() };
     let start = Action::ResumeWorkloads { commands: hooks.resume.clone(), namespace: None };
-    Ok(Around { stop: vec![stops(stop.clone(), &start)?], start: vec![starts(start, stop)?] })
+    Ok(Around { stop: vec![stops(stop.clone(), &start)?], close: Vec::new(), start: vec![starts(start, stop)?] })
 }
 
 fn in_cluster(
@@ -84,7 +86,7 @@ fn in_cluster(
     if by_routes {
         // Zync and the operator, which make Routes, are stopped by then.
         let step = close.clone().step(Undo::by(open.clone()))?;
-        around.stop.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
+        around.close.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
     }
     around.start.push(starts(resume, stop)?);
     if by_routes {
@@ -199,7 +201,8 @@ installations:
         let mut notes = Vec::new();
         let around = around(installation, &placed.iter().collect::<Vec<_>>(), true, &mut notes).unwrap()?;
         let ids = |stages: Vec<Stage>| stages.into_iter().flat_map(|s| s.steps).map(|s| s.id.to_string()).collect();
-        Some((ids(around.stop), ids(around.start), notes.join("\n")))
+        let stop = around.stop.into_iter().chain(around.close).collect();
+        Some((ids(stop), ids(around.start), notes.join("\n")))
     }
 
     /// What is left running behind closed Routes when this is placed.
