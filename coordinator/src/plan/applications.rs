@@ -1,6 +1,6 @@
 //! What a plan does about the applications before data is put in the place of other data, and after: by hooks, in a cluster, or nothing at all.
 
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::Component;
 use keepsake_core::queues::is_queues_server;
 
@@ -45,6 +45,38 @@ pub(super) fn around(
     let keeps = keeps(settings, placed);
     let drain = if drains { drain(installation, settings, placed, &keeps, notes) } else { None };
     in_cluster(settings, &keeps, drain, notes).map(Some)
+}
+
+/// What is done about the applications around a restore; nothing, and that is noted, when a person does it. `rebuilt`: the same run has built them, and has
+/// stopped them.
+///
+/// # Errors
+/// `Invalid` when nobody would start what the run has stopped; as [`Action::step_id`].
+pub(super) fn around_a_restore(
+    installation: &InstallationSettings,
+    placed: &[&Component],
+    rebuilt: bool,
+    notes: &mut Vec<String>,
+) -> Result<Around> {
+    // Nothing of anybody's is queued in what was just built.
+    let Some(around) = around(installation, placed, !rebuilt, notes)? else {
+        if rebuilt {
+            return Err(Error::new(
+                Kind::Invalid,
+                "this run has stopped the applications of what it has built, and nobody would start them (`by: none`): write `by` into the topology as it was, or \
+                 `by: scale`",
+            ));
+        }
+        notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
+        return Ok(Around::default());
+    };
+    if rebuilt && !around.close.is_empty() {
+        notes.push(
+            "where Zync has made no Route yet there is none to close: those that it makes when it is started again are open"
+                .to_owned(),
+        );
+    }
+    Ok(around)
 }
 
 fn by_hooks(hooks: &Hooks) -> Result<Around> {

@@ -11,7 +11,7 @@ use keepsake_core::record::{ComponentRecord, Record, Status};
 use serde::{Deserialize, Serialize};
 
 use super::after;
-use super::applications::{Around, around};
+use super::applications::around_a_restore;
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
 use super::objects::{ObjectPolicy, are_objects};
@@ -87,27 +87,7 @@ pub fn plan(
     }
     let mut stages = Vec::new();
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
-    // What was just built has stopped already, with nothing of anybody's queued.
-    let around = match around(installation, &placed, !wishes.rebuilt, &mut notes)? {
-        Some(around) => around,
-        None if wishes.rebuilt => {
-            return Err(Error::new(
-                Kind::Invalid,
-                "this run has stopped the applications of what it has built, and nobody would start them (`by: none`): write `by` into the topology as it was, or \
-                 `by: scale`",
-            ));
-        }
-        None => {
-            notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
-            Around::default()
-        }
-    };
-    if wishes.rebuilt && !around.close.is_empty() {
-        notes.push(
-            "where Zync has made no Route yet there is none to close: it makes them when it is started, and nobody is held off by them until then"
-                .to_owned(),
-        );
-    }
+    let around = around_a_restore(installation, &placed, wishes.rebuilt, &mut notes)?;
     stages.extend(around.stop);
     stages.extend(around.close);
     let safety = if let Some(set) = wishes.safety {

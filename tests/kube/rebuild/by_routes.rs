@@ -77,6 +77,7 @@ async fn kube_a_rebuild_opens_the_routes_that_it_closes_whatever_the_topology_sa
     let told = String::from_utf8_lossy(&halted.stdout).into_owned();
     assert_eq!(halted.status.code(), Some(3), "{told}{}", String::from_utf8_lossy(&halted.stderr));
     assert!(told.contains("`by: none`") && told.contains("keepsake resume"), "{told}");
+    assert_eq!(routes(&client).await, open, "another plan might not open them");
 
     // In the second plan, which is made by what the topology says then, and carried out whatever it says later.
     says(&mut house, &settings, "routes");
