@@ -38,6 +38,15 @@ pub struct Extent {
     pub routes: bool,
 }
 
+/// What a run that is about to begin, or to go on, wants of the applications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Intent {
+    /// More than to stop and start them.
+    pub follows: bool,
+    /// The same run has just built them: whoever makes Routes may not have made any yet.
+    pub rebuilt: bool,
+}
+
 /// One thing that was looked at when a restore was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
@@ -53,8 +62,8 @@ pub struct Looked {
 /// What runs the applications. Everything may be asked again: what is stopped stays stopped, what runs goes on, what is done is not done twice.
 #[async_trait]
 pub trait Platform: Send + Sync {
-    /// Whether it could be done now, as far as that can be told without changing anything: asked before a run begins. `follows`: more than to stop and start.
-    async fn preflight(&self, _follows: bool) -> Result<()> {
+    /// Whether it could be done now, as far as that can be told without changing anything: asked before a run begins.
+    async fn preflight(&self, _intent: Intent) -> Result<()> {
         Ok(())
     }
     /// Stops everything that writes to the stores; when it returns, nothing writes any more. Gives back what each had, where that is known.
@@ -67,11 +76,11 @@ pub trait Platform: Send + Sync {
     async fn place(&self) -> Result<Option<String>> {
         Ok(None)
     }
-    /// Closes the Routes: callers from outside the cluster are answered by 503. Gives back how many there are.
+    /// Closes the Routes: callers from outside the cluster are answered by 503. Gives back how many there are; none is no failure, as then nobody comes by one.
     async fn close_routes(&self, _run: &RunKey) -> Result<usize> {
         Err(only_in_a_cluster())
     }
-    /// Gives the Routes back what they had.
+    /// Gives every Route that was closed for this run back what it had, whatever the topology says by now of how applications are stopped.
     async fn open_routes(&self, _run: &RunKey) -> Result<()> {
         Err(only_in_a_cluster())
     }

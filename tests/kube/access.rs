@@ -8,7 +8,7 @@ use keepsake_coordinator::plan::objects::ObjectPolicy;
 use keepsake_coordinator::platform::kubernetes::Kubernetes;
 use keepsake_coordinator::platform::kubernetes::agents::Expect;
 use keepsake_coordinator::platform::kubernetes::objects::Objects;
-use keepsake_coordinator::platform::{Extent, Platform};
+use keepsake_coordinator::platform::{Extent, Intent, Platform};
 use keepsake_coordinator::topology::kubernetes::{By, ResyncTask};
 use keepsake_coordinator::topology::{KubernetesSettings, Topology};
 use keepsake_core::id::{Component, SetId};
@@ -216,7 +216,7 @@ async fn restores(plane: &ControlPlane, client: &Client, store: &Store, entry: &
         objects: ObjectPolicy::Replace { endpoints: true },
     };
     look_for_agents(&settings).await;
-    told(kubernetes.preflight(true).await);
+    told(kubernetes.preflight(Intent { follows: true, ..Intent::default() }).await);
     told(kubernetes.place().await);
     told(it.describe(&entry.component).await);
     wreck(client).await;

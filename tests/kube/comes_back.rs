@@ -39,7 +39,7 @@ async fn pods_of_stores(client: &Client, namespace: &str) -> BTreeMap<String, Va
     pods.filter_map(of).filter(|(name, _)| STORES.iter().any(|s| name.starts_with(s))).collect()
 }
 
-/// The places of these workloads in the order in which they were stopped, from the list of writes.
+/// The workloads in the order in which they were last written to.
 fn order(writes: &[String]) -> Vec<String> {
     let mut last: Vec<String> = Vec::new();
     for name in writes.iter().filter_map(|w| w.rsplit('/').next()) {
@@ -118,22 +118,23 @@ async fn operator_based(plane: &ControlPlane, client: &Client) {
         "apicast-production",
         "system-sidekiq",
         "backend-cron",
-        "system-searchd",
         "system-app",
         "backend-listener",
         "backend-worker",
         "system-memcache",
+        "system-searchd",
     ];
     let step = |name: &str| stopped.iter().position(|n| n == name).unwrap_or_else(|| panic!("{name}: {stopped:?}"));
     for (earlier, later) in [
         (OPERATOR, "zync-que"),
-        ("zync", "apicast-production"),
-        ("apicast-staging", "system-sidekiq"),
-        ("backend-cron", "system-app"),
-        ("system-searchd", "system-app"),
+        (OPERATOR, "system-app"),
+        ("apicast-staging", "backend-listener"),
+        ("apicast-production", "backend-listener"),
+        ("system-sidekiq", "backend-listener"),
         ("system-app", "backend-listener"),
+        ("backend-cron", "backend-worker"),
         ("backend-listener", "backend-worker"),
-        ("backend-worker", "system-memcache"),
+        ("backend-listener", "system-searchd"),
     ] {
         assert!(step(earlier) < step(later), "{earlier} comes before {later}: {stopped:?}");
     }
@@ -148,7 +149,21 @@ async fn operator_based(plane: &ControlPlane, client: &Client) {
 
     let faulty = Faulty::new(client, Rule::Pass);
     start(&Kubernetes::over(settings.clone(), faulty.client.clone()), 2).await;
-    assert_eq!(order(&faulty.writes()).last().map(String::as_str), Some(OPERATOR), "the operator comes last");
+    let writes = faulty.writes();
+    assert_eq!(order(&writes).last().map(String::as_str), Some(OPERATOR), "the operator comes last");
+    // A workload is written to once more when it is ready: whatever needs it is started only then.
+    let is_of = |write: &String, name: &str| write.ends_with(&format!("/{name}"));
+    let last = |name: &str| writes.iter().rposition(|w| is_of(w, name)).unwrap_or_else(|| panic!("{name}: {writes:?}"));
+    let first = |name: &str| writes.iter().position(|w| is_of(w, name)).unwrap_or_else(|| panic!("{name}: {writes:?}"));
+    for (earlier, later) in [
+        ("backend-listener", "system-app"),
+        ("backend-listener", "system-sidekiq"),
+        ("system-app", "apicast-staging"),
+        ("system-app", "apicast-production"),
+        ("apicast-production", OPERATOR),
+    ] {
+        assert!(last(earlier) < first(later), "{earlier} is ready before {later} starts: {writes:?}");
+    }
     assert_eq!(skeleton::picture(client, &[namespace, at]).await, before);
     assert_eq!(pods_of_stores(client, namespace).await, stores, "a store was restarted");
     let job = client.at(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/system-app-pre")).await;

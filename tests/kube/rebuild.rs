@@ -1,5 +1,7 @@
 //! A namespace that is gone: built anew from a set's objects, and its data brought back, by one command whose coordinators die meanwhile.
 
+mod by_routes;
+
 use std::process::Command;
 use std::thread::JoinHandle;
 

@@ -247,14 +247,31 @@ async fn taken_over(plane: &ControlPlane, client: &Client) {
     let kubelet = Kubelet::of_jobs(client.clone(), namespace, Fate::Run);
     running(client, namespace).await;
     let third = later(&key, 3);
-    let (told, ()) = tokio::join!(kubernetes.resync(&third, task), async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    let faulty = Faulty::new(client, Rule::Pass);
+    let (takes_over, path) = (over(plane, &faulty.client, namespace), path_of(&key, namespace));
+    let (told, ()) = tokio::join!(takes_over.resync(&third, task), async {
+        has_looked(&faulty, &path, 2).await;
         assert_eq!(the_job(client, namespace).await["metadata"]["uid"], second, "it runs, and was made anew");
         drop(kubelet);
         let _kubelet = Kubelet::of_jobs(client.clone(), namespace, Fate::Succeed);
         is_gone(client, namespace).await;
     });
     told.unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert_eq!(faulty.writes(), [path], "it is only deleted, when it is done");
+}
+
+/// The Job of this run that empties the cache.
+fn path_of(key: &RunKey, namespace: &str) -> String {
+    format!("{}/keepsake-cache-flush-{}", at(namespace), key.run)
+}
+
+/// Waits until whoever watches the Job has been answered so often.
+async fn has_looked(faulty: &Faulty, path: &str, answers: usize) {
+    wait_for("it to be looked at", PATIENCE, async || {
+        let looks = faulty.looks(path);
+        if looks > answers { Ok(()) } else { Err(looks) }
+    })
+    .await;
 }
 
 /// A coordinator is gone before each of its writes; the next one brings it to its end.

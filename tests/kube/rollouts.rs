@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use keepsake_coordinator::platform::Platform;
 use keepsake_coordinator::platform::kubernetes::{Kubernetes, ROLLED_OUT};
+use keepsake_coordinator::platform::{Intent, Platform};
 use keepsake_coordinator::topology::KubernetesSettings;
 use keepsake_coordinator::topology::kubernetes::By;
 use keepsake_core::Kind;
@@ -95,7 +95,10 @@ async fn rolls_out(plane: &ControlPlane, client: &Client, form: Form, namespace:
     let before = pods(client, namespace).await;
     let faulty = Faulty::new(client, Rule::Pass);
     let kubernetes = by_hand(plane, &faulty.client, namespace, 120);
-    kubernetes.preflight(true).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    kubernetes
+        .preflight(Intent { follows: true, ..Intent::default() })
+        .await
+        .unwrap_or_else(|e| panic!("{}", e.chain()));
     let key = run(1);
     kubernetes.roll_out(&key, &names()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     are_new(client, namespace, &before, &key).await;
@@ -158,13 +161,20 @@ async fn never_ready(plane: &ControlPlane, client: &Client) {
     let namespace = "unready";
     drop(build(client, namespace).await);
     let before = pods(client, namespace).await;
-    let bad = Kubelet::start(client.clone(), namespace, &["system-app"]);
+    let bad = Kubelet::start(client.clone(), namespace, &["system-app", "backend-worker"]);
     let key = run(1);
-    let told = by_hand(plane, client, namespace, 5).roll_out(&key, &names()).await.expect_err("one is not ready");
+    let told = by_hand(plane, client, namespace, 5).roll_out(&key, &names()).await.expect_err("two are not ready");
     assert_eq!(told.kind(), Kind::Timeout);
-    for word in
-        ["deployment/system-app", "0 of 3 new pods ready", "pending: no node has taken it", "5 s", "keepsake resume"]
-    {
+    // All were begun together, and each that is not done is named.
+    for word in [
+        "deployment/system-app",
+        "0 of 3 new pods ready",
+        "deployment/backend-worker",
+        "0 of 1 new pods ready",
+        "pending: no node has taken it",
+        "5 s",
+        "keepsake resume",
+    ] {
         assert!(told.chain().contains(word), "{word}: {}", told.chain());
     }
     assert!(!told.chain().contains("system-sidekiq"), "the others are rolled out: {}", told.chain());

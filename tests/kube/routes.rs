@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keepsake_coordinator::platform::kubernetes::{ANNOTATION, Kubernetes};
-use keepsake_coordinator::platform::{Extent, Platform};
+use keepsake_coordinator::platform::{Extent, Intent, Platform};
 use keepsake_coordinator::topology::KubernetesSettings;
 use keepsake_coordinator::topology::kubernetes::By;
 use keepsake_core::Kind;
@@ -96,17 +96,23 @@ async fn where_there_are_none(plane: &ControlPlane, client: &Client) {
     skeleton::build(client, Form::Deployments, namespace, LEAN).await;
     let before = skeleton::picture(client, &[namespace]).await;
     let kubernetes = Kubernetes::new(routed(namespace, plane));
-    let refused = kubernetes.preflight(false).await.expect_err("there are no Routes");
-    assert_eq!(refused.kind(), Kind::Unsupported);
-    assert!(refused.chain().contains("`by: scale`"), "{}", refused.chain());
+    let (usual, rebuilt) = (Intent::default(), Intent { rebuilt: true, ..Intent::default() });
+    for intent in [usual, rebuilt] {
+        let refused = kubernetes.preflight(intent).await.expect_err("there are no Routes");
+        assert_eq!(refused.kind(), Kind::Unsupported);
+        assert!(refused.chain().contains("`by: scale`"), "{}", refused.chain());
+    }
     kubernetes.close_routes(&run(1)).await.expect_err("there are none");
     told(kubernetes.open_routes(&run(1)).await);
 
     openshift::define_routes(client).await;
     build_route(client, namespace, STRANGER, &[("a-shop", None)]).await;
-    let refused = kubernetes.preflight(false).await.expect_err("none leads to it");
+    let refused = kubernetes.preflight(usual).await.expect_err("none leads to it");
     assert_eq!(refused.kind(), Kind::NotFound);
     assert!(refused.chain().contains("Ingress") && refused.chain().contains("`by: scale`"), "{}", refused.chain());
+    // Whoever has made them was stopped before it had made any.
+    told(kubernetes.preflight(rebuilt).await);
+    assert_eq!(told(kubernetes.close_routes(&run(1)).await), 0);
     client.remove(&format!("{}/{STRANGER}", openshift::routes(namespace))).await;
     assert_eq!(skeleton::picture(client, &[namespace]).await, before);
 }
@@ -123,6 +129,13 @@ async fn opens_as_it_was(plane: &ControlPlane, client: &Client) {
     for _ in 0..2 {
         told(kubernetes.open_routes(&run(2)).await);
         assert_eq!(skeleton::picture(client, &[NAMESPACE]).await, before);
+    }
+    // The topology is another when they are to be opened.
+    for by in [By::Scale, By::None] {
+        told(kubernetes.close_routes(&run(2)).await);
+        let other = Kubernetes::new(KubernetesSettings { by, ..settings(NAMESPACE, plane.kubeconfig()) });
+        told(other.open_routes(&run(3)).await);
+        assert_eq!(skeleton::picture(client, &[NAMESPACE]).await, before, "{by:?}");
     }
     // One that the topology leaves alone.
     let left = KubernetesSettings { leave: vec!["apicast-production".to_owned()], ..routed(NAMESPACE, plane) };
@@ -195,7 +208,8 @@ async fn left_running(plane: &ControlPlane, client: &Client) {
     let with_worker = [keeps.clone(), vec!["backend-worker".to_owned()]].concat();
     let had = told(kubernetes.quiesce_but(&run(1), &with_worker).await);
     let now = skeleton::replicas(client, Form::Deployments, namespace).await;
-    for name in with_worker.iter().map(String::as_str).chain(["system-memcache", "system-mysql"]) {
+    let others = ["system-memcache", "system-searchd", "system-mysql"];
+    for name in with_worker.iter().map(String::as_str).chain(others) {
         assert_eq!(now[name], wanted[name], "{name}");
     }
     for name in ["zync-que", "zync", "system-sidekiq", "backend-listener"] {
@@ -212,11 +226,16 @@ async fn left_running(plane: &ControlPlane, client: &Client) {
     told(kubernetes.close_routes(&run(1)).await);
     told(kubernetes.is_still_quiet(&run(1), &extent).await);
     let now = skeleton::replicas(client, Form::Deployments, namespace).await;
-    assert_eq!((now["backend-worker"], now["system-memcache"], now["system-app"]), (0, 0, 3));
-    let examined = kubernetes.examine().await;
-    let closed = examined.iter().find(|e| e.check == "applications").expect("a word of what is stopped");
-    let closed = closed.found.as_ref().expect_err("it is stopped").chain();
-    assert!(closed.contains("route/backend") && closed.contains("backend-worker"), "{closed}");
+    assert_eq!((now["backend-worker"], now["system-memcache"], now["system-searchd"]), (0, 0, 0));
+    assert_eq!(now["system-app"], 3);
+    // Whatever the topology says by now.
+    for by in [By::Routes, By::Scale] {
+        let kubernetes = Kubernetes::new(KubernetesSettings { by, ..routed(namespace, plane) });
+        let examined = kubernetes.examine().await;
+        let closed = examined.iter().find(|e| e.check == "applications").expect("a word of what is stopped");
+        let closed = closed.found.as_ref().expect_err("it is stopped").chain();
+        assert!(closed.contains("route/backend") && closed.contains("backend-worker"), "{closed}");
+    }
     // What was left running is not taken for the run's own.
     let told_of = kubernetes.is_still_quiet(&run(1), &Extent::default()).await.expect_err("it runs").chain();
     assert!(told_of.contains("apicast-production"), "{told_of}");

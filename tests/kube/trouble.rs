@@ -126,19 +126,32 @@ async fn never_ends(plane: &ControlPlane, client: &Client) {
     let namespace = "stubborn";
     build(client, namespace).await;
     let before = skeleton::picture(client, &[namespace]).await;
-    let pod = hold(client, namespace, "system-sidekiq").await;
+    let (pod, other) = (hold(client, namespace, "system-sidekiq").await, hold(client, namespace, "zync").await);
     let told = refused(&short(namespace, plane)).await;
     assert_eq!(told.kind(), Kind::Timeout);
-    for word in ["deployment/system-sidekiq", pod.as_str(), "terminating since", "3 s", "kubectl describe"] {
+    // Each of those that stop together, with its reason.
+    for word in [
+        "deployment/system-sidekiq",
+        &pod,
+        "deployment/zync in",
+        &other,
+        "terminating since",
+        "3 s",
+        "kubectl describe",
+    ] {
         assert!(told.chain().contains(word), "{word}: {}", told.chain());
     }
-    // What comes later was not stopped; all comes back.
+    assert!(!told.chain().contains("system-app"), "{}", told.chain());
+    // What needs them gone was not stopped; all comes back.
     let replicas = skeleton::replicas(client, Form::Deployments, namespace).await;
-    assert_eq!((replicas["zync"], replicas["system-sidekiq"], replicas["system-app"]), (0, 0, 3));
+    assert_eq!((replicas["zync"], replicas["system-sidekiq"], replicas["system-app"]), (0, 0, 0));
+    assert_eq!((replicas["backend-listener"], replicas["backend-worker"]), (2, 1));
     start(&short(namespace, plane), 1).await;
     assert_eq!(skeleton::picture(client, &[namespace]).await, before);
     let free = json!({ "metadata": { "finalizers": null } });
-    client.merge(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), free).await;
+    for held in [&pod, &other] {
+        client.merge(&format!("/api/v1/namespaces/{namespace}/pods/{held}"), free.clone()).await;
+    }
     // A pod that has ended and lies about is in nobody's way.
     let ended = json!({
         "metadata": { "name": "evicted", "labels": { "deployment": "system-sidekiq" }, "finalizers": ["keepsake/held"] },
@@ -240,11 +253,16 @@ async fn runs_again(plane: &ControlPlane, client: &Client) {
     stop(&kubernetes, 1).await;
     kubernetes.is_still_quiet(&run(1), &Extent::default()).await.unwrap_or_else(|e| panic!("{}", e.chain()));
     let at = |name: &str| format!("{}/{name}", Form::Deployments.path(namespace));
-    client.merge(&at("system-app"), json!({ "spec": { "replicas": 1 } })).await;
-    let told = kubernetes.is_still_quiet(&run(1), &Extent::default()).await.expect_err("it runs").chain();
-    assert!(told.contains("may run again") && told.contains("system-app"), "{told}");
-    client.merge(&at("system-app"), json!({ "spec": { "replicas": 0 } })).await;
-    client.remove(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=deployment%3Dsystem-app")).await;
+    let again = ["system-app", "backend-worker"];
+    for name in again {
+        client.merge(&at(name), json!({ "spec": { "replicas": 1 } })).await;
+    }
+    let told = kubernetes.is_still_quiet(&run(1), &Extent::default()).await.expect_err("they run").chain();
+    assert!(told.contains("may run again") && again.iter().all(|name| told.contains(name)), "{told}");
+    for name in again {
+        client.merge(&at(name), json!({ "spec": { "replicas": 0 } })).await;
+        client.remove(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=deployment%3D{name}")).await;
+    }
 
     let what = json!({ "metadata": { "annotations": { "keepsake/stopped": "by hand" } } });
     client.merge(&at("zync"), what).await;

@@ -27,7 +27,7 @@ use crate::fleet::whole::WholeFleet;
 use crate::inventory::Inventory;
 use crate::plan::restore::Wishes;
 use crate::plan::{self, Action, Plan, Step};
-use crate::platform::{self, Looked, Platform};
+use crate::platform::{self, Intent, Looked, Platform};
 use crate::run::event::Outcome;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
@@ -104,13 +104,13 @@ impl<'a> Means<'a> {
         Ok(())
     }
 
-    /// Whether what the plan does with the applications could be done now.
+    /// Whether what the plan does with the applications could be done now; `rebuilt`: the same run has just built them.
     ///
     /// # Errors
     /// The platform's word on why not.
-    pub(super) async fn preflight(&self, plan: &Plan) -> Result<()> {
+    pub(super) async fn preflight(&self, plan: &Plan, rebuilt: bool) -> Result<()> {
         if let Some(platform) = self.platform.as_deref().filter(|_| plan.needs_platform()) {
-            platform.preflight(plan.follows()).await?;
+            platform.preflight(Intent { follows: plan.follows(), rebuilt }).await?;
         }
         let is_of_objects = |s: &Step| {
             let component = s.action.component().map(Component::as_str);
@@ -194,7 +194,7 @@ impl Planner for Means<'_> {
         let inventory = Inventory::ask(self.installation, &self.fleet).await;
         let plan = plan::restore::plan(self.installation, &inventory, record, wishes)?;
         self.repository.look_for_segments(record, &staged(&plan)).await?;
-        self.preflight(&plan).await?;
+        self.preflight(&plan, wishes.rebuilt).await?;
         Ok(plan)
     }
 }

@@ -129,6 +129,7 @@ pub(super) fn said(output: &Output) -> String {
     match output {
         Output::Nothing | Output::Set { .. } => String::new(),
         Output::Stopped { workloads } => format!(": {} workloads", workloads.len()),
+        Output::RoutesClosed { routes: 0 } => ": there is none that leads to this 3scale".to_owned(),
         Output::RoutesClosed { routes } => format!(": {routes} Routes"),
         Output::Resynced { told } | Output::Drained { told, .. } => format!(": {told}"),
         Output::Looked { looks } => with_looks(String::new(), looks),

@@ -50,7 +50,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     // The rest of what can be found out before anything begins: whether the set is there, can be opened, the applications can be stopped, and the present
     // state can be kept.
     means.repository.look_for_segments(&record, &staged(&plan)).await?;
-    means.preflight(&plan).await?;
+    means.preflight(&plan, false).await?;
     if !command.data.no_safety {
         let signing = carry::signer(app, &means.repository);
         means.signing = Some(signing.context("make the safety set (or restore with --no-safety)")?);

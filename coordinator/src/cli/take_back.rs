@@ -62,7 +62,7 @@ pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Resu
 }
 
 async fn carry_out(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, dry_run: bool) -> Result<Exit> {
-    means.preflight(plan).await?;
+    means.preflight(plan, false).await?;
     if dry_run {
         output::result(args, plan, || plan.to_string())?;
         return Ok(Exit::Done);

@@ -1,6 +1,6 @@
 //! What a plan does about the applications before data is put in the place of other data, and after: by hooks, in a cluster, or nothing at all.
 
-use keepsake_core::error::Result;
+use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::Component;
 use keepsake_core::queues::is_queues_server;
 
@@ -21,6 +21,8 @@ const LISTENER: &str = "backend-listener";
 pub(super) struct Around {
     /// Before it.
     pub(super) stop: Vec<Stage>,
+    /// Right before it, when nobody makes Routes any more.
+    pub(super) close: Vec<Stage>,
     /// When nothing goes back any more.
     pub(super) start: Vec<Stage>,
 }
@@ -45,10 +47,42 @@ pub(super) fn around(
     in_cluster(settings, &keeps, drain, notes).map(Some)
 }
 
+/// What is done about the applications around a restore; nothing, and that is noted, when a person does it. `rebuilt`: the same run has built them, and has
+/// stopped them.
+///
+/// # Errors
+/// `Invalid` when nobody would start what the run has stopped; as [`Action::step_id`].
+pub(super) fn around_a_restore(
+    installation: &InstallationSettings,
+    placed: &[&Component],
+    rebuilt: bool,
+    notes: &mut Vec<String>,
+) -> Result<Around> {
+    // Nothing of anybody's is queued in what was just built.
+    let Some(around) = around(installation, placed, !rebuilt, notes)? else {
+        if rebuilt {
+            return Err(Error::new(
+                Kind::Invalid,
+                "this run has stopped the applications of what it has built, and nobody would start them (`by: none`): write `by` into the topology as it was, or \
+                 `by: scale`",
+            ));
+        }
+        notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
+        return Ok(Around::default());
+    };
+    if rebuilt && !around.close.is_empty() {
+        notes.push(
+            "where Zync has made no Route yet there is none to close: those that it makes when it is started again are open"
+                .to_owned(),
+        );
+    }
+    Ok(around)
+}
+
 fn by_hooks(hooks: &Hooks) -> Result<Around> {
     let stop = Action::Quiesce { commands: hooks.quiesce.clone(), namespace: None, keeps: Vec::new() };
     let start = Action::ResumeWorkloads { commands: hooks.resume.clone(), namespace: None };
-    Ok(Around { stop: vec![stops(stop.clone(), &start)?], start: vec![starts(start, stop)?] })
+    Ok(Around { stop: vec![stops(stop.clone(), &start)?], close: Vec::new(), start: vec![starts(start, stop)?] })
 }
 
 fn in_cluster(
@@ -84,7 +118,7 @@ fn in_cluster(
     if by_routes {
         // Zync and the operator, which make Routes, are stopped by then.
         let step = close.clone().step(Undo::by(open.clone()))?;
-        around.stop.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
+        around.close.push(Stage { title: "close the Routes".to_owned(), steps: vec![step] });
     }
     around.start.push(starts(resume, stop)?);
     if by_routes {
@@ -199,7 +233,8 @@ installations:
         let mut notes = Vec::new();
         let around = around(installation, &placed.iter().collect::<Vec<_>>(), true, &mut notes).unwrap()?;
         let ids = |stages: Vec<Stage>| stages.into_iter().flat_map(|s| s.steps).map(|s| s.id.to_string()).collect();
-        Some((ids(around.stop), ids(around.start), notes.join("\n")))
+        let stop = around.stop.into_iter().chain(around.close).collect();
+        Some((ids(stop), ids(around.start), notes.join("\n")))
     }
 
     /// What is left running behind closed Routes when this is placed.

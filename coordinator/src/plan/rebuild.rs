@@ -89,6 +89,8 @@ fn lead_over(installation: &InstallationSettings, settings: &KubernetesSettings)
     let components = installation.components.iter().filter(|c| !are_objects(&c.engine)).map(|c| c.name.clone());
     let agents = Action::AwaitAgents { components: components.collect(), deadline: settings.deadline };
     let mut stages = vec![Stage { title: "wait for the agents".to_owned(), steps: vec![agents.step(Undo::Nothing)?] }];
+    // Routes stay open: what they lead to is stopped, but for gateways of an empty 3scale. The second plan closes them, and opens those that it has closed,
+    // whatever the topology says by then.
     stages.extend(around.stop);
     Ok(stages)
 }

@@ -11,7 +11,7 @@ use keepsake_core::record::{ComponentRecord, Record, Status};
 use serde::{Deserialize, Serialize};
 
 use super::after;
-use super::applications::{Around, around};
+use super::applications::around_a_restore;
 use super::config::{self, Resync};
 use super::make_set::{self, Wanted};
 use super::objects::{ObjectPolicy, are_objects};
@@ -89,12 +89,9 @@ pub fn plan(
     }
     let mut stages = Vec::new();
     let placed: Vec<_> = parts.iter().map(|p| &p.component.name).collect();
-    // What was just built has stopped already, with nothing of anybody's queued.
-    let around = around(installation, &placed, !wishes.rebuilt, &mut notes)?.unwrap_or_else(|| {
-        notes.push("stop the applications first: what they write during a restore is lost or mixed in".to_owned());
-        Around::default()
-    });
+    let around = around_a_restore(installation, &placed, wishes.rebuilt, &mut notes)?;
     stages.extend(around.stop);
+    stages.extend(around.close);
     let safety = if let Some(set) = wishes.safety {
         if wishes.rebuilt {
             notes.push(

@@ -81,6 +81,7 @@ pub fn rollback(installation: &InstallationSettings, inventory: &Inventory, of: 
         Around::default()
     });
     stages.extend(around.stop);
+    stages.extend(around.close);
     stages.push(no_return()?);
     stages.push(each("put the old data back", &kept, |component| Action::Rollback { component })?);
     stages.push(each("check", &kept, |component| Action::Check { component, at: CheckAt::Live })?);

@@ -1,8 +1,8 @@
 //! Kubernetes and OpenShift: applications are stopped by scaling their workloads to 0, and started by giving back what they had; what follows from the data is made
 //! anew by Jobs (`resync`).
 //!
-//! First the operator is set aside, then the applications stop step by step, each step waiting until no pod of it remains; starting is the mirror, the operator
-//! last. The stores' own workloads are never touched. What a workload had is remembered on the object itself (`record`) before anything is changed, so that any
+//! First the operator is set aside, then the applications stop in steps (`names` has them, and why), each step waiting until no pod of it remains; starting has
+//! steps of its own, the operator last. The stores' own workloads are never touched. What a workload had is remembered on the object itself (`record`) before anything is changed, so that any
 //! coordinator anywhere can go on or back from any half of it. Everything may be asked again. All that knows Kubernetes is in this folder.
 
 mod access;
@@ -43,7 +43,7 @@ pub use self::record::ANNOTATION;
 use self::record::Me;
 pub use self::workload::ROLLED_OUT;
 use self::workload::Workload;
-use super::{Extent, Looked, Platform, Stopped};
+use super::{Extent, Intent, Looked, Platform, Stopped};
 use crate::plan::WORKER;
 use crate::topology::KubernetesSettings;
 use crate::topology::kubernetes::{By, ResyncTask};
@@ -110,7 +110,7 @@ impl Kubernetes {
         let (namespace, limit) = (&self.settings.namespace, self.limit());
         let cluster = self.cluster(limit).await?;
         let me = Me::new(run, namespace);
-        // What comes with the worker and after it is only remembered, if it is to work on for now.
+        // The worker, and what comes with it and after it, is only remembered, if it is to work on for now.
         let is_later = |w: &Workload| keeps.iter().any(|k| k == WORKER) && w.is_after_the_writers();
         let keeps: Vec<_> = keeps.iter().filter(|k| *k != WORKER).cloned().collect();
         let mut found = self.found(&cluster, &keeps).await?;
@@ -212,7 +212,7 @@ impl Kubernetes {
 
 #[async_trait]
 impl Platform for Kubernetes {
-    async fn preflight(&self, follows: bool) -> Result<()> {
+    async fn preflight(&self, intent: Intent) -> Result<()> {
         let cluster = self.cluster(BEFORE).await?;
         access::ensure(&cluster, access::needs_of_place(&self.settings.namespace)).await?;
         if self.settings.by != By::None {
@@ -220,10 +220,10 @@ impl Platform for Kubernetes {
             found.map(drop).context("the applications could not be stopped")?;
         }
         if self.settings.by == By::Routes {
-            let found = Box::pin(routes::found(&cluster, &self.settings)).await;
-            found.map(drop).context("the Routes could not be closed")?;
+            let may_close = Box::pin(routes::ensure_may_close(&cluster, &self.settings, intent.rebuilt)).await;
+            may_close.context("the Routes could not be closed")?;
         }
-        if !follows {
+        if !intent.follows {
             return Ok(());
         }
         let served = discovery::served(&cluster).await?;

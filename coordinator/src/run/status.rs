@@ -114,7 +114,8 @@ impl RunStatus {
         }
     }
 
-    /// Of the second plan of a run, whose entry was just written. The first has stopped the applications already, and closed the Routes: whoever goes back has to start and open them.
+    /// Of the second plan of a run, whose entry was just written. The first has stopped the applications already, and in runs of before closed the Routes: whoever goes back has to start
+    /// and open them.
     pub fn of_second(plan: &Plan) -> Self {
         let mut status = Self { rebuilt: true, ..Self::beginning(plan) };
         for step in plan.steps().filter(|s| matches!(s.action, Action::Quiesce { .. } | Action::CloseRoutes { .. })) {

@@ -1,10 +1,11 @@
 //! A run of two plans as its journal has it: the second is an entry, and what comes after it is about that one.
 
-use keepsake_coordinator::plan::{Action, Goal, Plan};
+use keepsake_coordinator::plan::{Action, Goal, Plan, Step};
 use keepsake_coordinator::run::event::{Event, Outcome, Output};
 use keepsake_coordinator::run::status::{Next, RunStatus};
 use keepsake_coordinator::run::story::Story;
 use keepsake_coordinator::run::take_over::take_over;
+use keepsake_coordinator::topology::kubernetes::By;
 use keepsake_core::error::Kind;
 use keepsake_core::id::RunId;
 use keepsake_core::repository::runs::{Runs, plan_sha256};
@@ -94,6 +95,22 @@ async fn who_stops_the_applications_by_hand_builds_the_objects_alone() {
     let alone = lab.rebuild_by_hand(false).unwrap();
     assert!(alone.then().is_none() && alone.format() == 1);
     assert!(alone.steps().all(|s| !matches!(s.action, Action::Quiesce { .. } | Action::AwaitAgents { .. })));
+}
+
+/// Routes are closed and opened by one plan, so that a topology that is another one between the two leaves none closed.
+#[tokio::test]
+async fn routes_are_closed_and_opened_by_the_second_plan_alone() {
+    let lab = Lab::of_a_cluster().await;
+    let is_about_routes = |s: &Step| matches!(s.action, Action::CloseRoutes { .. } | Action::OpenRoutes { .. });
+    for (by, then) in [(By::Routes, By::Routes), (By::Routes, By::Scale), (By::Scale, By::Routes)] {
+        let (first, second) = lab.two_plans_by(by, then).unwrap();
+        assert!(!first.steps().any(is_about_routes), "{by:?}, {then:?}");
+        let expected = if then == By::Routes { 2 } else { 0 };
+        assert_eq!(second.steps().filter(|s| is_about_routes(s)).count(), expected, "{by:?}, {then:?}");
+        assert_eq!(second.notes.iter().any(|n| n.contains("Zync has made no Route")), then == By::Routes);
+    }
+    let refused = lab.two_plans_by(By::Routes, By::None).unwrap_err();
+    assert!(refused.kind() == Kind::Invalid && refused.chain().contains("nobody would start them"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn webhook_answers_over_https_and_is_bounded() {
 
 #[tokio::test]
 async fn webhook_takes_up_a_renewed_certificate() {
-    let scratch = Scratch::new();
+    let (scratch, log) = (Scratch::new(), Log::start());
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let folder = scratch.path().join("webhook");
     let files = old.issue(&folder, NAME);
@@ -101,7 +101,12 @@ async fn webhook_takes_up_a_renewed_certificate() {
     works(&of_old).await.expect_err("the old one is gone");
     // One that cannot be used changes nothing.
     keepsake_tests::certs::replace(&files.key, "nonsense", 0o600);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    wait_for("the new key to be looked at", PATIENCE, async || {
+        works(&of_new).await.expect("the last good one");
+        let told = log.with(&["cannot be used", "the old ones stay"]);
+        if told.is_empty() { Err(format!("{:#?}", log.lines())) } else { Ok(()) }
+    })
+    .await;
     works(&of_new).await.expect("the last good one");
     running.stop(Duration::ZERO).await;
 }

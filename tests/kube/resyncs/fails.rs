@@ -95,16 +95,16 @@ async fn takes_too_long(plane: &ControlPlane, client: &Client) {
 async fn is_deleted(plane: &ControlPlane, client: &Client) {
     let namespace = "deleted";
     build(client, Form::Deployments, namespace).await;
-    let kubernetes = over(plane, client, namespace);
+    let faulty = Faulty::new(client, Rule::Pass);
+    let kubernetes = over(plane, &faulty.client, namespace);
     let key = run(1);
     let _kubelet = Kubelet::of_jobs(client.clone(), namespace, Fate::Run);
+    let path = path_of(&key, namespace);
     let (told, ()) = tokio::join!(kubernetes.resync(&key, ResyncTask::CacheFlush), async {
         running(client, namespace).await;
-        let job = the_job(client, namespace).await;
-        // It has been seen by then: looks are at most a second apart.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let name = job["metadata"]["name"].as_str().expect("a name").to_owned();
-        client.remove(&format!("{}/{name}?propagationPolicy=Background", at(namespace))).await;
+        // First there was none; from the second on it was there.
+        has_looked(&faulty, &path, 2).await;
+        client.remove(&format!("{path}?propagationPolicy=Background")).await;
     });
     let told = told.expect_err("it was deleted");
     assert_eq!(told.kind(), Kind::Conflict);

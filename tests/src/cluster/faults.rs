@@ -33,6 +33,7 @@ pub struct Faulty {
     /// To be used in the place of the other.
     pub client: Client,
     writes: Arc<Mutex<Vec<String>>>,
+    reads: Arc<Mutex<Vec<String>>>,
     gone: Arc<Notify>,
 }
 
@@ -45,14 +46,15 @@ impl std::fmt::Debug for Faulty {
 impl Faulty {
     /// Over this client.
     pub fn new(inner: &Client, rule: Rule) -> Self {
-        let writes = Arc::new(Mutex::new(Vec::new()));
+        let (writes, reads) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let gone = Arc::new(Notify::new());
         let struck = Arc::new(Mutex::new(BTreeSet::new()));
         let number = Arc::new(AtomicUsize::new(0));
         let (inner, seen, told) = (inner.clone(), writes.clone(), gone.clone());
+        let asked: Arc<Mutex<Vec<String>>> = reads.clone();
         let service = tower::service_fn(move |mut request: Request<Body>| {
             let (inner, seen, told) = (inner.clone(), seen.clone(), told.clone());
-            let (struck, number) = (struck.clone(), number.clone());
+            let (struck, number, asked) = (struck.clone(), number.clone(), asked.clone());
             async move {
                 let method = request.method().clone();
                 let dies = |n: usize| matches!(rule, Rule::DieBefore(at) if n >= at);
@@ -64,6 +66,7 @@ impl Faulty {
                     if dies(number.load(Ordering::SeqCst)) {
                         std::future::pending::<()>().await;
                     }
+                    asked.lock().expect("the reads").push(path);
                     return inner.send(request).await;
                 }
                 let n = number.fetch_add(1, Ordering::SeqCst) + 1;
@@ -105,12 +108,17 @@ impl Faulty {
                 }
             }
         });
-        Self { client: Client::new(service, "default"), writes, gone }
+        Self { client: Client::new(service, "default"), writes, reads, gone }
     }
 
     /// The paths that were written to, in order.
     pub fn writes(&self) -> Vec<String> {
         self.writes.lock().expect("the writes").clone()
+    }
+
+    /// How often it was looked at what is at this path. Whoever looks one after another has been answered to all of these but the last.
+    pub fn looks(&self, path: &str) -> usize {
+        self.reads.lock().expect("the reads").iter().filter(|read| *read == path).count()
     }
 
     /// Does the work up to its end, or up to where whoever does it is gone: then none.

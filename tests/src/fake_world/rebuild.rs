@@ -106,9 +106,22 @@ impl Lab {
 
     /// Both plans of a rebuild, the second as it is expected.
     pub fn two_plans(&self) -> (Plan, Plan) {
+        self.two_plans_by(By::Scale, By::Scale).expect("plans")
+    }
+
+    /// The same where the topology says at first, and then, how applications are stopped.
+    ///
+    /// # Errors
+    /// As of every plan.
+    pub fn two_plans_by(&self, first: By, second: By) -> Result<(Plan, Plan)> {
         let wishes = Wishes { rebuilt: true, ..Wishes::default() };
-        let second = plan::rebuild::expected(&self.installation, &self.record, &wishes).expect("a plan");
-        (self.rebuild(Some(wishes)), second)
+        let by = |by: By| {
+            let mut installation = self.installation.clone();
+            installation.kubernetes.as_mut().expect("a cluster").by = by;
+            installation
+        };
+        let built = plan::rebuild::plan(&by(first), &self.record, Some(wishes.clone()))?;
+        Ok((built, plan::rebuild::expected(&by(second), &self.record, &wishes)?))
     }
 
     /// The plan of a rebuild, with its data or without, where a person stops the applications.

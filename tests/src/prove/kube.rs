@@ -60,6 +60,7 @@ fn routed() -> Claim {
         cases: vec![
             tests("as-they-were", "kube_routes_are_closed_and_opened_as_they_were"),
             tests("any-two-writes", "kube_routes_survive_whoever_closes_and_opens_them"),
+            tests("rebuilt", "kube_a_rebuild_opens_the_routes_that_it_closes"),
         ],
         breaks: vec![broken(
             "a-weight-that-is-forgotten",

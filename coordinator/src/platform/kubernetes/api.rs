@@ -34,13 +34,19 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 pub(super) struct Pace {
     until: Instant,
+    limit: Duration,
     pause: Duration,
 }
 
 impl Pace {
     /// From now on for so long.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { until: Instant::now() + limit, pause: FIRST }
+        Self { until: Instant::now() + limit, limit, pause: FIRST }
+    }
+
+    /// Something got on: the limit begins anew.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self::new(self.limit);
     }
 
     /// Waits a little longer than the last time. `false`, at once, when the time is over.
@@ -259,5 +265,7 @@ mod tests {
         let mut pace = Pace::new(FIRST + FIRST);
         assert!(pace.go_on().await && pace.go_on().await, "the second pause is cut short");
         assert!(!pace.go_on().await);
+        pace.begin_anew();
+        assert!(pace.go_on().await && pace.go_on().await && !pace.go_on().await, "as long as at first");
     }
 }

@@ -8,8 +8,9 @@ use kube::Api;
 
 use super::api::{Cluster, Pace};
 use super::workload::Workload;
-use super::{access, discovery};
+use super::{access, discovery, routes};
 use crate::topology::KubernetesSettings;
+use crate::topology::kubernetes::By;
 
 /// There must be no workload of a 3scale, and no APIManager.
 ///
@@ -36,12 +37,15 @@ pub(super) async fn ensure_none(cluster: &Cluster, namespace: &str) -> Result<()
     Err(Error::new(Kind::Conflict, text))
 }
 
-/// Whether all is allowed that stopping and starting what is built takes, and what follows on its data. There is nothing yet that could be looked at.
+/// Whether all can be done that stopping and starting what is built takes, and what follows on its data. There is nothing yet that could be looked at.
 ///
 /// # Errors
-/// `Denied`, with what is to be granted.
+/// `Unsupported` where there will be no Routes to close; `Denied`, with what is to be granted.
 pub(super) async fn ensure_may_follow(cluster: &Cluster, settings: &KubernetesSettings) -> Result<()> {
     let served = discovery::served(cluster).await?;
+    if settings.by == By::Routes {
+        routes::ensure_served(&served)?;
+    }
     let mut needs = access::needs_of_place(&settings.namespace);
     needs.extend(access::needs(settings, &served, served.managers.is_some()));
     needs.extend(access::needs_after(settings, &served));

@@ -310,8 +310,8 @@ mod tests {
         for sort in [Sort::Deployment, Sort::DeploymentConfig] {
             let found = whole(sort).judge(&settings()).unwrap();
             let names: Vec<Vec<_>> = found.steps.iter().map(|s| s.iter().map(|w| w.name.as_str()).collect()).collect();
-            assert_eq!(names.first().unwrap(), &["zync-que", "zync"]);
-            assert_eq!(names.last().unwrap(), &["system-memcache"]);
+            assert_eq!(names.first().unwrap(), STOP[0]);
+            assert_eq!(names.last().unwrap(), &["backend-worker", "system-memcache", "system-searchd"]);
             assert_eq!(names.len(), STOP.len());
             assert_eq!(found.databases, DATABASES);
             assert_eq!(found.operator.unwrap().name, OPERATOR);

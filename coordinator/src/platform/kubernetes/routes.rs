@@ -5,7 +5,7 @@ use keepsake_core::id::RunKey;
 use serde_json::Value;
 
 use super::api::{Cluster, Pace};
-use super::discovery;
+use super::discovery::{self, Served};
 use super::record::{self, ANNOTATION, Me};
 use super::route::{Route, routes};
 use crate::topology::KubernetesSettings;
@@ -21,29 +21,61 @@ const SERVICES: [&str; 6] = [
     "apicast-production",
 ];
 
-/// The Routes that are closed: those that lead to a Service of 3scale, but for one whose workload the topology leaves running.
+/// There may be Routes at all.
 ///
 /// # Errors
-/// `Unsupported` where there are no Routes, or an Ingress would open one again; `NotFound` when none leads to this 3scale.
-pub(super) async fn found(cluster: &Cluster, settings: &KubernetesSettings) -> Result<Vec<Route>> {
-    let namespace = &settings.namespace;
-    if !discovery::served(cluster).await?.routes {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "this cluster has no Routes (`route.openshift.io/v1` is not served), so there is none to close: write `by: scale` into the topology",
-        ));
+/// `Unsupported`, with the way out.
+pub(super) fn ensure_served(served: &Served) -> Result<()> {
+    if served.routes {
+        return Ok(());
     }
-    let found = ours(cluster, settings).await?;
+    Err(Error::new(
+        Kind::Unsupported,
+        "this cluster has no Routes (`route.openshift.io/v1` is not served), so there is none to close: write `by: scale` into the topology",
+    ))
+}
+
+/// The Routes that would be closed, of which there must be one.
+///
+/// # Errors
+/// As [`closable`]; `NotFound` when none leads to this 3scale.
+pub(super) async fn found(cluster: &Cluster, settings: &KubernetesSettings) -> Result<Vec<Route>> {
+    let found = closable(cluster, settings).await?;
     if found.is_empty() {
         return Err(Error::new(
             Kind::NotFound,
             format!(
-                "no Route in namespace {namespace} leads to a Service of 3scale ({}): if its callers come by an Ingress or a load balancer, write `by: scale` \
-                 into the topology",
-                SERVICES.join(", ")
+                "{}: if its callers come by an Ingress or a load balancer, write `by: scale` into the topology",
+                none_leads(settings)
             ),
         ));
     }
+    Ok(found)
+}
+
+/// Whether Routes could be closed. Where the 3scale was just built there need be none: Zync makes them, and is stopped by then.
+///
+/// # Errors
+/// As [`found`].
+pub(super) async fn ensure_may_close(cluster: &Cluster, settings: &KubernetesSettings, rebuilt: bool) -> Result<()> {
+    if rebuilt {
+        return closable(cluster, settings).await.map(drop);
+    }
+    found(cluster, settings).await.map(drop)
+}
+
+fn none_leads(settings: &KubernetesSettings) -> String {
+    let services = SERVICES.join(", ");
+    format!("no Route in namespace {} leads to a Service of 3scale ({services})", settings.namespace)
+}
+
+/// The Routes that are closed: those that lead to a Service of 3scale, but for one whose workload the topology leaves running.
+///
+/// # Errors
+/// `Unsupported` where there can be none, or an Ingress would open one again.
+async fn closable(cluster: &Cluster, settings: &KubernetesSettings) -> Result<Vec<Route>> {
+    ensure_served(&discovery::served(cluster).await?)?;
+    let found = ours(cluster, settings).await?;
     let made: Vec<_> = found.iter().filter_map(|r| Some(format!("{r} of Ingress {}", r.ingress.as_ref()?))).collect();
     if !made.is_empty() {
         return Err(Error::new(
@@ -67,10 +99,13 @@ async fn ours(cluster: &Cluster, settings: &KubernetesSettings) -> Result<Vec<Ro
 /// Closes them all; gives back how many there are. None is closed before all of them are known.
 ///
 /// # Errors
-/// As [`found`]; `Conflict` when a later epoch has one in its hands; whatever keeps one from being written.
+/// As [`closable`]; `Conflict` when a later epoch has one in its hands; whatever keeps one from being written.
 pub(super) async fn close(cluster: &Cluster, settings: &KubernetesSettings, run: &RunKey) -> Result<usize> {
     let me = Me::new(run, &settings.namespace);
-    let found = found(cluster, settings).await?;
+    let found = closable(cluster, settings).await?;
+    if found.is_empty() {
+        tracing::warn!("{}: there is nothing to close, and what writes is stopped", none_leads(settings));
+    }
     for route in &found {
         if cluster.write(route, |now| now.close(&me)).await?.is_none() {
             tracing::info!("{route} is gone: nobody is led by it");
@@ -81,7 +116,7 @@ pub(super) async fn close(cluster: &Cluster, settings: &KubernetesSettings, run:
     Ok(found.len())
 }
 
-/// Opens every Route that remembers that it was closed for us; as many as can be.
+/// Opens every Route that remembers that it was closed for us; as many as can be. What the topology says of Routes does not matter: it may be another by now.
 ///
 /// # Errors
 /// All that went wrong.

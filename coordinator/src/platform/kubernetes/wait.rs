@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::api::{Cluster, Pace};
 use super::names::HOOK_JOBS;
@@ -26,16 +27,15 @@ impl Cluster {
         found.map(|o| Workload::read(workload.sort, o)).transpose()
     }
 
-    /// Waits until none of these has a pod.
+    /// Waits until none of these has a pod; all of them together at most `limit`.
     ///
     /// # Errors
-    /// `Timeout` with the reasons; `Conflict` when somebody starts one meanwhile.
+    /// `Timeout` with each that has pods still, and why; `Conflict` with each that somebody starts meanwhile.
     pub(super) async fn until_stopped(&self, workloads: &[Workload], limit: Duration) -> Result<()> {
         let mut pace = Pace::new(limit);
         let mut pending: Vec<_> = workloads.iter().collect();
         loop {
-            let mut reasons = Vec::new();
-            let mut still = Vec::new();
+            let (mut reasons, mut still, mut started) = (Vec::new(), Vec::new(), Vec::new());
             for workload in pending {
                 let Some(now) = self.again(workload).await? else {
                     // Its pods may outlive it, and write.
@@ -47,12 +47,16 @@ impl Cluster {
                     continue;
                 };
                 if now.replicas != 0 {
-                    return Err(not_left_alone(&now));
+                    started.push(now);
+                    continue;
                 }
                 if let Err(why) = rollout::stopped(&now, self.pods(&now.namespace, &now.selector).await?) {
                     reasons.push(format!("{now}: {why}"));
                     still.push(workload);
                 }
+            }
+            if !started.is_empty() {
+                return Err(not_left_alone(&started));
             }
             if still.is_empty() {
                 return Ok(());
@@ -71,18 +75,19 @@ impl Cluster {
         }
     }
 
-    /// Waits until so many replicas of each are ready. Gives back those that are not, each with the reason.
+    /// Waits until so many replicas of each are ready. Some of them wait for others of them, so the limit begins anew whenever one is. Gives back all, those that
+    /// are not ready with the reason.
     pub(super) async fn until_started(
         &self,
         workloads: Vec<(Workload, i32)>,
         me: &Me,
         limit: Duration,
     ) -> Vec<(Workload, Result<()>)> {
-        let mut pace = Pace::new(limit);
+        let (mut pace, since) = (Pace::new(limit), Instant::now());
         let mut done = Vec::new();
         let mut pending = workloads;
         loop {
-            let mut still = Vec::new();
+            let (mut still, before) = (Vec::new(), done.len());
             for (workload, wanted) in pending {
                 match self.started(&workload, wanted, me).await {
                     Ok(None) => done.push((workload, Ok(()))),
@@ -93,9 +98,12 @@ impl Cluster {
             if still.is_empty() {
                 return done;
             }
+            if done.len() > before {
+                pace.begin_anew();
+            }
             if !pace.go_on().await {
                 done.extend(still.into_iter().map(|(workload, _, why)| {
-                    let seconds = limit.as_secs();
+                    let seconds = since.elapsed().as_secs();
                     let told = format!("{workload} was started and is not ready after {seconds} s: {why}");
                     (workload, Err(Error::new(Kind::Timeout, told)))
                 }));
@@ -231,13 +239,16 @@ pub(super) fn is_so(object: &Value, kind: &str) -> bool {
 }
 
 /// Somebody scales what we have stopped.
-pub(super) fn not_left_alone(now: &Workload) -> Error {
+fn not_left_alone(started: &[Workload]) -> Error {
+    let each: Vec<_> = started
+        .iter()
+        .map(|now| format!("{now} was stopped, and somebody has given it {} replicas again", now.replicas))
+        .collect();
     Error::new(
         Kind::Conflict,
         format!(
-            "{now} was stopped, and somebody has given it {} replicas again: look for an autoscaler, a pipeline or another operator that does, and keep it \
-             from it",
-            now.replicas
+            "{}: look for an autoscaler, a pipeline or another operator that does, and keep it from it",
+            each.join("; ")
         ),
     )
 }
@@ -245,4 +256,56 @@ pub(super) fn not_left_alone(now: &Workload) -> Error {
 /// Jobs, as the API server knows them.
 pub(super) fn jobs() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("batch", "v1", "Job"), "jobs")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::{Request, Response};
+    use keepsake_core::id::{Epoch, RunId, RunKey};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::super::workload::Sort;
+    use super::*;
+
+    fn deployment(name: &str, ready: bool) -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": name, "namespace": "threescale", "generation": 1 },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "deployment": name } } },
+            "status": { "observedGeneration": 1, "updatedReplicas": 1, "readyReplicas": i32::from(ready) },
+        })
+    }
+
+    /// Of what starts together some wait for others, so that all in all it takes longer than each may.
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_of_a_start_begins_anew_when_one_is_ready() {
+        let ready_after = [("system-app", 50), ("system-sidekiq", 100), ("zync", 300)];
+        let began = Instant::now();
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            let after = ready_after.iter().find(|(n, _)| *n == name).unwrap().1;
+            let body = deployment(&name, began.elapsed() >= Duration::from_secs(after)).to_string();
+            async move { Ok::<_, Infallible>(Response::new(Body::from(body.into_bytes()))) }
+        });
+        let cluster = Cluster { client: kube::Client::new(server, "threescale"), patience: Duration::ZERO };
+        let installation = "prod".parse().unwrap();
+        let me = Me::new(&RunKey { run: RunId::generate(), installation, epoch: Epoch(1) }, "threescale");
+        let started = ready_after.map(|(name, _)| {
+            let object = serde_json::from_value(deployment(name, false)).unwrap();
+            (Workload::read(Sort::Deployment, object).unwrap(), 1)
+        });
+        let ended = cluster.until_started(started.to_vec(), &me, Duration::from_mins(1)).await;
+        let told: Vec<_> = ended.iter().map(|(w, ready)| (w.name.as_str(), ready.as_ref().err())).collect();
+        let [("system-app", None), ("system-sidekiq", None), ("zync", Some(late))] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        assert_eq!(late.kind(), Kind::Timeout);
+        let late = late.chain();
+        assert!(late.contains("deployment/zync") && late.contains("0 of 1 replicas ready"), "{late}");
+        let seconds = began.elapsed().as_secs();
+        assert!((160..=162).contains(&seconds) && late.contains(&format!("{seconds} s")), "{seconds}: {late}");
+    }
 }

@@ -193,7 +193,7 @@ impl Workload {
         format!("{}/{}", self.sort.word(), self.name)
     }
 
-    /// Whether it is backend-worker, or is stopped after it: then nothing is left that puts jobs into Backend's queues.
+    /// Whether it is backend-worker, or is stopped with it or after it: then nothing is left that puts jobs into Backend's queues.
     pub(super) fn is_after_the_writers(&self) -> bool {
         let step = |name: &str| names::stop_step(name);
         step(self.part.as_deref().unwrap_or(&self.name)).is_some_and(|own| Some(own) >= step(WORKER))
