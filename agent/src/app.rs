@@ -9,7 +9,6 @@ use keepsake_proto::server::{MESSAGE_BYTES, builder};
 use keepsake_proto::tls::{ServerTls, accept};
 use keepsake_proto::v1::agent_server::AgentServer;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Readiness};
 use crate::audit::Gate;
 use crate::config::Config;
+use crate::ending::Ending;
 use crate::hold::Holds;
 use crate::operation::{Limits, Table};
 use crate::service::{Inner, Service};
@@ -135,16 +135,13 @@ pub(crate) async fn serve(config: Config, limits: Limits, probes: Probes) -> Res
 }
 
 impl Running {
-    /// Serves until SIGTERM or SIGINT, then ends in an orderly way; a second signal ends it at once.
+    /// Serves until SIGTERM or SIGINT, also one that came while it was started, then ends in an orderly way; a second signal ends it at once.
     ///
     /// # Errors
     /// The server failed.
-    pub async fn until_signalled(mut self) -> Result<()> {
-        let listen = |kind| signal(kind).map_err(|e| Error::io("listen for signals", e));
-        let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    pub async fn until_asked(mut self, end: &mut Ending) -> Result<()> {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            () = end.comes() => {}
             ended = &mut self.served => {
                 self.stop.cancel();
                 return ended.or_kind(Kind::Internal, "serve")?.or_kind(Kind::Internal, "serve");
@@ -153,8 +150,7 @@ impl Running {
         tracing::info!("asked to end: operations are cancelled, streams are drained");
         tokio::select! {
             done = self.stop() => done,
-            _ = term.recv() => Ok(()),
-            _ = int.recv() => Ok(()),
+            () = end.comes() => Ok(()),
         }
     }
 

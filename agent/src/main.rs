@@ -2,27 +2,31 @@
 
 use std::process::ExitCode;
 
+use keepsake_agent::ending::Ending;
 use keepsake_agent::{allocator, app, config, patience};
 use keepsake_core::{Error, Kind, Result};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     allocator::ensure_bounded();
     // Whatever this process creates is its user's alone; a set's identity passes through its memory, so no core dump.
     umask(Mode::RWXG | Mode::RWXO);
     let _lowering_is_always_allowed = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // Before anything is said: who has seen a word of it may ask it to end.
+    let begun = begin();
     let matches = match config::command().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {
             let _nobody_reads = e.print();
             if e.use_stderr() && std::env::var("KEEPSAKE_PATIENT").is_ok_and(|v| v == "true") {
-                return ended(stand_by(&e.to_string()));
+                return ended(stand_by(&e.to_string(), begun));
             }
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    ended(run(&matches))
+    ended(run(&matches, begun))
 }
 
 fn ended(done: Result<()>) -> ExitCode {
@@ -35,7 +39,7 @@ fn ended(done: Result<()>) -> ExitCode {
     }
 }
 
-fn run(matches: &clap::ArgMatches) -> Result<()> {
+fn run(matches: &clap::ArgMatches, begun: Result<(Runtime, Ending)>) -> Result<()> {
     let global = config::Global::read(matches)?;
     if let Err(e) = keepsake_core::telemetry::start(&global.log, global.log_format) {
         if !global.patient {
@@ -47,26 +51,34 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| Error::new(Kind::Internal, "another crypto provider is installed"))?;
-    runtime()?.block_on(async {
+    let (runtime, mut end) = begun?;
+    runtime.block_on(async {
         if global.patient {
-            return patience::run(global, matches).await;
+            return patience::run(global, matches, &mut end).await;
         }
         let config = config::Config::new(global, matches)?;
-        app::start(config).await?.until_signalled().await
+        app::start(config).await?.until_asked(&mut end).await
     })
 }
 
 /// What cannot be read of the command line is told now and then, while the database beside it is left in peace.
-fn stand_by(why: &str) -> Result<()> {
+fn stand_by(why: &str, begun: Result<(Runtime, Ending)>) -> Result<()> {
     keepsake_core::telemetry::start("info", keepsake_core::telemetry::LogFormat::Text)?;
-    runtime()?.block_on(patience::stand_by(patience::admin_address()?, why))
+    let (runtime, mut end) = begun?;
+    runtime.block_on(patience::stand_by(patience::admin_address()?, why, &mut end))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// The runtime, and whoever hears in it that the process is to end, from now on until it has.
+fn begin() -> Result<(Runtime, Ending)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
         .enable_all()
         .build()
-        .map_err(|e| Error::io("start the runtime", e))
+        .map_err(|e| Error::io("start the runtime", e))?;
+    let end = {
+        let _entered = runtime.enter();
+        Ending::listen()?
+    };
+    Ok((runtime, end))
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use keepsake_core::error::{Error, Kind, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, Probes};
 use crate::config::{Config, Global};
+use crate::ending::Ending;
 use crate::operation::Limits;
 
 /// Between two tries: the kubelet brings a Secret that was made since in about a minute.
@@ -19,9 +19,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Starts an agent, tries again for as long as it cannot be started, and serves until it is asked to end.
 ///
 /// # Errors
-/// Signals cannot be listened for, or the server failed once it was started.
-pub async fn run(global: Global, matches: &ArgMatches) -> Result<()> {
-    let mut end = Ending::listen()?;
+/// The server failed once it was started.
+pub async fn run(global: Global, matches: &ArgMatches, end: &mut Ending) -> Result<()> {
     let mut probes = None;
     loop {
         let started =
@@ -40,7 +39,7 @@ pub async fn run(global: Global, matches: &ArgMatches) -> Result<()> {
                 }
             };
         match started {
-            Ok(running) => return running.until_signalled().await,
+            Ok(running) => return running.until_asked(end).await,
             Err(e) => tracing::error!("not started, tried again in {AGAIN:?}: {}", e.chain()),
         }
         if end.comes_within(AGAIN).await {
@@ -53,35 +52,12 @@ pub async fn run(global: Global, matches: &ArgMatches) -> Result<()> {
 ///
 /// # Errors
 /// The admin port cannot be had.
-pub async fn stand_by(admin: std::net::SocketAddr, why: &str) -> Result<()> {
+pub async fn stand_by(admin: std::net::SocketAddr, why: &str, end: &mut Ending) -> Result<()> {
     let _probes = Probes::start(admin)?;
-    let mut end = Ending::listen()?;
     loop {
         tracing::error!("not started, and not tried again in this container: {why}");
         if end.comes_within(AGAIN.saturating_mul(60)).await {
             return Ok(());
-        }
-    }
-}
-
-/// The signals that ask to end.
-struct Ending {
-    term: Signal,
-    int: Signal,
-}
-
-impl Ending {
-    fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(|e| Error::io("listen for signals", e));
-        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
-    }
-
-    /// Whether one comes in this time, or has come since it was asked last.
-    async fn comes_within(&mut self, pause: Duration) -> bool {
-        tokio::select! {
-            _ = self.term.recv() => true,
-            _ = self.int.recv() => true,
-            () = tokio::time::sleep(pause) => false,
         }
     }
 }

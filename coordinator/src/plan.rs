@@ -206,9 +206,7 @@ impl Plan {
 
     /// Whether more is done with the applications than to stop and start them.
     pub fn follows(&self) -> bool {
-        let follows =
-            |a: &Action| matches!(a, Action::RollOut { .. } | Action::Resync { .. } | Action::CheckApplications { .. });
-        self.steps().any(|s| follows(&s.action))
+        self.steps().any(|s| s.action.follows())
     }
 
     /// What is wished for of the second plan of the run, if this is the first of two.

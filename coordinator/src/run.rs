@@ -11,6 +11,7 @@ pub mod cut;
 mod drain;
 pub mod event;
 pub mod follow;
+pub mod in_time;
 mod make_set;
 mod perform;
 mod record;

@@ -166,6 +166,14 @@ uuid_id! {
     RunId, "run"
 }
 
+impl RunId {
+    /// Under which a run that is taken back does again what it has done already: the same whoever asks, and told from this one by its last digit.
+    #[must_use]
+    pub fn when_taken_back(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128() ^ 1))
+    }
+}
+
 /// A run's number, rising per installation. A higher one fences every lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,6 +1,7 @@
 //! All cases in one binary, so that it links once.
 
 mod architecture;
+mod asked_to_end;
 mod attachments;
 mod by_hand;
 mod config;

@@ -5,9 +5,10 @@ use keepsake_coordinator::plan;
 use keepsake_coordinator::plan::restore::Wishes;
 use keepsake_coordinator::run::claim;
 use keepsake_coordinator::run::event::{Event, Outcome};
+use keepsake_coordinator::run::in_time::InTime;
 use keepsake_coordinator::run::status::RunStatus;
 use keepsake_core::error::{Kind, Result};
-use keepsake_core::id::Epoch;
+use keepsake_core::id::{Epoch, RunId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Status;
 use keepsake_tests::fake_fleet::Load;
@@ -192,6 +193,25 @@ async fn of_many_coordinators_at_once_one_has_the_floor() {
         log.append(&Event::Ended { outcome: Outcome::Failed, note: String::new() }).await.unwrap();
     }
     assert_eq!(house.back_up().await.unwrap().0, Outcome::Completed);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_comes_too_late_takes_no_epoch() {
+    let house = House::new().await;
+    let (plan, name) = (house.plan_backup().await, &house.installation.name);
+    let until = |text: &str| InTime::of("backup", Some(text.parse().unwrap()));
+    let (past, future) = (until("2001-01-01T00:00:00Z"), until("9000-01-01T00:00:00Z"));
+    let run = Some(RunId::generate());
+    let late = claim::begin_as(&house.runs, name, &plan, run, &past).await.unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict, "{}", late.chain());
+    assert!(late.chain().contains("has changed nothing"), "{}", late.chain());
+    assert_eq!(claim::ensure_in_time(&house.runs, name, run, &past).await.unwrap_err().kind(), Kind::Conflict);
+    assert!(house.runs.epochs(name).await.unwrap().is_empty(), "it left a trace");
+    claim::ensure_in_time(&house.runs, name, run, &future).await.unwrap();
+    claim::begin_as(&house.runs, name, &plan, run, &future).await.unwrap();
+    // Whoever is made again when the run is at work, or over, does not say that nothing was done.
+    let again = claim::ensure_in_time(&house.runs, name, run, &past).await.unwrap_err();
+    assert!(again.kind() == Kind::Exists && again.chain().contains("was begun already"), "{}", again.chain());
 }
 
 #[tokio::test]

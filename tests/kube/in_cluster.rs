@@ -1,6 +1,7 @@
 //! `keepsake --in-cluster`: the coordinator is a Job, played by the real program, and the command outside follows it.
 
 pub(crate) mod fails;
+mod late;
 pub(crate) mod played;
 
 use std::path::{Path, PathBuf};
@@ -92,7 +93,9 @@ async fn kube_in_cluster_a_coordinator_is_a_job_that_is_followed() {
     house.installations[0].wreck().await;
     let wrecked = State::of(&house.installations[0]).await;
     is_taken_back_by_ctrl_c(&topology, &client, &identity, &mut stage).await;
-    State::of(&house.installations[0]).await.assert_is(&wrecked, "after a restore that nobody began");
+    let restore = ["restore", "--yes", "prod", "--identity", &identity];
+    late::begins_nothing(&house, &topology, &client, &restore, &mut stage).await;
+    State::of(&house.installations[0]).await.assert_is(&wrecked, "after restores that nobody began");
     is_killed_and_resumed(&house, &topology, &client, &identity, &mut stage).await;
     State::of(&house.installations[0]).await.assert_is(&before, "after a restore in the cluster");
     assert!(secrets(&client, NAMESPACE).await.is_empty(), "an identity is left");
@@ -176,7 +179,10 @@ async fn is_killed_and_resumed(house: &House, topology: &Path, client: &Client, 
     // The identity is needed again, and is again the set's alone.
     let refused = run(&mut in_cluster(topology, &["resume", "--yes", "prod", "--coordinator-is-gone"]));
     assert!(stderr(&refused).contains("--identity"), "{}", stderr(&refused));
-    let outside = at_work(topology, &["resume", "--yes", "prod", "--coordinator-is-gone", "--identity", identity]);
+    let resume = ["resume", "--yes", "prod", "--coordinator-is-gone", "--identity", identity];
+    late::begins_nothing(house, topology, client, &resume, stage).await;
+    late::gives_nothing_up(house);
+    let outside = at_work(topology, &resume);
     let resumed = stage.play(How::ToTheEnd).await;
     let done = outside.await.expect("it is waited for");
     assert!(done.status.success(), "{}", stderr(&done));

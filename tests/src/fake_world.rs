@@ -152,6 +152,8 @@ struct State {
     puts_back: bool,
     /// What System has made anew, and for which run.
     made_anew: BTreeMap<ResyncTask, RunId>,
+    /// All that it ever has: asked again for the same run it takes it for done.
+    ever: BTreeSet<(ResyncTask, RunId)>,
     /// The run by which the applications were looked at in the end.
     looked: Option<RunId>,
     /// How far an installation is that is built anew; none where one was there all the time.
@@ -195,6 +197,7 @@ impl FakeWorld {
             marks: BTreeSet::new(),
             puts_back: false,
             made_anew: BTreeMap::new(),
+            ever: BTreeSet::new(),
             looked: None,
             site: None,
         };
@@ -237,9 +240,10 @@ impl FakeWorld {
         (state.routes, state.jobs) = (Some(false), Some(3));
     }
 
-    /// From now on old data is put back: what followed on the new one counts no more.
+    /// From now on old data is put back: what followed on the new one counts no more. A person who stops and starts the applications has stopped them.
     pub fn puts_back(&self) {
         let mut state = self.lock();
+        state.running &= !state.by_hand;
         state.puts_back = true;
         (state.rolled_out, state.looked) = (None, None);
         state.made_anew.clear();

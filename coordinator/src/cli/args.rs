@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use keepsake_core::id::{Component, Installation, RunId};
 
-pub(super) use self::cluster::InCluster;
+pub(super) use self::cluster::{BeginBefore, InCluster};
 pub(super) use self::restore::{AlertLevelsArg, Data, Restore};
 
 /// Backs up and restores whole 3scale installations.
@@ -146,6 +146,9 @@ pub struct Backup {
     /// The id of the run, from whoever follows it. Of one installation.
     #[arg(long, hide = true, conflicts_with = "all")]
     pub run_id: Option<RunId>,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// How the Config is looked at.
@@ -253,6 +256,9 @@ pub struct Rebuild {
     /// The id of the run, from whoever follows it.
     #[arg(long, hide = true)]
     pub run_id: Option<RunId>,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// `inspect`
@@ -303,6 +309,9 @@ pub struct Resume {
     /// Go on with the run of this id or with none, says whoever follows it.
     #[arg(long, hide = true)]
     pub run_id: Option<RunId>,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// `finalize`
@@ -314,6 +323,9 @@ pub struct Finalize {
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// `rollback`
@@ -331,6 +343,9 @@ pub struct Rollback {
     /// Print the plan and do nothing.
     #[arg(long, env = "KEEPSAKE_DRY_RUN")]
     pub dry_run: bool,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// `cancel`
@@ -348,4 +363,7 @@ pub struct Cancel {
     /// Seconds to wait for a living coordinator to stop by itself.
     #[arg(long, env = "KEEPSAKE_WAIT", default_value_t = 60)]
     pub wait: u64,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }

@@ -161,11 +161,13 @@ async fn back_up(
     cancel: CancellationToken,
 ) -> Result<BackedUp> {
     let repository = app.repository().await?;
+    let in_time = command.in_time.of("backup");
+    claim::ensure_in_time(&app.runs()?, &installation.name, command.run_id, &in_time).await?;
     let signing = super::carry::signer(app, &repository)?;
     let installation = &app.reached(installation, Expect::All).await?;
     let plan = plan_one(app, installation, command).await?;
     let fleet = app.fleet(installation)?;
-    let (head, log) = claim::begin_as(&app.runs()?, &installation.name, &plan, command.run_id).await?;
+    let (head, log) = claim::begin_as(&app.runs()?, &installation.name, &plan, command.run_id, &in_time).await?;
     let (fleet, repository) = (&fleet, &repository);
     let world = World { fleet, platform: None, repository, signing: Some(&signing), source: None, planner: None };
     let runner = Runner::new(&head, world, Box::new(log), terminal, cancel);

@@ -17,6 +17,7 @@ use crate::exit::Exit;
 use crate::fleet::Fleet;
 use crate::run::claim;
 use crate::run::event::{Event, Outcome};
+use crate::run::in_time::InTime;
 use crate::run::status::{Run, StepStatus};
 use crate::run::story::{Story, unfinished};
 use crate::topology::InstallationSettings;
@@ -31,6 +32,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Cancel) -> Result<Exit
     let Some(story) = unfinished(&runs, &installation.name, None).await? else {
         return Err(Error::new(Kind::NotFound, format!("no run of {} is unfinished", installation.name)));
     };
+    // A run that is going on by now may be one that whoever asked has never heard of. The wish is all that is begun here, and it is begun next.
+    command.in_time.of("cancel").ensure(&installation.name)?;
     if command.leave_as_it_is {
         return leave(args, &runs, &story, command.coordinator_is_gone).await;
     }
@@ -45,7 +48,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Cancel) -> Result<Exit
     let installation = &reached_again(app, installation, story.plan()).await?;
     let means = Means::new(app, installation).await?;
     let turn = Turn { why: WHY, discard_writes: false };
-    let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, Some(turn)).await?;
+    let done =
+        carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, Some(turn), &InTime::default()).await?;
     Ok(Exit::of_given_up(done))
 }
 

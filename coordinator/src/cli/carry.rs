@@ -29,6 +29,7 @@ use crate::plan::restore::Wishes;
 use crate::plan::{self, Action, Plan, Step};
 use crate::platform::{self, Intent, Looked, Platform};
 use crate::run::event::Outcome;
+use crate::run::in_time::InTime;
 use crate::run::story::Story;
 use crate::run::take_over::take_over;
 use crate::run::{Planner, Runner, World, claim};
@@ -213,12 +214,12 @@ pub(super) fn signer(app: &App, repository: &Repository) -> Result<SigningKey> {
     Err(Error::new(Kind::Denied, text))
 }
 
-/// Begins a run of this plan and carries it out; prints how it ended and gives the exit status.
+/// Begins a run of this plan, if it is not too late, and carries it out; prints how it ended and gives the exit status.
 ///
 /// # Errors
 /// Another run has the floor, or the result cannot be printed.
-pub(super) async fn begin(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan) -> Result<Exit> {
-    begin_as(args, means, runs, plan, None, super::cancel_on_signal()).await
+pub(super) async fn begin(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, in_time: &InTime) -> Result<Exit> {
+    begin_as(args, means, runs, plan, None, in_time, super::cancel_on_signal()).await
 }
 
 /// The same under the id that whoever follows the run has given it, unless it was asked to stop already.
@@ -231,6 +232,7 @@ pub(super) async fn begin_as(
     runs: &Runs,
     plan: &Plan,
     run: Option<RunId>,
+    in_time: &InTime,
     cancel: CancellationToken,
 ) -> Result<Exit> {
     if cancel.is_cancelled() {
@@ -238,13 +240,13 @@ pub(super) async fn begin_as(
     }
     let terminal = Terminal::new();
     let plan = &Plan { place: means.place(plan).await?, ..plan.clone() };
-    let (head, log) = claim::begin_as(runs, &means.installation.name, plan, run).await?;
+    let (head, log) = claim::begin_as(runs, &means.installation.name, plan, run, in_time).await?;
     let runner = Runner::new(&head, means.world(), Box::new(log.patient(JOURNAL)), &terminal, cancel);
     let ended = Box::pin(execute(args, &runner, plan.word(), head.epoch.0)).await?;
     Ok(ended.map_or_else(|lost| lost, Exit::of_outcome))
 }
 
-/// Takes a run over and goes on with it, or, with `turn`, back; prints how it ended. `None` when the journal was lost.
+/// Takes a run over, if it is not too late, and goes on with it, or, with `turn`, back; prints how it ended. `None` when the journal was lost.
 ///
 /// # Errors
 /// It cannot be taken over, or the result cannot be printed.
@@ -255,6 +257,7 @@ pub(super) async fn go_on(
     story: Story,
     is_gone: bool,
     turn: Option<Turn<'_>>,
+    in_time: &InTime,
 ) -> Result<Option<Outcome>> {
     let cancel = super::cancel_on_signal();
     let terminal = Terminal::new();
@@ -263,6 +266,7 @@ pub(super) async fn go_on(
     if let Some(platform) = means.platform.as_deref() {
         platform.ensure_same(&story.had()).await?;
     }
+    in_time.ensure(&means.installation.name)?;
     let taken = take_over(runs, story, is_gone).await?;
     let root = taken.story.root();
     output::say(&format!(

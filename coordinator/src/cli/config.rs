@@ -22,6 +22,7 @@ use crate::plan::restore::preflight::SCHEMA;
 use crate::plan::{self, ConfigPair, LiveLook, Plan};
 use crate::platform::kubernetes::agents::Expect;
 use crate::run::claim;
+use crate::run::in_time::InTime;
 use crate::run::story::unfinished;
 use crate::topology::InstallationSettings;
 
@@ -81,7 +82,7 @@ pub(super) async fn resync(args: &Args, app: &App, command: &ResyncConfig) -> Re
         output::result(args, &planned, || format!("{plan}\n{}", told(&planned.check)))?;
         return Ok(Exit::Done);
     }
-    carry::begin(args, &means, &app.runs()?, &plan).await
+    carry::begin(args, &means, &app.runs()?, &plan, &InTime::default()).await
 }
 
 /// The pair, and whether alert levels belong to it: as was said, or as the live release has it.

@@ -3,6 +3,7 @@
 mod arguments;
 mod follow;
 
+use keepsake_core::clock;
 use keepsake_core::error::{Context, Error, Kind, Result};
 use keepsake_core::id::{Installation, RunId};
 use keepsake_core::record::Record;
@@ -78,7 +79,7 @@ pub(super) async fn run(args: &Args, app: &App) -> Result<Exit> {
         }
         Command::Cancel(command) => {
             let installation = app.topology.installation(command.installation.as_ref())?;
-            plain(installation, "cancel", arguments::cancel(command, &installation.name))
+            plain(installation, "cancel", arguments::cancel(command, &installation.name)?)
         }
         _ => return Err(refused()),
     };
@@ -233,7 +234,7 @@ async fn carry_out(args: &Args, errand: Errand<'_>) -> Result<Exit> {
         name: format!("keepsake-{}-{}", errand.word, errand.mark),
         installation: errand.installation.name.clone(),
         run: errand.run,
-        arguments: errand.arguments,
+        arguments: arguments::in_time(errand.arguments, clock::now(), settings.deadline)?,
         by: claim::by(),
         with_identity: errand.identity.is_some(),
     };

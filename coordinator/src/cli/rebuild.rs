@@ -34,6 +34,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Rebuild) -> Result<Exi
     let installation = app.topology.installation(command.set.installation.as_ref())?;
     // As of a restore: whoever follows it may stop it at any time.
     let early = command.run_id.map(|_| super::cancel_on_signal());
+    let in_time = command.in_time.of("rebuild");
+    claim::ensure_in_time(&app.runs()?, &installation.name, command.run_id, &in_time).await?;
     let record = catalog::find(&app.repository().await?, &installation.name, &command.set.set).await?;
     let installation = &reached_for(app, installation, &record).await?;
     let mut means = Means::new(app, installation).await?;
@@ -75,5 +77,5 @@ pub(super) async fn run(args: &Args, app: &App, command: &Rebuild) -> Result<Exi
     let plans: Vec<_> = std::iter::once(&plan).chain(&expected).collect();
     confirm(command.yes.as_ref(), installation, &plans, &what)?;
     let cancel = early.unwrap_or_else(super::cancel_on_signal);
-    carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, cancel).await
+    carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, &in_time, cancel).await
 }

@@ -57,6 +57,16 @@ fn bar(bars: &MultiProgress, prefix: String) -> ProgressBar {
     bar
 }
 
+/// What is said of a step that is undone. What follows from the data is made anew then, of that which is back.
+pub(super) fn undoing(plan: &Plan, step: &StepId, event: &Event) -> String {
+    let undone = if plan.step(step).is_some_and(|s| s.action.follows()) { "made anew" } else { "undone" };
+    match event {
+        Event::UndoStarted { .. } => format!("{step} is being {undone}"),
+        Event::UndoFailed { failure, .. } => format!("{step} could NOT be {undone}: {}", failure.text),
+        _ => format!("{step} {undone}"),
+    }
+}
+
 impl Reporter for Terminal {
     fn event(&self, plan: &Plan, event: &Event) {
         match event {
@@ -73,10 +83,8 @@ impl Reporter for Terminal {
                 self.forget(plan, step);
                 self.line(plan, &format!("{step} FAILED: {}", failure.text));
             }
-            Event::UndoStarted { step } => self.line(plan, &format!("{step} is being undone")),
-            Event::Undone { step } => self.line(plan, &format!("{step} undone")),
-            Event::UndoFailed { step, failure } => {
-                self.line(plan, &format!("{step} could NOT be undone: {}", failure.text));
+            Event::UndoStarted { step } | Event::Undone { step } | Event::UndoFailed { step, .. } => {
+                self.line(plan, &undoing(plan, step, event));
             }
             Event::Ended { outcome, note } => {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };

@@ -25,6 +25,8 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let installation = app.topology.installation(command.installation.as_ref())?;
     // Whoever follows it may stop it at any time. A person is asked by then, and Ctrl-C ends the command.
     let early = command.run_id.map(|_| super::cancel_on_signal());
+    let in_time = command.in_time.of("restore");
+    claim::ensure_in_time(&app.runs()?, &installation.name, command.run_id, &in_time).await?;
     let installation = &app.reached(installation, Expect::All).await?;
     let mut means = Means::new(app, installation).await?;
     let record = catalog::find(&means.repository, &installation.name, &command.set).await?;
@@ -64,7 +66,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Restore) -> Result<Exi
     let what = format!("The live data of {} is replaced with that of {finished}.", installation.name);
     confirm(command.yes.as_ref(), installation, &[&plan], &what)?;
     let cancel = early.unwrap_or_else(super::cancel_on_signal);
-    carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, cancel).await
+    carry::begin_as(args, &means, &app.runs()?, &plan, command.run_id, &in_time, cancel).await
 }
 
 /// What becomes of the cluster's objects.

@@ -20,6 +20,8 @@ use crate::topology::InstallationSettings;
 /// Runs the command.
 pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let in_time = command.in_time.of("resume");
+    in_time.ensure(&installation.name)?;
     let runs = app.runs()?;
     let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
     if let Some(run) = command.run_id.filter(|run| *run != story.root().run) {
@@ -52,7 +54,7 @@ pub(super) async fn run(args: &Args, app: &App, command: &Resume) -> Result<Exit
         let what = asked(plan);
         confirm(command.yes.as_ref(), installation, &[plan], &what)?;
     }
-    let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None).await?;
+    let done = carry::go_on(args, &means, &runs, story, command.coordinator_is_gone, None, &in_time).await?;
     Ok(done.map_or(Exit::Halted, Exit::of_outcome))
 }
 

@@ -10,6 +10,7 @@ use super::backup::looked_at;
 use super::{output, report};
 use crate::app::App;
 use crate::exit::Exit;
+use crate::plan::Plan;
 use crate::run::claim;
 use crate::run::event::Event;
 use crate::run::status::{Run, StepStatus};
@@ -129,7 +130,7 @@ fn told(story: &Story) -> String {
             out.push_str(&format!("{}  run {} goes on, by {}\n", run.head.started, run.head.epoch, run.head.by));
         }
         for event in &run.events {
-            if let Some(text) = said(&event.event) {
+            if let Some(text) = said(story.plan(), &event.event) {
                 out.push_str(&format!("{}  {text}\n", event.at));
             }
         }
@@ -157,14 +158,14 @@ fn told(story: &Story) -> String {
     out
 }
 
-fn said(event: &Event) -> Option<String> {
+fn said(plan: &Plan, event: &Event) -> Option<String> {
     Some(match event {
         Event::Started { step } => format!("{step} started"),
         Event::Succeeded { step, output } => format!("{step} done{}", report::said(output)),
         Event::Failed { step, failure } => format!("{step} FAILED: {}", failure.text),
-        Event::UndoStarted { step } => format!("{step} is being undone"),
-        Event::Undone { step } => format!("{step} undone"),
-        Event::UndoFailed { step, failure } => format!("{step} could NOT be undone: {}", failure.text),
+        Event::UndoStarted { step } | Event::Undone { step } | Event::UndoFailed { step, .. } => {
+            report::undoing(plan, step, event)
+        }
         Event::SetPrepared { .. } => "the set has a key".to_owned(),
         Event::RecordPrepared { .. } => "the record is signed".to_owned(),
         Event::Unwinding { failure, discard_writes: false } => format!("going back: {}", failure.text),

@@ -19,6 +19,7 @@ use crate::plan::objects::are_objects;
 use crate::plan::take_back::{self, Restored};
 use crate::platform::kubernetes::agents::Expect;
 use crate::run::claim;
+use crate::run::in_time::InTime;
 use crate::run::story::{Story, unfinished};
 
 /// Why such a run goes back, for ever in its journal.
@@ -27,6 +28,8 @@ const WHY: &str = "taken back by `keepsake rollback`";
 /// Drops what a completed restore has kept.
 pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let in_time = command.in_time.of("finalize");
+    in_time.ensure(&installation.name)?;
     let installation = &app.reached(installation, Expect::All).await?;
     let (runs, means) = (app.runs()?, Means::new(app, installation).await?);
     if let Some(other) = unfinished(&runs, &installation.name, None).await? {
@@ -35,12 +38,14 @@ pub(super) async fn finalize(args: &Args, app: &App, command: &Finalize) -> Resu
     let inventory = Inventory::ask(installation, &means.fleet).await;
     let restored = kept_by(&runs, &means, &inventory, false).await?;
     let plan = take_back::finalize(installation, &inventory, &restored)?;
-    carry_out(args, &means, &runs, &plan, command.dry_run).await
+    carry_out(args, &means, &runs, &plan, command.dry_run, &in_time).await
 }
 
 /// Puts back what was there before a restore that is completed, or that does not come to its end.
 pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Result<Exit> {
     let installation = app.topology.installation(command.installation.as_ref())?;
+    let in_time = command.in_time.of("rollback");
+    in_time.ensure(&installation.name)?;
     let runs = app.runs()?;
     if let Some(other) = unfinished(&runs, &installation.name, None).await?
         && other.plan().is_restore()
@@ -48,7 +53,7 @@ pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Resu
         let installation = &reached_again(app, installation, other.plan()).await?;
         let means = Means::new(app, installation).await?;
         let story = interrupted(&runs, installation, command.coordinator_is_gone).await?;
-        return back(args, &means, &runs, story, command).await;
+        return back(args, &means, &runs, story, command, &in_time).await;
     }
     let installation = &app.reached(installation, Expect::All).await?;
     let means = Means::new(app, installation).await?;
@@ -58,20 +63,34 @@ pub(super) async fn rollback(args: &Args, app: &App, command: &Rollback) -> Resu
     if !command.dry_run {
         may_discard(command, restored.epoch.0)?;
     }
-    carry_out(args, &means, &runs, &plan, command.dry_run).await
+    carry_out(args, &means, &runs, &plan, command.dry_run, &in_time).await
 }
 
-async fn carry_out(args: &Args, means: &Means<'_>, runs: &Runs, plan: &Plan, dry_run: bool) -> Result<Exit> {
+async fn carry_out(
+    args: &Args,
+    means: &Means<'_>,
+    runs: &Runs,
+    plan: &Plan,
+    dry_run: bool,
+    in_time: &InTime,
+) -> Result<Exit> {
     means.preflight(plan, false).await?;
     if dry_run {
         output::result(args, plan, || plan.to_string())?;
         return Ok(Exit::Done);
     }
-    carry::begin(args, means, runs, plan).await
+    carry::begin(args, means, runs, plan, in_time).await
 }
 
 /// Takes back a restore that is not over.
-async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command: &Rollback) -> Result<Exit> {
+async fn back(
+    args: &Args,
+    means: &Means<'_>,
+    runs: &Runs,
+    story: Story,
+    command: &Rollback,
+    in_time: &InTime,
+) -> Result<Exit> {
     let (epoch, status) = (story.root().epoch, story.status());
     // Only what leads over from a rebuild to its data: nothing is lost by that.
     let leads_over = status.leads_over(story.plan());
@@ -96,7 +115,12 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
     if command.dry_run {
         output::result(args, story.plan(), || {
             let first = if leads_over { "that of the agents: what is built stays" } else { "the first" };
-            format!("{}\nwould be taken back, from the last step that was begun to {first}\n", story.plan())
+            let then = if discard_writes && story.plan().follows() {
+                "; then what follows from the data is made anew"
+            } else {
+                ""
+            };
+            format!("{}\nwould be taken back, from the last step that was begun to {first}{then}\n", story.plan())
         })?;
         return Ok(Exit::Done);
     }
@@ -113,7 +137,7 @@ async fn back(args: &Args, means: &Means<'_>, runs: &Runs, story: Story, command
         may_discard(command, epoch.0)?;
     }
     let turn = Turn { why: WHY, discard_writes };
-    let done = carry::go_on(args, means, runs, story, command.coordinator_is_gone, Some(turn)).await?;
+    let done = carry::go_on(args, means, runs, story, command.coordinator_is_gone, Some(turn), in_time).await?;
     Ok(Exit::of_given_up(done))
 }
 

@@ -227,6 +227,11 @@ impl Action {
         }
     }
 
+    /// Whether it makes something follow the data, once that is where it stays.
+    pub fn follows(&self) -> bool {
+        matches!(self, Self::RollOut { .. } | Self::Resync { .. } | Self::CheckApplications { .. })
+    }
+
     /// All components that it is about.
     pub fn components(&self) -> impl Iterator<Item = &Component> {
         let other = match self {

@@ -12,6 +12,7 @@ use keepsake_core::id::{Installation, RunId};
 use keepsake_core::repository::runs::{RunHead, RunLog, Runs};
 
 use super::event::{Event, Outcome, abandoned_by};
+use super::in_time::InTime;
 use super::status::Run;
 use super::story::{Story, unfinished};
 use crate::plan::Plan;
@@ -37,18 +38,20 @@ pub fn is_fresh(run: &Run, now: Timestamp) -> bool {
 /// # Errors
 /// `Busy` when another run is going on, `Conflict` when one is unfinished that is no backup; both name it and what to do.
 pub async fn begin(runs: &Runs, installation: &Installation, plan: &Plan) -> Result<(RunHead<Plan>, RunLog)> {
-    begin_as(runs, installation, plan, None).await
+    begin_as(runs, installation, plan, None, &InTime::default()).await
 }
 
-/// The same, under the id that whoever follows the run has given it. Such a run is begun once: a pod that is made again begins nothing.
+/// The same, under the id that whoever follows the run has given it. Such a run is begun once: a pod that is made again begins nothing. Nor does one that
+/// comes too late.
 ///
 /// # Errors
-/// As [`begin`]; `Exists` when a run of that id was begun already.
+/// As [`begin`]; `Exists` when a run of that id was begun already; `Conflict` when it is too late.
 pub async fn begin_as(
     runs: &Runs,
     installation: &Installation,
     plan: &Plan,
     run: Option<RunId>,
+    in_time: &InTime,
 ) -> Result<(RunHead<Plan>, RunLog)> {
     // Looked at before, so that a refused command leaves no trace …
     if let Some(other) = unfinished(runs, installation, None).await? {
@@ -58,6 +61,7 @@ pub async fn begin_as(
         is_new(runs, installation, run).await?;
     }
     let run = run.unwrap_or_else(RunId::generate);
+    in_time.ensure(installation)?;
     let (head, mut log) = runs.begin_as(plan.format(), installation, &by(), plan, run).await?;
     // … and again once the epoch is taken, because another coordinator may have begun in between.
     keep_or_refuse(runs, installation, &head, &mut log).await?;
@@ -78,6 +82,23 @@ pub async fn keep_or_refuse(
         Ok(()) => Ok(()),
         Err(e) => Err(refuse(log, e).await),
     }
+}
+
+/// Whether it is not too late already, before anything is looked at that takes long.
+///
+/// # Errors
+/// `Conflict` when it is; `Exists` when the run was begun: whoever is made again long after that is one too many, and should not say that nothing was done.
+pub async fn ensure_in_time(
+    runs: &Runs,
+    installation: &Installation,
+    run: Option<RunId>,
+    in_time: &InTime,
+) -> Result<()> {
+    let Err(late) = in_time.ensure(installation) else { return Ok(()) };
+    if let Some(run) = run {
+        is_new(runs, installation, run).await?;
+    }
+    Err(late)
 }
 
 /// Whoever is made again comes soon after the first, so only the newest epochs are looked at.

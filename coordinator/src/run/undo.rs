@@ -1,7 +1,7 @@
 //! Going back: one step that was begun is undone.
 
 use keepsake_core::error::{Context, Error, Kind, Result};
-use keepsake_core::id::{Component, StepId};
+use keepsake_core::id::{Component, RunKey, StepId};
 use keepsake_core::record::Failure;
 
 use super::Runner;
@@ -21,6 +21,9 @@ impl Runner<'_> {
     }
 
     async fn undo(&self, step: &Step) -> Result<()> {
+        if step.action.follows() {
+            return self.follow_again(step).await.with_context(|| step.action.to_string());
+        }
         let (result, was_unheard) = {
             let status = self.status.lock().await;
             (status.results.get(&step.id).cloned(), status.unheard.contains(&step.id))
@@ -107,6 +110,24 @@ impl Runner<'_> {
         let found = self.world.fleet.describe(component).await?;
         found.must_answer(component)?;
         Ok(found.in_place_is_told)
+    }
+
+    /// What the run has had made of the data that is gone, of that which is back. Under another id: what was made under the run's own counts as done.
+    async fn follow_again(&self, step: &Step) -> Result<()> {
+        let key = RunKey { run: self.root.run.when_taken_back(), ..self.key.clone() };
+        let platform = self.platform()?;
+        match &step.action {
+            Action::RollOut { workloads, .. } => platform.roll_out(&key, workloads).await,
+            Action::Resync { task, .. } => platform.resync(&key, *task).await.map(drop),
+            Action::CheckApplications { .. } => {
+                let had = self.status.lock().await.had(self.plan());
+                for look in platform.check(&key, &had).await?.into_iter().filter(|look| look.warning) {
+                    self.reporter.say(self.plan(), &format!("{}: {}", look.check, look.found));
+                }
+                Ok(())
+            }
+            other => Err(Error::new(Kind::Internal, format!("{other} makes nothing follow the data"))),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use jiff::{SignedDuration, Timestamp};
 use keepsake_coordinator::platform::kubernetes::coordinator::{COORDINATES, IDENTITY_FILE};
 use keepsake_tests::child::{killed_when, run, tool_command};
 use keepsake_tests::cluster::Raw;
@@ -34,6 +35,8 @@ pub(crate) struct Played {
     pub(crate) arguments: Vec<String>,
     pub(crate) secret: Option<Value>,
     pub(crate) job: Value,
+    /// Its exit status, and what it said.
+    pub(crate) ended: (i32, String),
 }
 
 /// How it goes.
@@ -42,6 +45,8 @@ pub(crate) enum How {
     ToTheEnd,
     /// It is killed when it has said this.
     Killed(&'static str),
+    /// It came to run a day after it was asked for, when nobody follows it any more: what it was told of the time is a day older.
+    ADayLate,
 }
 
 /// The version in which CronJobs are served here.
@@ -97,13 +102,16 @@ impl Stage {
             Some(secret) => (Some(self.mounted(&secret)), Some(secret)),
             None => (None, None),
         };
-        let given =
-            arguments.iter().map(|a| if a == IDENTITY_FILE { file.clone().expect("a mount") } else { a.clone() });
+        let told = match how {
+            How::ADayLate => a_day_older(&arguments),
+            How::ToTheEnd | How::Killed(_) => arguments.clone(),
+        };
+        let given = told.iter().map(|a| if a == IDENTITY_FILE { file.clone().expect("a mount") } else { a.clone() });
         let mut command = tool_command(programs().join("keepsake"));
         command.env("KEEPSAKE_TOPOLOGY", &self.topology).args(given);
         self.tell(&pod, json!({ "phase": "Running", "containerStatuses": [status(&json!({ "running": {} }))] })).await;
         let code = tokio::task::spawn_blocking(move || carried_out(command, how)).await.expect("it is waited for");
-        if let Some(secret) = &secret {
+        if let (Some(secret), How::ToTheEnd | How::Killed(_)) = (&secret, how) {
             let path = format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, name(secret));
             // Whoever is told that the pod has ended has deleted it before.
             wait_for("the Secret to be gone", PATIENCE, async || match self.client.at(&path).await {
@@ -112,12 +120,12 @@ impl Stage {
             })
             .await;
         }
-        let ended = json!({ "terminated": { "exitCode": code.0, "reason": "Error", "message": code.1 } });
+        let state = json!({ "terminated": { "exitCode": code.0, "reason": "Error", "message": code.1 } });
         let phase = if code.0 == 0 { "Succeeded" } else { "Failed" };
-        self.tell(&pod, json!({ "phase": phase, "containerStatuses": [status(&ended)] })).await;
+        self.tell(&pod, json!({ "phase": phase, "containerStatuses": [status(&state)] })).await;
         let owner = pod["metadata"]["ownerReferences"][0]["name"].as_str().expect("an owner");
         let job = self.client.at(&format!("/apis/batch/v1/namespaces/{}/jobs/{owner}", self.namespace)).await;
-        Played { arguments, secret, job: job.expect("its Job") }
+        Played { arguments, secret, job: job.expect("its Job"), ended: code }
     }
 
     /// Leaves the next pod as it is.
@@ -169,7 +177,7 @@ impl Stage {
 
 fn carried_out(mut command: Command, how: How) -> (i32, String) {
     match how {
-        How::ToTheEnd => {
+        How::ToTheEnd | How::ADayLate => {
             let done = run(&mut command);
             (done.status.code().expect("a status"), String::from_utf8_lossy(&done.stderr).into_owned())
         }
@@ -178,6 +186,19 @@ fn carried_out(mut command: Command, how: How) -> (i32, String) {
             (137, String::new())
         }
     }
+}
+
+/// Until when a coordinator with these arguments may begin.
+pub(crate) fn begins_before(arguments: &[String]) -> Timestamp {
+    let at = arguments.iter().position(|a| a == "--begin-before").expect("until when it may begin") + 1;
+    arguments[at].parse().expect("a time")
+}
+
+fn a_day_older(arguments: &[String]) -> Vec<String> {
+    let before = begins_before(arguments);
+    let older = before.checked_sub(SignedDuration::from_hours(24)).expect("a time");
+    let said = before.to_string();
+    arguments.iter().map(|a| if *a == said { older.to_string() } else { a.clone() }).collect()
 }
 
 pub(crate) fn name(object: &Value) -> &str {

@@ -132,7 +132,13 @@ fn name(event: &Event) -> Option<(String, bool)> {
         "undo-close-routes" => "open-routes".to_owned(),
         "undo-open-routes" => "close-routes".to_owned(),
         "undo-resume-workloads" => "quiesce".to_owned(),
-        other => other.to_owned(),
+        // What follows is made anew.
+        other => match other.strip_prefix("undo-") {
+            Some(step) if ["roll-out", "check-applications"].contains(&step) || step.starts_with("resync-") => {
+                step.to_owned()
+            }
+            Some(_) | None => other.to_owned(),
+        },
     };
     match event {
         Event::Started { step } => Some((hook(step.as_str()), true)),

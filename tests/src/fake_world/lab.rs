@@ -123,7 +123,7 @@ pub struct Told {
 /// What all runs share.
 #[derive(Debug)]
 pub struct Lab {
-    store: Store,
+    pub(super) store: Store,
     pub(super) repository: Repository,
     signing: SigningKey,
     pub(super) installation: InstallationSettings,
@@ -251,8 +251,9 @@ impl Lab {
                 // Those two may wait for a person.
                 Fate::Ended(Ok((outcome @ (Outcome::Halted | Outcome::Stuck), _))) => {
                     world.mend();
-                    if case.discards && outcome == Outcome::Halted {
+                    if case.discards && outcome == Outcome::Halted && discards.is_none() {
                         discards = Some(true);
+                        world.puts_back();
                     }
                 }
                 Fate::Ended(Ok(_)) => break,
@@ -391,7 +392,7 @@ pub(super) fn names(installation: &InstallationSettings) -> Vec<Component> {
     installation.components.iter().map(|c| c.name.clone()).collect()
 }
 
-fn runs() -> Runs {
+pub(super) fn runs() -> Runs {
     let (store, _) = faulty_memory();
     Runs::new(store)
 }

@@ -65,6 +65,12 @@ impl Lab {
         Self::of(&on_kubernetes(DRAINED, OF_3SCALE)).await
     }
 
+    /// The plan of a restore, for whoever looks at that alone.
+    pub async fn plan_of_a_restore(&self) -> Plan {
+        let world = FakeWorld::new(self.store.clone(), self.installation.name.clone(), &names(&self.installation), &[]);
+        self.plan(Kinds::Restore, &world.with_dumps_of(&self.record), &super::lab::runs()).await
+    }
+
     pub(super) fn has_routes(&self) -> bool {
         self.installation.kubernetes.as_ref().is_some_and(|k| k.by == By::Routes)
     }

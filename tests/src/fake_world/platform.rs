@@ -7,7 +7,7 @@ use keepsake_coordinator::plan::WORKER;
 use keepsake_coordinator::platform::{Extent, Looked, Platform, Stopped};
 use keepsake_coordinator::topology::kubernetes::ResyncTask;
 use keepsake_core::error::{Error, Kind, Result};
-use keepsake_core::id::RunKey;
+use keepsake_core::id::{Component, RunKey};
 
 use super::rebuild::are_objects;
 use super::{FakeWorld, NEW, OLD};
@@ -32,8 +32,10 @@ impl FakeWorld {
     fn must_follow(&self, what: &str, takes_applications: bool) {
         let mut state = self.lock();
         let wanted = if state.puts_back { OLD } else { NEW };
-        let old: Vec<_> =
-            state.stores.iter().filter(|(_, s)| s.base() != wanted).map(|(name, _)| name.to_string()).collect();
+        // What is built stays, when the data goes back.
+        let stays = |name: &Component| state.puts_back && state.site.is_some() && are_objects(name);
+        let old = state.stores.iter().filter(|(name, s)| s.base() != wanted && !stays(name));
+        let old: Vec<_> = old.map(|(name, _)| name.to_string()).collect();
         if !old.is_empty() && !state.alone {
             state.violations.push(format!("{what} while the data of {} is that of before", old.join(", ")));
         }
@@ -128,7 +130,14 @@ impl Platform for FakeWorld {
         let step = format!("resync-{}", task.as_str());
         self.enter(&step, &step)?;
         self.must_follow(&step, true);
-        self.lock().made_anew.insert(task, run.run);
+        {
+            let mut state = self.lock();
+            if state.ever.insert((task, run.run)) || state.made_anew.contains_key(&task) {
+                state.made_anew.insert(task, run.run);
+            } else {
+                state.violations.push(format!("{step} is taken for done, by the data that is gone"));
+            }
+        }
         self.leave(&step).map(|()| "it is done".to_owned())
     }
 

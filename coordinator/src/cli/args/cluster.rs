@@ -1,6 +1,9 @@
-//! The flags of `--in-cluster`.
+//! The flags of `--in-cluster`, and what it hands over to the coordinator in the cluster.
 
+use jiff::Timestamp;
 use keepsake_core::error::{Error, Kind, Result};
+
+use crate::run::in_time::InTime;
 
 /// The CronJob of `manifests/base`.
 const CRON_JOB: &str = "keepsake-backup";
@@ -44,5 +47,21 @@ impl InCluster {
             return Err(Error::new(Kind::Invalid, "--service-account goes with --in-cluster"));
         }
         Ok(())
+    }
+}
+
+/// Until when a command may begin anything. It is said by `--in-cluster`, whose Job may come to run when nobody wants it any more.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BeginBefore {
+    /// Begin nothing at this time or later (RFC 3339); what is begun goes on.
+    // No variable: it would be of one Job, and hold for all.
+    #[arg(long, hide = true, value_name = "TIME")]
+    pub begin_before: Option<Timestamp>,
+}
+
+impl BeginBefore {
+    /// For this command.
+    pub(crate) fn of(&self, command: &'static str) -> InTime {
+        InTime::of(command, self.begin_before)
     }
 }

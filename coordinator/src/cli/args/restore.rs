@@ -8,6 +8,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Component, Installation, RunId, SetId};
 use keepsake_core::queues::QueuePolicy;
 
+use super::cluster::BeginBefore;
 use crate::plan::config::Resync;
 use crate::plan::restore::Wishes;
 
@@ -49,6 +50,9 @@ pub struct Restore {
     /// The id of the run, from whoever follows it.
     #[arg(long, hide = true)]
     pub run_id: Option<RunId>,
+    /// Until when it may begin.
+    #[command(flatten)]
+    pub in_time: BeginBefore,
 }
 
 /// How the data of a set comes back, by `restore` and by `rebuild`.

@@ -3,11 +3,15 @@
 //! What names files here (identities, topology, trust) is not handed over; the set is named by its id, so that it is the one that was looked at.
 
 use clap::ValueEnum;
-use keepsake_core::error::{Error, Kind, Result};
+use jiff::{SignedDuration, Timestamp};
+use keepsake_core::error::{Error, Kind, Result, ResultExt};
 use keepsake_core::id::{Installation, RunId, SetId};
 
-use crate::cli::args::{Backup, Cancel, Data, Finalize, Rebuild, Restore, Resume, Rollback};
+use crate::cli::args::{Backup, BeginBefore, Cancel, Data, Finalize, Rebuild, Restore, Resume, Rollback};
 use crate::platform::kubernetes::coordinator::IDENTITY_FILE;
+
+/// What a coordinator that runs may need until it begins: agents are found and asked, and the set is looked at. And so much clocks may differ.
+const UNTIL_IT_BEGINS: SignedDuration = SignedDuration::from_mins(15);
 
 /// A command line as it grows.
 #[derive(Debug)]
@@ -41,9 +45,10 @@ impl Line {
 /// `Invalid` when it cannot be done in the cluster.
 pub(super) fn backup(command: &Backup, installation: &Installation, run: RunId) -> Result<Vec<String>> {
     // Which installation is known by now, and there is one.
-    let Backup { which: _, components, max_parallel: _, dry_run, run_id } = command;
+    let Backup { which: _, components, max_parallel: _, dry_run, run_id, in_time } = command;
     must_do(*dry_run)?;
     not_given(run_id.is_some(), "--run-id")?;
+    not_said(in_time)?;
     let components = components.iter().map(ToString::to_string);
     Ok(Line::new("backup", installation).values("--component", components).value("--run-id", Some(run)).0)
 }
@@ -71,9 +76,11 @@ pub(super) fn restore(
         dry_run,
         yes: _,
         run_id,
+        in_time,
     } = command;
     must_do(*dry_run)?;
     not_given(run_id.is_some(), "--run-id")?;
+    not_said(in_time)?;
     not_given(set_identity.is_some(), "--set-identity")?;
     let line = Line::new("restore", installation)
         .value("--set", Some(set))
@@ -94,9 +101,10 @@ pub(super) fn rebuild(
     run: RunId,
     with_identity: bool,
 ) -> Result<Vec<String>> {
-    let Rebuild { set: _, objects_only, data, identities: _, set_identity, dry_run, yes: _, run_id } = command;
+    let Rebuild { set: _, objects_only, data, identities: _, set_identity, dry_run, yes: _, run_id, in_time } = command;
     must_do(*dry_run)?;
     not_given(run_id.is_some(), "--run-id")?;
+    not_said(in_time)?;
     not_given(set_identity.is_some(), "--set-identity")?;
     let line = Line::new("rebuild", installation).flag("--objects-only", *objects_only);
     let mut arguments = confirmed(with_data(line, data), installation, run, with_identity);
@@ -127,8 +135,9 @@ pub(super) fn resume(
     run: RunId,
     with_identity: bool,
 ) -> Result<Vec<String>> {
-    let Resume { installation: _, identities: _, set_identity, coordinator_is_gone, yes: _, run_id } = command;
+    let Resume { installation: _, identities: _, set_identity, coordinator_is_gone, yes: _, run_id, in_time } = command;
     not_given(run_id.is_some(), "--run-id")?;
+    not_said(in_time)?;
     not_given(set_identity.is_some(), "--set-identity")?;
     let line = Line::new("resume", installation).flag("--coordinator-is-gone", *coordinator_is_gone);
     Ok(confirmed(line, installation, run, with_identity))
@@ -139,8 +148,9 @@ pub(super) fn resume(
 /// # Errors
 /// As [`backup`].
 pub(super) fn finalize(command: &Finalize, installation: &Installation) -> Result<Vec<String>> {
-    let Finalize { installation: _, dry_run } = command;
+    let Finalize { installation: _, dry_run, in_time } = command;
     must_do(*dry_run)?;
+    not_said(in_time)?;
     Ok(Line::new("finalize", installation).0)
 }
 
@@ -149,17 +159,35 @@ pub(super) fn finalize(command: &Finalize, installation: &Installation) -> Resul
 /// # Errors
 /// As [`backup`].
 pub(super) fn rollback(command: &Rollback, installation: &Installation) -> Result<Vec<String>> {
-    let Rollback { installation: _, discard_writes, coordinator_is_gone, dry_run } = command;
+    let Rollback { installation: _, discard_writes, coordinator_is_gone, dry_run, in_time } = command;
     must_do(*dry_run)?;
+    not_said(in_time)?;
     let line = Line::new("rollback", installation).flag("--discard-writes", *discard_writes);
     Ok(line.flag("--coordinator-is-gone", *coordinator_is_gone).0)
 }
 
 /// Of `cancel`.
-pub(super) fn cancel(command: &Cancel, installation: &Installation) -> Vec<String> {
-    let Cancel { installation: _, coordinator_is_gone, leave_as_it_is, wait } = command;
+///
+/// # Errors
+/// As [`backup`].
+pub(super) fn cancel(command: &Cancel, installation: &Installation) -> Result<Vec<String>> {
+    let Cancel { installation: _, coordinator_is_gone, leave_as_it_is, wait, in_time } = command;
+    not_said(in_time)?;
     let line = Line::new("cancel", installation).flag("--coordinator-is-gone", *coordinator_is_gone);
-    line.flag("--leave-as-it-is", *leave_as_it_is).value("--wait", Some(wait)).0
+    Ok(line.flag("--leave-as-it-is", *leave_as_it_is).value("--wait", Some(wait)).0)
+}
+
+/// Of any of them, once it is known when its Job is made: until when it may begin. So long its pod is waited for here (`deadline`, in seconds), and then it may
+/// need [`UNTIL_IT_BEGINS`].
+///
+/// # Errors
+/// `Internal` when the clock here is at the end of time.
+pub(super) fn in_time(mut arguments: Vec<String>, now: Timestamp, deadline: u32) -> Result<Vec<String>> {
+    let limit = SignedDuration::from_secs(i64::from(deadline)).saturating_add(UNTIL_IT_BEGINS);
+    let before = now.checked_add(limit).and_then(|t| Timestamp::from_second(t.as_second()));
+    let before = before.or_kind(Kind::Internal, "tell until when it may begin")?;
+    arguments.extend(["--begin-before".to_owned(), before.to_string()]);
+    Ok(arguments)
 }
 
 /// It was confirmed here, where there is a person.
@@ -182,6 +210,10 @@ fn must_do(dry_run: bool) -> Result<()> {
         return Err(Error::new(Kind::Invalid, text));
     }
     Ok(())
+}
+
+fn not_said(in_time: &BeginBefore) -> Result<()> {
+    not_given(in_time.begin_before.is_some(), "--begin-before")
 }
 
 fn not_given(given: bool, flag: &str) -> Result<()> {
@@ -274,9 +306,42 @@ mod tests {
         let Command::Rollback(command) = parsed(&["rollback", "--discard-writes"]) else { panic!() };
         assert_eq!(said(rollback(&command, &name).unwrap()), "rollback --installation prod --discard-writes");
         let Command::Cancel(command) = parsed(&["cancel", "--leave-as-it-is", "--wait", "7"]) else { panic!() };
-        assert_eq!(said(cancel(&command, &name)), "cancel --installation prod --leave-as-it-is --wait 7");
+        assert_eq!(said(cancel(&command, &name).unwrap()), "cancel --installation prod --leave-as-it-is --wait 7");
         let Command::Finalize(command) = parsed(&["finalize"]) else { panic!() };
         assert_eq!(said(finalize(&command, &name).unwrap()), "finalize --installation prod");
+    }
+
+    #[test]
+    fn all_are_told_until_when_they_may_begin() {
+        let (name, set, run) = ids();
+        let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().unwrap();
+        for command in ["backup", "restore", "rebuild", "resume", "finalize", "rollback", "cancel"] {
+            let line = match parsed(&[command]) {
+                Command::Backup(command) => backup(&command, &name, run),
+                Command::Restore(command) => restore(&command, &name, set, run, false),
+                Command::Rebuild(command) => rebuild(&command, &name, set, run, false),
+                Command::Resume(command) => resume(&command, &name, run, false),
+                Command::Finalize(command) => finalize(&command, &name),
+                Command::Rollback(command) => rollback(&command, &name),
+                Command::Cancel(command) => cancel(&command, &name),
+                other => panic!("{other:?}"),
+            };
+            let line = in_time(line.unwrap(), now, 600).unwrap();
+            let words: Vec<_> = line.iter().map(String::as_str).collect();
+            let (there, begin_before) = match parsed(&words) {
+                Command::Backup(there) => (backup(&there, &name, run), there.in_time.begin_before),
+                Command::Restore(there) => (restore(&there, &name, set, run, false), there.in_time.begin_before),
+                Command::Rebuild(there) => (rebuild(&there, &name, set, run, false), there.in_time.begin_before),
+                Command::Resume(there) => (resume(&there, &name, run, false), there.in_time.begin_before),
+                Command::Finalize(there) => (finalize(&there, &name), there.in_time.begin_before),
+                Command::Rollback(there) => (rollback(&there, &name), there.in_time.begin_before),
+                Command::Cancel(there) => (cancel(&there, &name), there.in_time.begin_before),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(begin_before, Some("2026-03-01T12:25:00Z".parse().unwrap()), "{command}");
+            assert!(there.unwrap_err().chain().contains("is for the coordinator in the cluster"), "{command}");
+        }
+        assert_eq!(in_time(Vec::new(), Timestamp::MAX, 600).unwrap_err().kind(), Kind::Internal);
     }
 
     #[test]

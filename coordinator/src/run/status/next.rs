@@ -148,6 +148,11 @@ impl RunStatus {
                 }
             }
         }
+        if remains.is_empty()
+            && let Some(next) = self.next_to_follow(plan, back)
+        {
+            return next;
+        }
         if remains.is_empty() {
             let outcome = if back.failure.kind == Kind::Cancelled { Outcome::Cancelled } else { Outcome::Failed };
             let is_built = self.rebuilt || self.leads_over(plan);
@@ -160,6 +165,32 @@ impl RunStatus {
             return Next::End(Outcome::Stuck, note);
         }
         Next::Rest(Outcome::Stuck, note)
+    }
+
+    /// What follows from the data, once all of it is back and the applications run, in the plan's order: made anew of that. Nothing does before the point of no
+    /// return; and behind it, as long as nobody has started the applications, pods, search index and domains are those of before.
+    fn next_to_follow<'p>(&self, plan: &'p Plan, back: &Back) -> Option<Next<'p>> {
+        let was_started = |s: &Step| self.steps.get(&s.id) != Some(&StepStatus::Waiting);
+        let mut starts = plan.steps().filter(|s| matches!(s.action, Action::ResumeWorkloads { .. })).peekable();
+        // Where we start nobody, somebody else may have.
+        let ran = starts.peek().is_none() || starts.any(was_started);
+        if !(self.passed && back.discard_writes && ran) {
+            return None;
+        }
+        for step in plan.steps().filter(|s| s.action.follows()) {
+            match self.steps.get(&step.id) {
+                Some(StepStatus::Undone) => {}
+                Some(StepStatus::UndoFailed(failure)) => {
+                    let told = format!(
+                        "{}; the data is that of before, and the applications run. Not made anew of it yet: {} ({})",
+                        back.failure.text, step.action, failure.text
+                    );
+                    return Some(Next::Rest(Outcome::Stuck, told));
+                }
+                _ => return Some(Next::Undo(step)),
+            }
+        }
+        None
     }
 }
 

@@ -3,6 +3,8 @@
 //! Of the template the pods are taken as they are, with their labels, by which network policies know them. What makes the Job be tried again or ended is not:
 //! a coordinator that has failed must not be started blindly, and a restore ends when it is over.
 
+mod command;
+
 use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{Installation, RunId};
 use keepsake_core::secret::Secret;
@@ -26,8 +28,6 @@ const BY: &str = "keepsake/made-by";
 /// Where the cluster does so, a Job that has ended is taken away after so many seconds, and the Secret that it owns with it.
 const KEPT: u32 = 7 * 24 * 3600;
 const KEPT_WITH_SECRET: u32 = 3600;
-/// Variables of the coordinator that say where it is and what it prints. All others of that name are flags of the command, which the command line says.
-const KEPT_VARIABLES: [&str; 4] = ["KEEPSAKE_TOPOLOGY", "KEEPSAKE_TRUST", "KEEPSAKE_LOG", "KEEPSAKE_OUTPUT"];
 
 /// What a coordinator is started for.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub struct Order {
 /// The Job, and the name of the container that is the coordinator.
 ///
 /// # Errors
-/// `Unsupported` when the template has no container that can be told to be the coordinator's.
+/// `Unsupported` when the template has no container that can be told to be the coordinator's, or one that would do other than the command line says.
 pub(super) fn job(cron_job: &DynamicObject, order: &Order) -> Result<(Value, String)> {
     let template = cron_job.data.pointer("/spec/jobTemplate/spec/template");
     let template = template.and_then(Value::as_object).ok_or_else(|| no_container(order))?;
@@ -63,13 +63,14 @@ pub(super) fn job(cron_job: &DynamicObject, order: &Order) -> Result<(Value, Str
     let only = (containers.len() == 1).then_some(0);
     let at = containers.iter().position(|c| name_of(c) == CONTAINER).or(only).ok_or_else(|| no_container(order))?;
     let main = containers.get_mut(at).and_then(Value::as_object_mut).ok_or_else(|| no_container(order))?;
+    command::ensure_hands_over(main, &order.cron_job)?;
     main.insert("args".to_owned(), json!(order.arguments));
     // What it says last is kept where the log cannot be had any more.
     main.insert("terminationMessagePolicy".to_owned(), "FallbackToLogsOnError".into());
     let mut variables = array(main.get("env"));
     variables.retain(|v| {
         let name = name_of(v);
-        !name.starts_with("KEEPSAKE_") || KEPT_VARIABLES.contains(&name.as_str())
+        !command::is_a_flag(&name)
     });
     main.insert("env".to_owned(), variables.into());
     if order.with_identity {
@@ -230,6 +231,27 @@ mod tests {
             (&secret["immutable"], secret["metadata"]["ownerReferences"][0]["uid"].as_str()),
             (&json!(true), Some("uid-1"))
         );
+    }
+
+    #[test]
+    fn a_template_that_does_more_than_it_is_told_is_none() {
+        let with = |field: &str, value: Value| {
+            let mut container = keepsake();
+            container[field] = value;
+            job(&cron_job(&json!([container])), &order(true))
+        };
+        let told = with("command", json!(["sh", "-c", "keepsake backup"])).unwrap_err();
+        assert!(
+            told.kind() == Kind::Unsupported && told.chain().contains("cronjob/keepsake-backup"),
+            "{}",
+            told.chain()
+        );
+        assert_eq!(with("envFrom", json!([{ "secretRef": { "name": "s" } }])).unwrap_err().kind(), Kind::Unsupported);
+        // The arguments come after the wrapper's own.
+        let (job, _) = with("command", json!(["tini", "--", "keepsake"])).unwrap();
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["tini", "--", "keepsake"]));
+        assert_eq!(container["args"], json!(["restore", "--yes", "prod"]));
     }
 
     #[test]
