@@ -13,10 +13,12 @@ use std::path::Path;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use keepsake_coordinator::topology::Topology;
+use keepsake_coordinator::webhook::Settings;
 use keepsake_tests::child::{run, tool_command};
 use keepsake_tests::house::programs;
 use keepsake_tests::kustomize::{Tree, text};
 use keepsake_tests::scratch::Scratch;
+use keepsake_tests::webhook::{IMAGE, NO_IMAGE, bare};
 use serde_json::Value;
 
 use self::objects::Objects;
@@ -89,6 +91,7 @@ fn with_sidecars(tree: &Tree, overlay: &str) -> Tree {
         .iter()
         .fold(tree.clone(), |tree, c| tree.with(&file, &format!("agents/{c}\n"), &format!("sidecars/{c}\n")))
         .with(&file, S3, &format!("{S3}  - ../../components/webhook\n"))
+        .with("components/webhook/settings.yaml", NO_IMAGE, IMAGE)
 }
 
 fn sound(tree: &Tree, overlay: &str) {
@@ -177,6 +180,17 @@ fn manifests_agents_may_be_in_the_databases_own_pods() {
             after("openshift-before-4.11").with("components/webhook/settings.yaml", "seccomp: true", "seccomp: false");
         assert_eq!(problems_with(&old, overlay, false, false), Vec::<String>::new(), "{overlay} on OpenShift 4.7");
     }
+}
+
+/// An image that nobody has would keep databases from starting: whoever follows the steps and forgets it gets a webhook that does not start.
+#[test]
+fn manifests_webhook_starts_with_no_image_but_the_administrators() {
+    let told = Settings::parse(&bare()).expect_err("no image is named").chain();
+    assert!(told.contains("the overlay's `images`"), "{told}");
+    let tree = Tree::of_the_project();
+    let forgotten = with_sidecars(&tree, "operator").with("components/webhook/settings.yaml", IMAGE, NO_IMAGE);
+    let wrong = problems(&forgotten, "operator");
+    assert!(wrong.iter().any(|w| w.contains("the webhook's settings")), "{wrong:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::poll::wait_for;
 use crate::scratch::Scratch;
 use crate::servers::s3::{ADMIN, BUCKET, Oddity, Rights, S3Server};
 use crate::servers::{mysql, postgres};
+use crate::webhook::NO_IMAGE;
 
 /// A Job runs to its end in this time.
 const PATIENCE: Duration = Duration::from_secs(500);
@@ -192,6 +193,8 @@ impl Administrator {
             for component in ["system-mysql", "backend-redis", "system-redis"] {
                 tree = tree.with(overlay, &format!("agents/{component}\n"), &format!("sidecars/{component}\n"));
             }
+            let image = format!("image: {KEEPSAKE}");
+            tree = tree.with("components/webhook/settings.yaml", NO_IMAGE, &image);
             let registration = "components/webhook/registration.yaml";
             tree = tree.with(registration, "namespace: 3scale", &format!("namespace: {}", self.namespace));
         }
