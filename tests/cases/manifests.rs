@@ -8,6 +8,7 @@ mod network;
 mod objects;
 mod restricted;
 mod sidecars;
+mod steps;
 mod wiring;
 
 use std::path::Path;
