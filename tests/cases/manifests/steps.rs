@@ -44,7 +44,7 @@ fn commands(page: &str, program: &str) -> Vec<String> {
         let parts = line.split(['\n', ';', '|', '(', ')']).map(|p| p.trim().trim_start_matches("do ").trim());
         found.extend(parts.filter(|p| p.split(' ').next() == Some(program)).map(str::to_owned));
     }
-    assert!(found.len() > 3, "{page}: {found:?}");
+    assert!(program == "oc" || found.len() > 3, "{page}: {found:?}");
     found
 }
 
@@ -64,8 +64,7 @@ fn manifests_steps_are_commands_that_there_are() {
 fn manifests_steps_name_the_namespace() {
     for page in [README, RUNBOOK] {
         for program in ["kubectl", "oc"] {
-            let found = if program == "oc" { Vec::new() } else { commands(page, program) };
-            for command in found {
+            for command in commands(page, program) {
                 let is_named = command.contains(" -n ") || NAMED.iter().any(|words| command.contains(words));
                 assert!(is_named, "{page}: {command}");
             }
