@@ -15,7 +15,7 @@ use crate::fleet::whole::WholeFleet;
 use crate::platform::kubernetes::Kubernetes;
 use crate::platform::kubernetes::agents::Expect;
 use crate::platform::kubernetes::objects::Objects;
-use crate::topology::{InstallationSettings, Topology};
+use crate::topology::{InstallationSettings, Told, Topology};
 
 /// What every command starts from.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the topology. `trust` names the pin file; by default it stands beside the topology.
+    /// Reads the topology, which may leave to `told` where the repository is. `trust` names the pin file; by default it stands beside the topology.
     ///
     /// # Errors
     /// As [`Topology::read`].
-    pub fn load(topology: &Path, trust: Option<&Path>) -> Result<Self> {
+    pub fn load(topology: &Path, trust: Option<&Path>, told: &Told) -> Result<Self> {
         let pin = trust.map_or_else(|| topology.with_extension("trust.json"), Path::to_path_buf);
-        Ok(Self { topology: Topology::read(topology)?, pin })
+        Ok(Self { topology: Topology::read(topology, told)?, pin })
     }
 
     /// The store of the repository.

@@ -68,7 +68,7 @@ async fn dispatch(args: &Args) -> Result<Exit> {
         return webhook::run(command).await;
     }
     args.cluster.ensure_sound()?;
-    let app = App::load(&args.topology, args.trust.as_deref())?;
+    let app = App::load(&args.topology, args.trust.as_deref(), &args.repository.told())?;
     if args.cluster.in_cluster {
         return in_cluster::run(args, &app).await;
     }

@@ -1,9 +1,11 @@
 //! Whether a backup would work: everything is asked, nothing is changed but a probe in the repository.
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use keepsake_core::clock;
-use keepsake_core::error::Result;
-use keepsake_core::repository::probe_create_only;
+use keepsake_core::error::{Error, Kind, Result, ResultExt};
+use keepsake_core::id::{Component, Installation};
+use keepsake_core::repository::{Store, layout, probe_create_only};
 use serde::Serialize;
 
 use crate::app::App;
@@ -106,7 +108,8 @@ pub async fn installation(app: &App, settings: &InstallationSettings) -> Vec<Fin
     match app.fleet(settings) {
         Ok(fleet) => {
             let served = settings.components.iter().filter(|c| c.agent.is_some());
-            let components = served.map(|c| component(fleet.agents(), settings, c));
+            let store = app.store();
+            let components = served.map(|c| component(fleet.agents(), &store, settings, c));
             findings.extend(join_all(components).await.concat());
             for alone in settings.components.iter().filter(|c| c.is_of_the_cluster()) {
                 findings.extend(objects(&fleet, settings, alone).await);
@@ -174,7 +177,12 @@ async fn objects(fleet: &WholeFleet, settings: &InstallationSettings, component:
     }
 }
 
-async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component: &ComponentSettings) -> Vec<Finding> {
+async fn component(
+    fleet: &GrpcFleet,
+    store: &Result<Store>,
+    settings: &InstallationSettings,
+    component: &ComponentSettings,
+) -> Vec<Finding> {
     let what = format!("{}/{}", settings.name, component.name);
     let seen = match fleet.examine(&component.name).await {
         Ok(seen) => seen,
@@ -230,18 +238,61 @@ async fn component(fleet: &GrpcFleet, settings: &InstallationSettings, component
         None => Finding::good(&what, "restore", "may be asked for".to_owned()),
         Some(why) => Finding::good(&what, "restore", format!("not now: {why}")),
     });
-    findings.push(match &seen.cannot_store {
-        None => Finding::good(&what, "agent's repository", "it can write".to_owned()),
-        Some(why) => Finding::bad(&what, "agent's repository", why.clone()),
+    findings.push(match (&seen.cannot_store, store) {
+        (Some(why), _) => Finding::bad(&what, "agent's repository", why.clone()),
+        (None, Ok(store)) => {
+            Finding::of(&what, "agent's repository", is_the_agents(store, &settings.name, &component.name).await)
+        }
+        // What is wrong with it is told already.
+        (None, Err(_)) => Finding::good(&what, "agent's repository", "it can write".to_owned()),
     });
     if let Some(expires) = seen.certificate_expires {
-        let days = expires.duration_since(clock::now()).as_hours() / 24;
-        let found = format!("expires in {days} days ({expires})");
-        findings.push(if days >= CERTIFICATE_DAYS {
-            Finding::good(&what, "certificate", found)
-        } else {
-            Finding::bad(&what, "certificate", format!("{found}: issue a new one; agents take it up without a restart"))
-        });
+        findings.push(term(&what, expires, "agents take it up without a restart"));
     }
     findings
+}
+
+/// What an agent has just stored to see whether it can must be here, too. A probe of an earlier day is taken for one of today: the next backup looks at its dumps.
+async fn is_the_agents(store: &Store, installation: &Installation, component: &Component) -> Result<String> {
+    let key = layout::agent_probe(installation, component);
+    match store.find(&key).await? {
+        Some(_) => Ok("it can write, and it is this one".to_owned()),
+        None => Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "it can write, and {key} is not in {}: the agent has another repository than this coordinator. Say both the same (KEEPSAKE_REPOSITORY, \
+                 KEEPSAKE_S3_ENDPOINT; in a cluster the ConfigMap keepsake-repository), and start the agent again",
+                store.url()
+            ),
+        )),
+    }
+}
+
+/// How long the coordinator's own certificate is good for; nothing where there is none.
+pub fn own_certificate(app: &App) -> Vec<Finding> {
+    let Some(tls) = &app.topology.tls else { return Vec::new() };
+    let what = "coordinator";
+    let read = || {
+        let file = &tls.cert;
+        let text = std::fs::read(file).map_err(|e| Error::io(format!("read {}", file.display()), e))?;
+        let told = || format!("{} holds no certificate", file.display());
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&text).or_kind(Kind::Invalid, told())?;
+        let certificate = pem.parse_x509().or_kind(Kind::Invalid, told())?;
+        Timestamp::from_second(certificate.validity().not_after.timestamp()).or_kind(Kind::Invalid, told())
+    };
+    vec![match read() {
+        Ok(expires) => term(what, expires, "whatever the coordinator runs as next reads it"),
+        Err(e) => Finding::bad(what, "certificate", e.chain()),
+    }]
+}
+
+/// Whether a certificate is good for a while.
+fn term(what: &str, expires: Timestamp, then: &str) -> Finding {
+    let days = expires.duration_since(clock::now()).as_hours() / 24;
+    let found = format!("expires in {days} days ({expires})");
+    if days >= CERTIFICATE_DAYS {
+        Finding::good(what, "certificate", found)
+    } else {
+        Finding::bad(what, "certificate", format!("{found}: issue a new one (the runbook, \"Certificates\"); {then}"))
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod component;
 pub mod kubernetes;
+mod repository;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use keepsake_core::error::{Context, Error, Kind, Result, ResultExt};
 use keepsake_core::format::objects;
 use keepsake_core::id::{Component, EngineName, Installation};
-use keepsake_core::repository::S3Settings;
-use keepsake_core::repository::trust::Trust;
 use serde::Deserialize;
 
 pub use self::component::ComponentSettings;
 use self::component::RawComponent;
 pub use self::kubernetes::KubernetesSettings;
+use self::repository::RawRepository;
+pub use self::repository::{RepositorySettings, Told};
 use crate::plan::CutLimits;
 
 /// The whole file, checked.
@@ -30,26 +31,6 @@ pub struct Topology {
     pub tls: Option<TlsFiles>,
     /// The installations, at least one.
     pub installations: Vec<InstallationSettings>,
-}
-
-/// Where backups are and what is trusted of it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RepositorySettings {
-    /// `file:///path` or `s3://bucket/prefix`.
-    pub url: String,
-    /// How an S3 repository is reached.
-    #[serde(default)]
-    pub s3: S3Settings,
-    /// Where runs are journalled; the repository itself if absent.
-    #[serde(default)]
-    pub state: Option<String>,
-    /// The coordinator's signing key (PKCS#8 PEM, Ed25519); needed to back up.
-    #[serde(default)]
-    pub signing_key: Option<PathBuf>,
-    /// What is trusted; if absent, the pin file written at first use counts.
-    #[serde(default)]
-    pub trust: Option<Trust>,
 }
 
 /// Certificate files, PEM.
@@ -132,7 +113,7 @@ pub enum Consistency {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    repository: RepositorySettings,
+    repository: RawRepository,
     #[serde(default)]
     tls: Option<TlsFiles>,
     installations: Vec<RawInstallation>,
@@ -170,28 +151,32 @@ enum Files {
 }
 
 impl Topology {
-    /// Reads and checks the file. Relative paths in it are relative to its folder.
+    /// Reads and checks the file, which may leave to flags where the repository is. Relative paths in it are relative to its folder.
     ///
     /// # Errors
     /// `Invalid`, naming the line or the entry and what to do.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path, told: &Told) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).map_err(|e| Error::io(format!("read the topology {}", path.display()), e))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, folder).with_context(|| format!("topology {}", path.display()))
+        Self::parse_with(&text, folder, told).with_context(|| format!("topology {}", path.display()))
+    }
+
+    /// As [`Topology::read`], from text that says everything.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self> {
+        Self::parse_with(text, folder, &Told::default())
     }
 
     /// As [`Topology::read`], from text.
     ///
     /// # Errors
     /// As there.
-    pub fn parse(text: &str, folder: &Path) -> Result<Self> {
+    pub fn parse_with(text: &str, folder: &Path, told: &Told) -> Result<Self> {
         let file: File = serde_saphyr::from_str(text).or_kind(Kind::Invalid, "it is not a topology")?;
-        let mut repository = file.repository;
-        if let Some(key) = &mut repository.signing_key {
-            *key = folder.join(&*key);
-        }
-        repository.s3.relative_to(folder);
+        let repository = file.repository.settle(folder, told)?;
         let tls =
             file.tls.map(|t| TlsFiles { ca: folder.join(t.ca), cert: folder.join(t.cert), key: folder.join(t.key) });
         let mut names = BTreeSet::new();

@@ -8,7 +8,10 @@ mod roles;
 mod taken_back;
 mod whole;
 
-use keepsake_tests::house::{COMPONENTS, House, State, files_below};
+use std::path::Path;
+
+use keepsake_tests::child::{run, tool_command};
+use keepsake_tests::house::{COMPONENTS, COORDINATOR, House, State, files_below, programs};
 use keepsake_tests::threescale::Size;
 
 /// Words that may appear nowhere outside the files that hold them.
@@ -202,4 +205,45 @@ async fn installation_is_inspected_to_the_end_of_every_dump() {
         told.contains("BAD  zync-database/dump.pgc") && told.matches("good ").count() == artifacts.len() - 1,
         "{told}"
     );
+}
+
+/// The coordinator is told where the repository is by variables, as in a cluster. Agents that have another one would leave a record here and the data there.
+#[tokio::test]
+async fn installation_whose_agents_have_another_repository_is_not_backed_up() {
+    let house = House::new(&["prod"], Size::TINY).await;
+    let text = std::fs::read_to_string(house.path("keepsake.yaml")).expect("the topology");
+    let url = |folder: &Path| format!("file://{}", folder.display());
+    let said = format!("  url: {}\n", url(&house.repository()));
+    assert!(text.contains(&said), "{text}");
+    let command = |name: &str, folder: &Path, args: &[&str]| {
+        let topology = house.path(&format!("{name}.yaml"));
+        std::fs::write(&topology, text.replace(&said, "")).expect("write a topology");
+        let mut command = tool_command(programs().join("keepsake"));
+        command.arg("--topology").arg(topology).args(args).env("KEEPSAKE_REPOSITORY", url(folder));
+        let done = run(&mut command);
+        let told = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (done.status.code(), told)
+    };
+    let (status, told) = command("same", &house.repository(), &["doctor"]);
+    assert!(status == Some(0) && told.contains("and it is this one"), "{told}");
+    // Its own certificate ends as silently as an agent's.
+    assert!(told.contains("coordinator") && told.contains("expires in 36"), "{told}");
+    let (ca, short) = (house.path("ca"), house.path("short"));
+    house.must(&["pki", "issue", "--ca", &ca, "--name", COORDINATOR, "--days", "5", "--out", &short]);
+    std::fs::remove_dir_all(house.path("coordinator")).expect("remove the certificate");
+    std::fs::rename(&short, house.path("coordinator")).expect("put a short one in its place");
+    let (status, told) = command("same", &house.repository(), &["doctor"]);
+    let ends = told.lines().find(|line| line.contains("BAD")).unwrap_or_default();
+    assert!(status == Some(5) && ends.contains("coordinator") && ends.contains("issue a new one"), "{told}");
+
+    let other = house.scratch.folder("other-repository", 0o700);
+    let made = house.must_json(&["keys", "generate", "--identity", &house.path("identity-3")]);
+    let recipient = made["recipient"].as_str().expect("a recipient");
+    let (status, told) = command("other", &other, &["init", "--recipient", recipient, "--single-recipient"]);
+    assert_eq!(status, Some(0), "{told}");
+    let (status, told) = command("other", &other, &["doctor"]);
+    assert!(status == Some(5) && told.contains("the agent has another repository"), "{told}");
+    let (status, told) = command("other", &other, &["backup"]);
+    assert!(status == Some(1) && told.contains("writes to another repository"), "{status:?}: {told}");
+    assert!(!files_below(&other).iter().any(|f| f.ends_with("record.json")), "there is a record");
 }

@@ -2,21 +2,25 @@
 
 mod applied;
 mod breaks;
+mod combined;
 mod flags;
 mod network;
 mod objects;
 mod restricted;
 mod sidecars;
+mod steps;
 mod wiring;
 
 use std::path::Path;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use keepsake_coordinator::topology::Topology;
+use keepsake_coordinator::topology::{Told, Topology};
+use keepsake_coordinator::webhook::Settings;
 use keepsake_tests::child::{run, tool_command};
 use keepsake_tests::house::programs;
 use keepsake_tests::kustomize::{Tree, text};
 use keepsake_tests::scratch::Scratch;
+use keepsake_tests::webhook::{IMAGE, NO_IMAGE, bare};
 use serde_json::Value;
 
 use self::objects::Objects;
@@ -89,6 +93,7 @@ fn with_sidecars(tree: &Tree, overlay: &str) -> Tree {
         .iter()
         .fold(tree.clone(), |tree, c| tree.with(&file, &format!("agents/{c}\n"), &format!("sidecars/{c}\n")))
         .with(&file, S3, &format!("{S3}  - ../../components/webhook\n"))
+        .with("components/webhook/settings.yaml", NO_IMAGE, IMAGE)
 }
 
 fn sound(tree: &Tree, overlay: &str) {
@@ -126,7 +131,7 @@ fn manifests_overlays_are_sound() {
         let (objects, _) = Objects::of(&tree.build(&format!("overlays/{overlay}")).expect("an overlay"));
         let allowed = &objects.config_maps["keepsake-agents"]["KEEPSAKE_ALLOW"];
         assert!(!allowed.contains("restore"), "{overlay}: {allowed}");
-        assert!(!objects.config_maps["keepsake-repository"].contains_key("KEEPSAKE_S3_READ_CREDENTIALS"), "{overlay}");
+        assert!(!objects.config_maps["keepsake-agents"].contains_key("KEEPSAKE_S3_READ_CREDENTIALS"), "{overlay}");
     }
 }
 
@@ -179,6 +184,17 @@ fn manifests_agents_may_be_in_the_databases_own_pods() {
     }
 }
 
+/// An image that nobody has would keep databases from starting: whoever follows the steps and forgets it gets a webhook that does not start.
+#[test]
+fn manifests_webhook_starts_with_no_image_but_the_administrators() {
+    let told = Settings::parse(&bare()).expect_err("no image is named").chain();
+    assert!(told.contains("the overlay's `images`"), "{told}");
+    let tree = Tree::of_the_project();
+    let forgotten = with_sidecars(&tree, "operator").with("components/webhook/settings.yaml", IMAGE, NO_IMAGE);
+    let wrong = problems(&forgotten, "operator");
+    assert!(wrong.iter().any(|w| w.contains("the webhook's settings")), "{wrong:?}");
+}
+
 #[test]
 fn manifests_system_database_may_be_postgresql() {
     let tree = Tree::of_the_project();
@@ -197,21 +213,25 @@ fn manifests_system_database_may_be_postgresql() {
 #[test]
 fn manifests_topologies_are_of_the_same_components() {
     let tree = Tree::of_the_project();
+    let told = Told { url: Some("file:///backups".to_owned()), ..Told::default() };
     let of = |text: &str| {
-        let topology = Topology::parse(text, Path::new("/")).expect("a topology");
+        // The one outside says itself where the repository is.
+        let told = if text.contains("url:") { &Told::default() } else { &told };
+        let topology = Topology::parse_with(text, Path::new("/"), told).expect("a topology");
         let with_agents = topology.installations[0].components.iter().filter(|c| c.agent.is_some());
         with_agents.map(|c| (c.name.clone(), c.engine.clone())).collect::<Vec<_>>()
     };
     let base: Vec<Value> = tree.read(Path::new("base/topology.yaml")).expect("the topology");
     let base = of(text(&base[0], "/data/keepsake.yaml"));
-    for file in ["components/repository-claim/topology.yaml", "overlays/template/topology.yaml"] {
-        let patch: Vec<Value> = tree.read(Path::new(file)).expect("a patch");
-        assert_eq!(of(text(&patch[0], "/0/value")), base, "{file}");
-    }
+    let patch: Vec<Value> = tree.read(Path::new("components/consistency-preferred/topology.yaml")).expect("a patch");
+    assert_eq!(of(text(&patch[0], "/0/value")), base);
     assert_eq!(of(&tree.0[Path::new("overlays/namespaced/topology-outside.yaml")]), base);
-    let patch: Vec<Value> = tree.read(Path::new("components/objects/topology.yaml")).expect("a patch");
-    let found = Topology::parse(text(&patch[0], "/0/value"), Path::new("/")).expect("a topology");
-    assert!(found.installations[0].all_of_cluster, "its agents are found");
+    for component in ["objects", "objects-preferred"] {
+        let patch: Vec<Value> =
+            tree.read(&Path::new("components").join(component).join("topology.yaml")).expect("a patch");
+        let found = Topology::parse_with(text(&patch[0], "/0/value"), Path::new("/"), &told).expect("a topology");
+        assert!(found.installations[0].all_of_cluster, "its agents are found");
+    }
 }
 
 /// The programs themselves, with the very arguments and variables of every container: what they miss is the files that the cluster mounts, nothing before.

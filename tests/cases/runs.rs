@@ -11,6 +11,7 @@ use keepsake_core::error::{Kind, Result};
 use keepsake_core::id::{Epoch, RunId};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::Status;
+use keepsake_core::repository::sets::SetState;
 use keepsake_tests::fake_fleet::Load;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,20 @@ async fn every_component_that_fails_makes_the_set_partial_and_never_the_latest()
             assert_eq!(house.latest().await.unwrap().set, before.set, "a partial set became the latest");
         }
     }
+}
+
+#[tokio::test]
+async fn a_dump_that_its_agent_stored_in_another_repository_is_no_backup() {
+    let house = House::new().await;
+    house.fleet.stores_elsewhere("backend-redis");
+    let (outcome, note) = house.back_up().await.unwrap();
+    assert_eq!(outcome, Outcome::Partial);
+    assert!(note.contains("backend-redis"), "{note}");
+    assert!(house.latest().await.is_none(), "a set whose data is elsewhere became the latest");
+    let sets = house.repository.sets(&house.installation.name).await.unwrap();
+    let SetState::Recorded(record) = &sets[0].state else { panic!("{:?}", sets[0]) };
+    let failure = record.components.iter().find_map(|c| c.failure.as_ref()).unwrap();
+    assert!(failure.text.contains("another repository"), "{failure:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod by_routes;
 
+use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
 
@@ -11,6 +12,7 @@ use keepsake_tests::cluster::kubelet::Kubelet;
 use keepsake_tests::cluster::skeleton::{self, Form, OPERATOR, WHOLE};
 use keepsake_tests::cluster::{ControlPlane, Raw, objects, openshift};
 use keepsake_tests::house::{House, State};
+use keepsake_tests::kustomize::Tree;
 use keepsake_tests::poll::wait_for;
 use keepsake_tests::threescale::Size;
 use kube::Client;
@@ -111,10 +113,19 @@ async fn kube_a_namespace_that_is_gone_is_built_anew_and_restored() {
     let refused = house.keepsake(&["rebuild", "--yes", "prod", "--identity", &identity]);
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("has a 3scale already") && told.contains("zync-que"), "{told}");
+    // Whoever deletes what is in the way must not delete the backups.
+    let claim: Value = Tree::of_the_project()
+        .read(Path::new("components/repository-claim/claim.yaml"))
+        .expect("the claim of a repository")
+        .remove(0);
+    let name = claim["metadata"]["name"].as_str().expect("a name");
+    assert!(told.contains(&format!("Never delete the claim {name}")), "{told}");
 
     house.installations[0].wreck().await;
     let wrecked = State::of(&house.installations[0]).await;
     lose(&client).await;
+    // It is Keepsake's own, and in no rebuild's way.
+    client.create(&format!("/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims"), claim.clone()).await;
     let told = house.must(&["plan", "rebuild"]);
     for word in
         ["make the objects", "wait until the agents of system-mysql", "Then, under the same run", "stage zync-database"]

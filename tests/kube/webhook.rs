@@ -65,6 +65,42 @@ async fn kube_a_webhook_puts_agents_into_pods_and_keeps_none_from_being_made() {
     )
     .await;
     never_answers(&client, port).await;
+    its_settings_are_told(&plane, &client).await;
+}
+
+/// What `doctor` says where the steps were followed and the image was forgotten, or is another one.
+async fn its_settings_are_told(plane: &ControlPlane, client: &Client) {
+    let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    let map = json!({ "metadata": { "name": "keepsake-webhook" }, "data": { "settings.yaml": keepsake_tests::webhook::bare() } });
+    client.create(&maps, map).await;
+    let told = async || {
+        let settings = KubernetesSettings { by: By::None, ..settings(NAMESPACE, plane.kubeconfig()) };
+        let mut all = Kubernetes::new(settings).examine().await;
+        let last = all.pop().expect("something is looked at");
+        assert_eq!(last.check, "webhook");
+        last.found.map_err(|e| e.chain())
+    };
+    let forgotten = told().await.expect_err("no image is named");
+    assert!(forgotten.contains("the overlay's `images`") && forgotten.contains("settings.yaml"), "{forgotten}");
+    let labels = json!({ "app.kubernetes.io/name": "keepsake-webhook" });
+    let pod = json!({ "containers": [{ "name": "webhook", "image": "registry.example/keepsake:0.1.0" }] });
+    let spec = json!({
+        "replicas": 0, "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels }, "spec": pod },
+    });
+    let deployment = json!({ "metadata": { "name": "keepsake-webhook" }, "spec": spec });
+    client.create(&format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments"), deployment).await;
+    let write = async |text: String| {
+        client.merge(&format!("{maps}/keepsake-webhook"), json!({ "data": { "settings.yaml": text } })).await;
+    };
+    write(shipped()).await;
+    let another = told().await.expect_err("it is another image");
+    assert!(
+        another.contains("keepsake:0.1.0, and the webhook itself runs registry.example/keepsake:0.1.0"),
+        "{another}"
+    );
+    write(shipped().replace("image: keepsake", "image: registry.example/keepsake")).await;
+    let good = told().await.expect("the image is its own");
+    assert!(good.contains("registry.example/keepsake:0.1.0"), "{good}");
 }
 
 async fn started(port: u16, files: &TlsFiles) -> Running {

@@ -74,7 +74,7 @@ async fn node_agents_in_the_databases_pods_keep_none_waiting_and_back_up_and_res
         })
         .await;
     }
-    let args = ["restore", "--yes", "prod", "--identity", "/etc/keepsake/identity/alice.identity"];
+    let args = ["restore", "--yes", "prod", "--identity", "/etc/keepsake/identity/identity"];
     let said = administrator.must_job(&node, "restore", &args, true).await;
     eprintln!("{said}");
     node.rolled_out(NAMESPACE).await;

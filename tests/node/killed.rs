@@ -9,7 +9,7 @@ use keepsake_tests::threescale::Size;
 use serde_json::Value;
 
 const NAMESPACE: &str = "threescale";
-const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
+const IDENTITY: &str = "/etc/keepsake/identity/identity";
 /// How a pod ends.
 #[derive(Debug, Clone, Copy)]
 enum End {

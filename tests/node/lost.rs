@@ -12,7 +12,7 @@ use keepsake_tests::threescale::Size;
 
 const NAMESPACE: &str = "threescale";
 const PATIENCE: Duration = Duration::from_secs(120);
-const IDENTITY: &str = "/etc/keepsake/identity/alice.identity";
+const IDENTITY: &str = "/etc/keepsake/identity/identity";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "takes minutes: make prove-kube runs it"]

@@ -12,6 +12,7 @@ use keepsake_core::error::{Error, Kind, Result};
 use keepsake_core::id::{ArtifactName, Component, Installation, RunId, RunKey};
 use keepsake_core::queues::QueuePolicy;
 use keepsake_core::record::{DumpRecord, DumpReport, Facts};
+use keepsake_core::repository::testing::faulty_memory;
 use keepsake_core::repository::writer::{Place, SetWriter};
 use keepsake_core::repository::{Budget, Store};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,8 @@ struct State {
     facts: BTreeMap<Component, Facts>,
     /// Old data of which runs is kept.
     kept: BTreeMap<Component, RunId>,
+    /// Components whose agent has another repository.
+    elsewhere: BTreeSet<Component>,
 }
 
 impl FakeFleet {
@@ -122,6 +125,11 @@ impl FakeFleet {
     /// The component keeps the old data of this run.
     pub fn keeps(&self, component: &str, run: RunId) {
         self.lock().kept.insert(component.parse().expect("a component"), run);
+    }
+
+    /// The component's agent stores into another repository.
+    pub fn stores_elsewhere(&self, component: &str) {
+        self.lock().elsewhere.insert(component.parse().expect("a component"));
     }
 
     /// The step fails no more.
@@ -262,7 +270,9 @@ impl Fleet for FakeFleet {
         );
         progress(Progress { phase: "dumping".to_owned(), bytes: 1, expected: 10, artifacts: Vec::new() });
         let place = Place { installation: self.installation.clone(), set, component: component.clone() };
-        let writer = SetWriter::new(self.store.clone(), Budget::default(), sealing.sealer()?, place);
+        let is_elsewhere = self.lock().elsewhere.contains(component);
+        let store = if is_elsewhere { faulty_memory().0 } else { self.store.clone() };
+        let writer = SetWriter::new(store, Budget::default(), sealing.sealer()?, place);
         let mut artifact = writer.artifact(&ArtifactName::new("dump.fake")?);
         artifact.write(Bytes::from(format!("data of {component}"))).await?;
         let artifact = artifact.finish().await?;

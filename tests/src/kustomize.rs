@@ -97,6 +97,15 @@ impl Tree {
         serde_saphyr::from_multiple(text).map_err(|e| format!("{}: {e}", file.display()))
     }
 
+    /// An object that a JSON patch of this file has changed, as `kubectl patch --local` does it.
+    pub fn patched(&self, file: &str, mut object: Value) -> Result<Value, String> {
+        let operations: Vec<Operation> = self.read(Path::new(file))?.pop().ok_or("an empty patch")?;
+        for operation in &operations {
+            operation.apply(&mut object).map_err(|e| format!("{file}: {e}"))?;
+        }
+        Ok(object)
+    }
+
     /// The objects of an overlay.
     pub fn build(&self, folder: &str) -> Result<Vec<Value>, String> {
         let objects = self.gather(Path::new(folder), "Kustomization", Vec::new())?;

@@ -13,6 +13,7 @@ use keepsake_coordinator::inventory::{Found, Inventory};
 use keepsake_coordinator::plan::{self, Plan, Step};
 use keepsake_coordinator::run::event::{Event, Outcome};
 use keepsake_coordinator::run::{Reporter, Runner, World, claim};
+use keepsake_coordinator::topology::Told;
 use keepsake_core::error::Result;
 use keepsake_core::id::{Component, RunKey, SetId};
 use keepsake_core::record::DumpRecord;
@@ -134,7 +135,7 @@ impl Reporter for Silent {
 /// # Panics
 /// When something else goes wrong than what is wrong on purpose.
 pub async fn back_up(house: &House, writers: &Writers, proves_nothing: bool) -> (Outcome, String, SetId) {
-    let app = App::load(&house.scratch.path().join("keepsake.yaml"), None).expect("the topology");
+    let app = App::load(&house.scratch.path().join("keepsake.yaml"), None, &Told::default()).expect("the topology");
     let installation = app.topology.installation(None).expect("the installation");
     let repository = app.repository().await.expect("the repository");
     let signing = app.signing_key().expect("the signing key");

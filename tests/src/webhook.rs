@@ -4,8 +4,20 @@ use k8s_openapi::api::core::v1::Pod;
 use keepsake_coordinator::webhook::{OPT_IN, Settings, answer};
 use serde_json::{Value, json};
 
-/// The settings that the manifests have.
+/// What stands in the settings of the manifests where an administrator writes the image.
+pub const NO_IMAGE: &str = "image: ''";
+/// The image that the overlays name.
+pub const IMAGE: &str = "image: keepsake:0.1.0";
+
+/// The settings that the manifests have, with the image, which an administrator writes there.
 pub fn shipped() -> String {
+    let bare = bare();
+    assert!(bare.contains(NO_IMAGE), "the manifests name an image");
+    bare.replace(NO_IMAGE, IMAGE)
+}
+
+/// The settings that the manifests have.
+pub fn bare() -> String {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
     let map =
         std::fs::read_to_string(root.join("manifests/components/webhook/settings.yaml")).expect("read a manifest");

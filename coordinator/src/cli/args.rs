@@ -1,6 +1,7 @@
 //! Every flag, each with its environment variable.
 
 mod cluster;
+mod repository;
 mod restore;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use keepsake_core::id::{Component, Installation, RunId};
 
 pub(super) use self::cluster::{BeginBefore, InCluster};
+pub(super) use self::repository::RepositoryFlags;
 pub(super) use self::restore::{AlertLevelsArg, Data, Restore};
 
 /// Backs up and restores whole 3scale installations.
@@ -27,6 +29,9 @@ pub struct Args {
     /// What is logged on stderr: error, warn, info, debug, or a filter of the crate tracing-subscriber.
     #[arg(long, env = "KEEPSAKE_LOG", default_value = "warn", global = true)]
     pub log: String,
+    /// Where the repository is, if the topology does not say.
+    #[command(flatten)]
+    pub repository: RepositoryFlags,
     /// Where the coordinator runs.
     #[command(flatten)]
     pub cluster: InCluster,

@@ -12,6 +12,7 @@ use crate::exit::Exit;
 /// Looks at everything and tells.
 pub(super) async fn run(args: &Args, app: &App, command: &Which) -> Result<Exit> {
     let mut findings = doctor::repository(app).await;
+    findings.extend(doctor::own_certificate(app));
     for installation in looked_at(&app.topology, command)? {
         findings.extend(doctor::installation(app, installation).await);
     }

@@ -29,6 +29,7 @@ mod rollout;
 mod route;
 mod routes;
 mod wait;
+mod webhook;
 mod workload;
 
 use std::time::Duration;

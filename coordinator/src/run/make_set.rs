@@ -85,6 +85,8 @@ impl Runner<'_> {
             let dump = self.once_it_is_free(step, || self.world.fleet.dump(&order, progress));
             self.unless_cancelled(component, dump).await?
         };
+        // Before anything says that it is there.
+        self.world.repository.look_for_dump(component, &dump).await?;
         Ok(Output::Dumped { dump: Box::new(dump) })
     }
 

@@ -159,7 +159,11 @@ impl Settings {
             serde_saphyr::from_str(text).or_kind(Kind::Invalid, "they are not those of the webhook")?;
         let refuse = |why: String| Err(Error::new(Kind::Invalid, why));
         if settings.image.is_empty() || settings.image.contains(char::is_whitespace) {
-            return refuse(format!("image {:?} is none: name the image of Keepsake", settings.image));
+            return refuse(format!(
+                "image {:?} is none: write Keepsake's image there, the same that the overlay's `images` name: kustomize does not reach into this file, and a database's \
+                 pod that is given an image which cannot be pulled does not start",
+                settings.image
+            ));
         }
         if settings.components.is_empty() {
             return refuse("there is no component in them".to_owned());
@@ -330,7 +334,8 @@ components:
     #[test]
     fn what_makes_no_sense_is_refused_in_words() {
         for (from, to, word) in [
-            ("image: registry.example/keepsake:0.1.0", "image: ''", "image"),
+            ("image: registry.example/keepsake:0.1.0", "image: ''", "the overlay's `images`"),
+            ("image: registry.example/keepsake:0.1.0", "image: two words", "two words"),
             ("all:", "by_label: true\nall:", "by_label"),
             ("all:", "cpu_limit: lots\nall:", "cpu_limit"),
             ("all:", "cpu_limit: 10m\nall:", "cpu_limit"),

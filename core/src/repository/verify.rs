@@ -9,7 +9,7 @@ use super::open::Repository;
 use super::reader::read_checked;
 use crate::error::{Error, Kind, Result};
 use crate::id::Component;
-use crate::record::{Failure, Record};
+use crate::record::{DumpRecord, Failure, Record};
 
 /// Segments read at the same moment.
 const PARALLEL: usize = 4;
@@ -71,6 +71,33 @@ impl Repository {
             Kind::Corrupt,
             format!("set {} is damaged: {first}{more}; `keepsake verify {}` tells all", record.set, record.set),
         ))
+    }
+
+    /// Looks whether what a component's agent says to have stored is in this repository, as [`Repository::look_for_segments`] does. An agent may be told of another
+    /// repository than its coordinator: the record would be here, and the data there.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the first segment that is not as it was said; the store cannot be listed.
+    pub async fn look_for_dump(&self, component: &Component, dump: &DumpRecord) -> Result<()> {
+        for artifact in &dump.artifacts {
+            let folder = artifact.segments.first().and_then(|first| Some(first.key.rsplit_once('/')?.0));
+            let listed: BTreeMap<_, _> = match folder {
+                Some(folder) => self.store.tree(folder).await?.into_iter().collect(),
+                None => BTreeMap::new(),
+            };
+            if let Some(lost) = artifact.segments.iter().find(|s| listed.get(&s.key) != Some(&s.stored)) {
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!(
+                        "the agent of {component} says that {} is stored, and it is not so in {}: the agent writes to another repository than this one (KEEPSAKE_REPOSITORY, \
+                         KEEPSAKE_S3_ENDPOINT), or somebody deletes there",
+                        lost.key,
+                        self.store.url()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Reads and digests every segment of a set. Damage is a finding, not an error.

@@ -13,11 +13,14 @@ use keepsake_tests::scratch::Scratch;
 use keepsake_tests::webhook;
 use serde_json::{Value, json};
 
-use super::{OVERLAYS, S3, overlay_file, with_sidecars};
+use super::{OVERLAYS, S3, overlay_file, project, with_sidecars};
 use keepsake_tests::kustomize::{Tree, text};
 
 /// Starting all of it may take so long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// The components of a repository that is a volume, and the same with objects.
+const CLAIM: &str = "  - ../../components/repository-claim\n";
+const FOUND: &str = "  - ../../components/repository-claim\n  - ../../components/objects\n";
 /// Who has nothing but the role `edit` in a namespace.
 const EDITOR: &str = "editor";
 
@@ -164,9 +167,7 @@ async fn manifests_apply_to_a_genuine_api_server() {
     let restore = format!("{S3}  - ../../components/restore-from-s3\n  - ../../components/redis-data\n");
     let restoring = cluster.overlay(&tree.with(&overlay_file("operator"), S3, &restore), "operator", "operator");
     let done = told(&cluster.apply(&restoring, "operator", EDITOR));
-    for changed in
-        ["configmap/keepsake-agents", "configmap/keepsake-repository", "deployment.apps/keepsake-system-mysql"]
-    {
+    for changed in ["configmap/keepsake-agents", "deployment.apps/keepsake-system-mysql"] {
         assert!(done.contains(&format!("{changed} configured")), "{done}");
     }
 
@@ -176,6 +177,7 @@ async fn manifests_apply_to_a_genuine_api_server() {
         tree.with(&overlay_file("operator"), S3, "  - ../../components/init\n  - ../../components/repository-claim\n");
     let done = cluster.apply(&cluster.overlay(&claim, "operator", "claim"), "claim", EDITOR);
     assert!(done.status.success(), "{}", told(&done));
+    a_job_restores(&cluster, &claim);
 
     // Agents in the databases' own pods: the webhook is the editor's to apply, what makes the API server call it is not.
     cluster.namespace("sidecars");
@@ -201,6 +203,32 @@ async fn manifests_apply_to_a_genuine_api_server() {
     has_no_token(&cluster, registration[0].clone()).await;
 
     refuses(&cluster, &tree);
+}
+
+/// The very line of manifests/README.md that makes a Job which restores from a claim.
+fn a_job_restores(cluster: &Cluster, tree: &Tree) {
+    let objects = cluster.overlay(&tree.with(&overlay_file("operator"), CLAIM, FOUND), "operator", "claim");
+    let done = cluster.apply(&objects, "claim", EDITOR);
+    assert!(done.status.success(), "{}", told(&done));
+    let page = project("manifests/README.md");
+    let line = page.lines().find(|l| l.contains("create job restore --from")).expect("the line");
+    let folder = cluster.kubectl.parent().expect("a folder").display();
+    let mut command = tool_command("sh");
+    command.args(["-ec", line.trim()]).env("N", "claim").env("PATH", format!("{folder}:/usr/bin:/bin"));
+    command.env("KUBECONFIG", cluster.scratch.path().join("cluster/kubeconfig")).env("HOME", cluster.scratch.path());
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root").join("manifests");
+    let done = run(command.current_dir(manifests));
+    assert!(done.status.success(), "{line}: {}", told(&done));
+    let job: Value =
+        serde_json::from_str(&cluster.must(&["-n", "claim", "get", "job", "restore", "-o", "json"])).expect("JSON");
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(text(pod, "/serviceAccountName"), "keepsake-restore");
+    assert_eq!(text(pod, "/containers/0/args/0"), "restore");
+    assert_eq!(job["metadata"]["ownerReferences"], Value::Null);
+    let mounts: Vec<_> = pod["containers"][0]["volumeMounts"].as_array().expect("mounts").iter().collect();
+    for path in ["/backups", "/etc/keepsake/identity", "/var/run/secrets/kubernetes.io/serviceaccount"] {
+        assert!(mounts.iter().any(|m| m["mountPath"] == path), "{path}: {mounts:?}");
+    }
 }
 
 /// The API server's own admission gives containers the token of the pod's account, after a webhook once more: the database has it, the agent has not.

@@ -87,7 +87,21 @@ const BREAKS: &[Break] = &[
     ),
     ("base/topology.yaml", "name: prod", "name: production", "operator", "another installation"),
     ("base/topology.yaml", "signing_key:", "signing-key:", "operator", "not a topology"),
-    ("base/topology.yaml", "s3://bucket/3scale", "s3://bucket/other", "operator", "another repository"),
+    (
+        "base/topology.yaml",
+        "repository: { signing_key:",
+        "repository: { url: 's3://bucket/other', signing_key:",
+        "operator",
+        "so that it is said once",
+    ),
+    (
+        "components/repository-s3/coordinator.yaml",
+        "/etc/keepsake/s3, readOnly",
+        "/etc/s3, readOnly",
+        "operator",
+        "none of its volumes",
+    ),
+    (BACKUP, "keepsake-repository", "keepsake-agents", "operator", "backup has no variable"),
     ("base/topology.yaml", "/etc/keepsake/signing/", "/etc/signing/", "operator", "none of its volumes"),
     (BACKEND, "publishNotReadyAddresses: true", "publishNotReadyAddresses: false", "operator", "is no agent"),
     (BACKEND, "path: /readyz", "path: /ready", "operator", "readiness probe"),
@@ -224,6 +238,14 @@ const FOUND: &[Break] = &[
         "cannot ask the API server",
     ),
     ("components/objects/topology.yaml", "namespace: 3scale", "namespce: 3scale", "operator", "not a topology"),
+    // Its topology in the place of that of `objects`: the objects would be in no set.
+    (
+        "overlays/operator/kustomization.yaml",
+        "  - ../../components/objects\n",
+        "  - ../../components/objects\n  - ../../components/consistency-preferred\n",
+        "operator",
+        "another component's topology",
+    ),
 ];
 
 #[test]

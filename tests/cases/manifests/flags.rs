@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Command, CommandFactory};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 use k8s_openapi::api::core::v1::Container;
 use keepsake_agent::engine::registry::ENGINES;
+use keepsake_coordinator::topology::Told;
 
 use super::objects::Objects;
 use super::restricted::containers;
@@ -56,6 +57,14 @@ pub(super) fn environment(container: &Container, objects: &Objects) -> Result<BT
         all.insert(variable.name.clone(), value);
     }
     Ok(all)
+}
+
+/// What a coordinator is told of the repository by its flags and variables.
+pub(super) fn repository(container: &Container, objects: &Objects) -> Result<Told, String> {
+    let environment = environment(container, objects)?;
+    let matches = parsed(keepsake_coordinator::cli::Args::command(), container, &environment)?;
+    let args = keepsake_coordinator::cli::Args::from_arg_matches(&matches).map_err(|e| e.to_string())?;
+    Ok(args.repository.told())
 }
 
 fn agent(container: &Container, environment: &BTreeMap<String, String>) -> Result<(), String> {

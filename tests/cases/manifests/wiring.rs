@@ -11,7 +11,7 @@ use keepsake_coordinator::topology::component::STORES;
 use keepsake_coordinator::webhook::SIDECAR;
 use serde_json::Value;
 
-use super::flags::environment;
+use super::flags::{environment, repository};
 use super::objects::Objects;
 use keepsake_tests::kustomize::text;
 
@@ -79,6 +79,16 @@ fn agents(objects: &Objects) -> Result<Vec<Agent<'_>>, String> {
     agents.chain(beside).collect()
 }
 
+/// The topology as the coordinator's CronJob has it: the file, and what the Job's variables say of the repository.
+pub(super) fn topology(objects: &Objects) -> Result<Topology, String> {
+    let text = objects.config_maps.get("keepsake-topology").and_then(|m| m.get("keepsake.yaml"));
+    let pods = objects.pods();
+    let coordinator = pods.iter().find(|p| p.owner.starts_with("CronJob")).and_then(|p| p.spec.containers.first());
+    let told = repository(coordinator.ok_or("there is no CronJob")?, objects)?;
+    let folder = Path::new("/etc/keepsake/topology");
+    Topology::parse_with(text.ok_or("there is none")?, folder, &told).map_err(|e| e.chain())
+}
+
 /// What is wrong.
 pub(super) fn problems(objects: &Objects, admin: &str) -> Vec<String> {
     let agents = match agents(objects) {
@@ -86,10 +96,10 @@ pub(super) fn problems(objects: &Objects, admin: &str) -> Vec<String> {
         Err(why) => return vec![why],
     };
     let mut wrong: Vec<String> = agents.iter().flat_map(|a| alone(a, objects, admin)).collect();
-    if let Some(text) = objects.config_maps.get("keepsake-topology").and_then(|m| m.get("keepsake.yaml")) {
-        match Topology::parse(text, Path::new("/etc/keepsake/topology")) {
+    if objects.config_maps.contains_key("keepsake-topology") {
+        match topology(objects) {
             Ok(topology) => wrong.extend(topology_problems(&topology, &agents, objects)),
-            Err(e) => wrong.push(format!("the topology: {}", e.chain())),
+            Err(why) => wrong.push(format!("the topology: {why}")),
         }
     } else if !objects.cron_jobs.is_empty() {
         wrong.push("there is no topology".to_owned());
@@ -177,6 +187,9 @@ fn topology_problems(topology: &Topology, agents: &[Agent<'_>], objects: &Object
             wrong.push(format!("at {address} is {}, not {} by {}", agent.name, component.name, component.engine));
         }
     }
+    if asks(objects) != installation.kubernetes.is_some() {
+        wrong.push("the coordinator has a token, or a cluster, and not both: another component's topology?".to_owned());
+    }
     if installation.all_of_cluster {
         wrong.extend(found_problems(agents, objects));
         left.clear();
@@ -242,15 +255,19 @@ fn found_problems(agents: &[Agent<'_>], objects: &Objects) -> Vec<String> {
     if databases != 1 {
         wrong.push(format!("System has {databases} databases with an agent"));
     }
-    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let pods = objects.pods();
-    let asks = |spec: &k8s_openapi::api::core::v1::PodSpec| {
-        spec.containers.iter().flat_map(|c| c.volume_mounts.iter().flatten()).any(|m| m.mount_path == token)
-    };
-    if pods.iter().filter(|p| p.owner.starts_with("CronJob")).any(|p| !asks(p.spec)) {
+    if !asks(objects) {
         wrong.push("the coordinator cannot ask the API server where its agents are".to_owned());
     }
     wrong
+}
+
+/// Whether the coordinator has a token for the API server.
+fn asks(objects: &Objects) -> bool {
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let pods = objects.pods();
+    let mut coordinators = pods.iter().filter(|p| p.owner.starts_with("CronJob"));
+    coordinators
+        .all(|p| p.spec.containers.iter().flat_map(|c| c.volume_mounts.iter().flatten()).any(|m| m.mount_path == token))
 }
 
 /// The agent behind an address.

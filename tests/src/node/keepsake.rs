@@ -18,6 +18,7 @@ use crate::poll::wait_for;
 use crate::scratch::Scratch;
 use crate::servers::s3::{ADMIN, BUCKET, Mishap, Oddity, Rights, S3Server};
 use crate::servers::{mysql, postgres};
+use crate::webhook::NO_IMAGE;
 
 /// A Job runs to its end in this time.
 const PATIENCE: Duration = Duration::from_secs(500);
@@ -144,7 +145,8 @@ impl Administrator {
         }
         let trust = format!("--from-file={}", self.path("keepsake.trust.json").display());
         node.must(&["-n", &self.namespace, "create", "configmap", "keepsake-trust", &trust]);
-        secret("keepsake-identity", "alice.identity");
+        std::fs::copy(self.path("alice.identity"), self.path("identity")).expect("copy an identity");
+        secret("keepsake-identity", "identity");
     }
 
     /// The manifests with this administrator's values. Where there are applications, a restore stops and starts them, and has what follows done.
@@ -172,26 +174,26 @@ impl Administrator {
         for image in ["quay.io/sclorg/mysql-80-c8s", "quay.io/sclorg/postgresql-10-c8s"] {
             tree = tree.with(overlay, image, name);
         }
-        for file in ["components/repository-s3/repository.yaml", "components/objects/topology.yaml"] {
-            tree = tree.with(file, "s3://bucket/3scale", &format!("s3://{BUCKET}/3scale")).with(
-                file,
-                "https://s3.example.com",
-                &endpoint,
-            );
-        }
-        let restores = if has_applications {
-            format!("by: scale, operator: {{ namespace: {} }}", super::threescale::OPERATORS)
-        } else {
-            "by: none, resync: []".to_owned()
-        };
+        let repository = "components/repository-s3/repository.yaml";
+        tree = tree.with(repository, "s3://bucket/3scale", &format!("s3://{BUCKET}/3scale")).with(
+            repository,
+            "https://s3.example.com",
+            &endpoint,
+        );
         let topology = "components/objects/topology.yaml";
-        tree = tree
-            .with(topology, "namespace: 3scale", &format!("namespace: {}", self.namespace))
-            .with(topology, "by: none", &restores);
+        tree = tree.with(topology, "namespace: 3scale", &format!("namespace: {}", self.namespace));
+        tree = if has_applications {
+            let operator = format!("operator: {{ namespace: {} }}", super::threescale::OPERATORS);
+            tree.with(topology, "# operator: { namespace: openshift-operators }", &operator)
+        } else {
+            tree.with(topology, "by: scale\n", "by: none\n          resync: []\n")
+        };
         if agents == Agents::Beside {
             for component in ["system-mysql", "backend-redis", "system-redis"] {
                 tree = tree.with(overlay, &format!("agents/{component}\n"), &format!("sidecars/{component}\n"));
             }
+            let image = format!("image: {KEEPSAKE}");
+            tree = tree.with("components/webhook/settings.yaml", NO_IMAGE, &image);
             let registration = "components/webhook/registration.yaml";
             tree = tree.with(registration, "namespace: 3scale", &format!("namespace: {}", self.namespace));
         }
@@ -230,22 +232,15 @@ impl Administrator {
         node.must(&["label", "namespace", &self.namespace, "keepsake/sidecars=allowed", "--overwrite"]);
     }
 
-    /// Makes a Job of the coordinator with these arguments, by the CronJob's template. One that restores has the account for it, and an identity.
+    /// Makes a Job of the coordinator with these arguments, by the CronJob's template. One that restores has the account for it, and an identity, by the manifests' patch.
     pub async fn job(&self, client: &Client, name: &str, args: &[&str], restores: bool) {
         let path = format!("/apis/batch/v1beta1/namespaces/{}/cronjobs/keepsake-backup", self.namespace);
         let template = client.at(&path).await.expect("the CronJob")["spec"]["jobTemplate"].clone();
-        let mut job = json!({ "metadata": { "name": name }, "spec": template["spec"] });
-        let pod = &mut job["spec"]["template"]["spec"];
-        pod["containers"][0]["args"] = json!(args);
+        let mut job = json!({ "metadata": { "name": name, "ownerReferences": [] }, "spec": template["spec"] });
         if restores {
-            pod["serviceAccountName"] = json!("keepsake-restore");
-            let mounts = pod["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
-            mounts.push(json!({ "name": "identity", "mountPath": "/etc/keepsake/identity", "readOnly": true }));
-            let volumes = pod["volumes"].as_array_mut().expect("volumes");
-            volumes.push(
-                json!({ "name": "identity", "secret": { "secretName": "keepsake-identity", "defaultMode": 0o440 } }),
-            );
+            job = Tree::of_the_project().patched("restore/job.yaml", job).unwrap_or_else(|e| panic!("{e}"));
         }
+        job["spec"]["template"]["spec"]["containers"][0]["args"] = json!(args);
         client.create(&format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace), job).await;
     }
 

@@ -32,6 +32,16 @@ impl Need {
         Self { verb: "list", group: "".into(), resource: "pods".into(), namespace: namespace.to_owned(), name: None }
     }
 
+    /// Looking at the ConfigMaps of a namespace.
+    pub(super) fn list_config_maps(namespace: &str) -> Self {
+        Self { resource: "configmaps".into(), ..Self::list_pods(namespace) }
+    }
+
+    /// Looking at the Deployments of a namespace.
+    pub(super) fn list_deployments(namespace: &str) -> Self {
+        Self { group: "apps".into(), resource: "deployments".into(), ..Self::list_pods(namespace) }
+    }
+
     /// In the words of a Role.
     pub(super) fn told(&self) -> String {
         let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };

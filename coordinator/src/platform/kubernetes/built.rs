@@ -12,7 +12,10 @@ use super::{access, discovery, routes};
 use crate::topology::KubernetesSettings;
 use crate::topology::kubernetes::By;
 
-/// There must be no workload of a 3scale, and no APIManager.
+/// The claim of a repository that is a volume (`manifests/components/repository-claim`).
+const REPOSITORY_CLAIM: &str = "keepsake-repository";
+
+/// There must be no workload of a 3scale, and no APIManager. What is Keepsake's own does not count: least of all its claim, where the backups may be.
 ///
 /// # Errors
 /// `Conflict`, naming those that there are.
@@ -30,8 +33,8 @@ pub(super) async fn ensure_none(cluster: &Cluster, namespace: &str) -> Result<()
         return Ok(());
     }
     let text = format!(
-        "namespace {namespace} has a 3scale already, or a part of one: {}. To bring data back into it, say `keepsake restore`; to build it anew, delete it first, \
-         with its claims",
+        "namespace {namespace} has a 3scale already, or a part of one: {}. To bring data back into it, say `keepsake restore`; to build it anew, delete these first, \
+         with 3scale's own claims. Never delete the claim {REPOSITORY_CLAIM}, nor a namespace that has it: backups are on it",
         of_a_3scale.join(", ")
     );
     Err(Error::new(Kind::Conflict, text))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepsake_core::error::{Error, Kind, Result};
 
 use super::api::Cluster;
-use super::{ANNOTATION, Kubernetes, access, attached, discovery, routes};
+use super::{ANNOTATION, Kubernetes, access, attached, discovery, routes, webhook};
 use crate::topology::kubernetes::By;
 
 /// The oldest Kubernetes that this was tried on.
@@ -24,7 +24,7 @@ pub struct Examined {
 
 impl Kubernetes {
     /// Looks whether the cluster answers and is new enough, what is allowed, what workloads there are, whether some are stopped, and whether databases that
-    /// ask for an agent have one. Where nobody is stopped only the first two and the last.
+    /// ask for an agent have one, and what the webhook would do. Where nobody is stopped all but the workloads.
     pub async fn examine(&self) -> Vec<Examined> {
         let cluster = match self.cluster(PATIENCE).await {
             Ok(cluster) => cluster,
@@ -39,6 +39,8 @@ impl Kubernetes {
         if is_there {
             let agents = attached::look(&cluster, &self.settings.namespace).await.transpose();
             examined.extend(agents.map(|found| Examined { check: "agents in pods", found }));
+            let settings = webhook::look(&cluster, &self.settings.namespace).await.transpose();
+            examined.extend(settings.map(|found| Examined { check: "webhook", found }));
         }
         examined
     }
