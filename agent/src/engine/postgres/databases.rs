@@ -145,12 +145,11 @@ impl Marker {
 
 /// JSON without a byte that is not ASCII: whatever the encodings of client and database are, it is stored as it is.
 fn in_ascii(json: &str) -> String {
-    let mut units = [0; 2];
-    let escaped = |c: char| match c {
-        c if c.is_ascii() => c.to_string(),
-        c => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
-    };
-    json.chars().map(escaped).collect()
+    let units = json.encode_utf16();
+    units.fold(String::with_capacity(json.len()), |text, unit| match u8::try_from(unit) {
+        Ok(byte) if byte.is_ascii() => text + &char::from(byte).to_string(),
+        _ => text + &format!("\\u{unit:04x}"),
+    })
 }
 
 /// A database of a load, or the live one.

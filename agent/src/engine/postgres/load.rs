@@ -213,15 +213,15 @@ async fn was_committed(settings: &Settings, run: RunId, said: &Error) -> Result<
             tracing::warn!("the load was committed, and psql did not hear of it: {}", said.chain());
             Ok(())
         }
-        Ok(None) if is_refused(said) => Err(loading(said, ROLLED_BACK)),
+        Ok(None) | Err(_) if is_refused(said) => Err(loading(said, ROLLED_BACK)),
         Ok(None) => Err(Error::new(
             Kind::Unavailable,
             format!(
-                "the way to the server was lost when the load was to be committed, and the server has rolled it back, the old data is in place: {}",
+                "the way to the server was lost when the load was to be committed, and the server has rolled it back, the old data \
+                 is in place: {}",
                 said.chain()
             ),
         )),
-        Err(_) if is_refused(said) => Err(loading(said, ROLLED_BACK)),
         Err(unasked) => {
             let kind = if unasked.kind() == Kind::Busy { Kind::Busy } else { Kind::Unavailable };
             Err(Error::caused(kind, unknown(kind, said).chain(), unasked))
