@@ -185,7 +185,7 @@ async fn everywhere(way: Way) {
     // One blow at each sub-step, another at each next one; with KEEPSAKE_SOAK=1 all of them at all.
     let stride = stride(4);
     for (what, least) in
-        [(Operation::Stage, 4), (Operation::Commit, 12), (Operation::Rollback, 8), (Operation::Finalize, 2)]
+        [(Operation::Stage, 4), (Operation::Commit, 10), (Operation::Rollback, 8), (Operation::Finalize, 2)]
     {
         let mut nth = 0;
         'steps: loop {
