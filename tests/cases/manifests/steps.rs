@@ -246,3 +246,26 @@ fn manifests_steps_of_a_rebuild_are_in_order() {
         assert!(before.to_lowercase().contains(word), "{word} is not among what is kept");
     }
 }
+
+/// Where one page sends somebody to a chapter of another, there is one.
+#[test]
+fn manifests_steps_lead_to_chapters_that_there_are() {
+    let slug = |heading: &str| -> String {
+        let kept = heading.to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect()
+    };
+    let mut followed = 0;
+    for page in [README, RUNBOOK, "README.md"] {
+        let text = project(page);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()?.split_once('#')) {
+            let (file, chapter) = target;
+            let file = if file.is_empty() { page.to_owned() } else { file.trim_start_matches("../").to_owned() };
+            let headings = project(&file);
+            let mut headings =
+                headings.lines().filter(|l| l.starts_with('#')).map(|l| slug(l.trim_start_matches('#').trim()));
+            assert!(headings.any(|h| h == chapter), "{page} leads to {file}#{chapter}, which is not there");
+            followed += 1;
+        }
+    }
+    assert!(followed > 12, "{followed}");
+}

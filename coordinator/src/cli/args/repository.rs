@@ -9,7 +9,6 @@ use crate::topology::Told;
 
 /// The flags: those of the agent, by the same names.
 #[derive(Debug, Clone, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "the flags are called so")]
 pub struct RepositoryFlags {
     /// The repository, if the topology does not say: `file:///path` or `s3://bucket/prefix`.
     #[arg(long, env = "KEEPSAKE_REPOSITORY", global = true)]
