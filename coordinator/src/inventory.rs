@@ -76,8 +76,8 @@ impl Found {
     pub fn may_load(&self, component: &Component) -> Result<(), Error> {
         let Some(why) = &self.cannot_load else { return Ok(()) };
         let text = format!(
-            "{component} cannot be loaded now: {why}. (Where agents are deployed by the manifests: `components/restore-from-s3` or `restore-from-claim`, the first \
-             step of a restore in manifests/README.md)"
+            "{component} cannot be loaded now: {why}. (Where agents are deployed by the manifests: `components/restore-from-s3` or `restore-from-claim`, \
+             step 1 of Restore in manifests/README.md)"
         );
         Err(Error::new(Kind::Denied, text))
     }
