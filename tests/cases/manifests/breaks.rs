@@ -33,6 +33,13 @@ const BREAKS: &[Break] = &[
     (BACKUP, "[backup, --all]", "[backup, --everything]", "operator", "--everything"),
     (BACKUP, "[backup, --all]", "[serve]", "operator", "no command serve"),
     (BACKUP, "KEEPSAKE_TOPOLOGY", "KEEPSAKE_TOPOLOGIE", "operator", "no variable KEEPSAKE_TOPOLOGIE"),
+    (
+        BACKUP,
+        "              env:\n",
+        "              envFrom: [{ configMapRef: { name: keepsake-repository } }]\n              env:\n",
+        "operator",
+        "field `envFrom`",
+    ),
     (MYSQL, "args: [mysql]", "args: [mariadb]", "operator", "no command mariadb"),
     (MYSQL, "0.0.0.0:9090", "everywhere", "operator", "everywhere"),
     (BACKEND, "KEEPSAKE_REDIS_REPLICATION_HOST", "KEEPSAKE_REDIS_HOST", "operator", "no variable KEEPSAKE_REDIS_HOST"),

@@ -48,7 +48,18 @@ pub(super) fn environment(container: &Container, objects: &Objects) -> Result<BT
         all.extend(objects.config_maps.get(name).ok_or_else(|| format!("there is no ConfigMap {name}"))?.clone());
     }
     for variable in container.env.iter().flatten() {
-        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        let from = variable.value_from.as_ref();
+        if let Some(key) = from.and_then(|from| from.config_map_key_ref.as_ref()) {
+            let map =
+                objects.config_maps.get(&key.name).ok_or_else(|| format!("there is no ConfigMap {}", key.name))?;
+            match (map.get(&key.key), key.optional) {
+                (Some(value), _) => drop(all.insert(variable.name.clone(), value.clone())),
+                (None, Some(true)) => {}
+                (None, _) => return Err(format!("ConfigMap {} has no {}", key.name, key.key)),
+            }
+            continue;
+        }
+        let field = from.and_then(|from| from.field_ref.as_ref());
         let value = match (&variable.value, field.map(|f| f.field_path.as_str())) {
             (Some(value), None) => value.clone(),
             (None, Some("status.podIP")) => "192.0.2.1".to_owned(),

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use keepsake_coordinator::topology::Topology;
+use keepsake_coordinator::platform::kubernetes::coordinator::{Order, job};
 use keepsake_coordinator::topology::component::STORES;
+use keepsake_coordinator::topology::{Told, Topology};
 use keepsake_coordinator::webhook::SIDECAR;
 use serde_json::Value;
 
@@ -85,8 +87,31 @@ pub(super) fn topology(objects: &Objects) -> Result<Topology, String> {
     let pods = objects.pods();
     let coordinator = pods.iter().find(|p| p.owner.starts_with("CronJob")).and_then(|p| p.spec.containers.first());
     let told = repository(coordinator.ok_or("there is no CronJob")?, objects)?;
+    if in_cluster(objects)? != told {
+        return Err("a Job of `--in-cluster` is told of another repository than the CronJob".to_owned());
+    }
     let folder = Path::new("/etc/keepsake/topology");
     Topology::parse_with(text.ok_or("there is none")?, folder, &told).map_err(|e| e.chain())
+}
+
+/// What a Job that `keepsake --in-cluster` makes of the CronJob is told of the repository.
+fn in_cluster(objects: &Objects) -> Result<Told, String> {
+    let template = objects.cron_jobs.first().ok_or("there is no CronJob")?;
+    let template = serde_json::from_value(serde_json::to_value(template).map_err(|e| e.to_string())?);
+    let order = Order {
+        cron_job: "keepsake-backup".to_owned(),
+        account: Some("keepsake-restore".to_owned()),
+        name: "keepsake-restore-1".to_owned(),
+        installation: "prod".parse().map_err(|_| "a name")?,
+        run: None,
+        arguments: ["restore", "--yes", "prod"].map(str::to_owned).to_vec(),
+        by: "somebody".to_owned(),
+        with_identity: true,
+    };
+    let (made, _) = job(&template.map_err(|e| e.to_string())?, &order).map_err(|e| e.chain())?;
+    let made: Job = serde_json::from_value(made).map_err(|e| e.to_string())?;
+    let container = made.spec.and_then(|s| s.template.spec?.containers.into_iter().next());
+    repository(&container.ok_or("its Job has no container")?, objects)
 }
 
 /// What is wrong.

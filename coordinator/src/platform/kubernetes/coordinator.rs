@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::Value;
 
-pub use self::body::{COORDINATES, IDENTITY_FILE, Order, RUN};
+pub use self::body::{COORDINATES, IDENTITY_FILE, Order, RUN, job};
 use super::api::Cluster;
 use super::pod::{self, Count, Seen};
 use super::wait::{is_so, jobs};

@@ -54,7 +54,7 @@ pub struct Order {
 ///
 /// # Errors
 /// `Unsupported` when the template has no container that can be told to be the coordinator's, or one that would do other than the command line says.
-pub(super) fn job(cron_job: &DynamicObject, order: &Order) -> Result<(Value, String)> {
+pub fn job(cron_job: &DynamicObject, order: &Order) -> Result<(Value, String)> {
     let template = cron_job.data.pointer("/spec/jobTemplate/spec/template");
     let template = template.and_then(Value::as_object).ok_or_else(|| no_container(order))?;
     let mut pod = object(template.get("spec"));

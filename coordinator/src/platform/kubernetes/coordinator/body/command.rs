@@ -10,14 +10,18 @@ use serde_json::{Map, Value};
 const PROGRAM: &str = "keepsake";
 /// What the variables of its flags begin with.
 const OURS: &str = "KEEPSAKE_";
-/// Variables of the coordinator that say where it is and what it prints. All others of that name are flags of the command, which the command line says.
-const KEPT: [&str; 4] = ["KEEPSAKE_TOPOLOGY", "KEEPSAKE_TRUST", "KEEPSAKE_LOG", "KEEPSAKE_OUTPUT"];
+/// Variables of the coordinator that say where it and its repository are, and what it prints. All others of that name are flags of the command, which the
+/// command line says.
+const KEPT: [&str; 5] =
+    ["KEEPSAKE_TOPOLOGY", "KEEPSAKE_TRUST", "KEEPSAKE_LOG", "KEEPSAKE_OUTPUT", "KEEPSAKE_REPOSITORY"];
+/// What those begin with that say how the repository is reached.
+const KEPT_OF_S3: &str = "KEEPSAKE_S3_";
 /// Programs that take a text, or the name of a script, for what is to be done.
 const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish"];
 
 /// Whether a variable of this name says what is to be done.
 pub(super) fn is_a_flag(variable: &str) -> bool {
-    variable.starts_with(OURS) && !KEPT.contains(&variable)
+    variable.starts_with(OURS) && !KEPT.contains(&variable) && !variable.starts_with(KEPT_OF_S3)
 }
 
 /// Whether what is handed over as arguments is what will be done.
