@@ -118,6 +118,14 @@ impl InPlace {
         Ok(())
     }
 
+    /// The live data is that of the source, and the datastore itself says so. Remembered all the same, as long as this agent lives: nothing is written down,
+    /// which would have to be taken back.
+    pub fn done(&self, key: &RunKey) {
+        if let Some(entry) = self.lock().get_mut(&key.run) {
+            entry.touched = true;
+        }
+    }
+
     /// The live data is now that of the source.
     ///
     /// # Errors

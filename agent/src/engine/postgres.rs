@@ -231,6 +231,7 @@ impl Engine for Postgres {
             run: key.run,
             touching: || self.in_place.touching(key),
             taken_back: || self.in_place.taken_back(key),
+            done: || self.in_place.done(key),
         };
         let report = unless_gone(Box::pin(over.commit(cx)).await, reach()).await?;
         self.in_place.committed(key)?;

@@ -74,7 +74,8 @@ async fn carry_out(
     dry_run: bool,
     in_time: &InTime,
 ) -> Result<Exit> {
-    means.preflight(plan, false).await?;
+    // Where a rebuild found no Routes to close there may still be none.
+    means.preflight(plan, true).await?;
     if dry_run {
         output::result(args, plan, || plan.to_string())?;
         return Ok(Exit::Done);

@@ -121,8 +121,12 @@ impl Runner<'_> {
             Action::Resync { task, .. } => platform.resync(&key, *task).await.map(drop),
             Action::CheckApplications { .. } => {
                 let had = self.status.lock().await.had(self.plan());
-                for look in platform.check(&key, &had).await?.into_iter().filter(|look| look.warning) {
-                    self.reporter.say(self.plan(), &format!("{}: {}", look.check, look.found));
+                // It makes nothing: the data is back, and a run that could not end for what is seen here would keep backups from being made.
+                match platform.check(&key, &had).await {
+                    Ok(looks) => looks.into_iter().filter(|look| look.warning).for_each(|look| {
+                        self.reporter.say(self.plan(), &format!("{}: {}", look.check, look.found));
+                    }),
+                    Err(e) => self.reporter.say(self.plan(), &format!("{}: {}", step.action, e.chain())),
                 }
                 Ok(())
             }

@@ -108,7 +108,7 @@ const BREAKS: &[Break] = &[
         "operator",
         "none of its volumes",
     ),
-    (BACKUP, "keepsake-repository", "keepsake-agents", "operator", "backup has no variable"),
+    (BACKUP, "keepsake-repository", "keepsake-agents", "operator", "has no KEEPSAKE_REPOSITORY"),
     ("base/topology.yaml", "/etc/keepsake/signing/", "/etc/signing/", "operator", "none of its volumes"),
     (BACKEND, "publishNotReadyAddresses: true", "publishNotReadyAddresses: false", "operator", "is no agent"),
     (BACKEND, "path: /readyz", "path: /ready", "operator", "readiness probe"),

@@ -324,6 +324,17 @@ async fn what_is_written_of_a_load_gives_way_to_the_next_and_keeps_the_databases
 }
 
 #[tokio::test]
+async fn who_has_heard_of_a_commit_knows_it_when_somebody_has_written_over_the_mark() {
+    let ground = Ground::open().await;
+    let (engine, _scratch) = ground.stranger();
+    let key = run();
+    must(engine.stage(&key, ground.other(), &context()).await, "stage");
+    must(engine.commit(&key, &context()).await, "commit");
+    ground.server.run_as("zync", DATABASE, &[format!("COMMENT ON DATABASE {DATABASE} IS 'mine'")]).await;
+    assert_eq!(kind(engine.rollback(&key, &context()).await, "it is in"), Kind::Unsupported);
+}
+
+#[tokio::test]
 async fn a_load_that_is_not_what_was_recorded_is_no_success_when_it_is_asked_for_again() {
     let ground = Ground::open().await;
     let (engine, _scratch) = ground.stranger();

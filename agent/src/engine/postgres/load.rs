@@ -119,7 +119,7 @@ pub(super) fn differing(expected: &Counts, there: &Counts) -> Vec<String> {
 }
 
 /// What a load over the live data needs besides the dump.
-pub(super) struct Over<'a, T, B> {
+pub(super) struct Over<'a, T, B, D> {
     pub(super) settings: &'a Settings,
     pub(super) source: &'a dyn Source,
     pub(super) run: RunId,
@@ -127,9 +127,11 @@ pub(super) struct Over<'a, T, B> {
     pub(super) touching: T,
     /// To be called when that COMMIT was refused.
     pub(super) taken_back: B,
+    /// To be called when it is known that a load was committed of which the database tells: somebody may write over what tells it.
+    pub(super) done: D,
 }
 
-impl<T: Fn() -> Result<()>, B: Fn() -> Result<()>> Over<'_, T, B> {
+impl<T: Fn() -> Result<()>, B: Fn() -> Result<()>, D: Fn()> Over<'_, T, B, D> {
     /// Replaces the database's contents.
     pub(super) async fn commit(&self, cx: &Context) -> Result<CommitReport> {
         let session = Session::connect(self.settings).await?;
@@ -137,6 +139,7 @@ impl<T: Fn() -> Result<()>, B: Fn() -> Result<()>> Over<'_, T, B> {
             let marker = marked::new(&session, self.settings, self.run, self.source).await?;
             drop(session);
             cx.unless_cancelled(self.replace(cx, Some(&marker))).await?;
+            (self.done)();
             return prove_committed(self.settings, self.run).await;
         }
         drop(session);

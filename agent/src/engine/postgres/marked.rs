@@ -123,9 +123,10 @@ async fn between_loads(settings: &Settings, patience: Duration) -> Result<Option
     if let Err(standby) = session.must_be_primary() {
         return Err(Error::caused(Kind::Unavailable, "whether a load was committed, only the primary knows", standby));
     }
-    // Not with a snapshot from before the lock, whatever is the rule in this database.
+    // Not with a snapshot from before the lock, whatever is the rule in this database. A machine that is gone must not keep the lock.
     let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; {}",
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3; \
+         SET LOCAL idle_in_transaction_session_timeout = '1min'; SET LOCAL lock_timeout = {}; {}",
         patience.as_millis(),
         locking()
     );

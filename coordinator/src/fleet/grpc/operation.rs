@@ -71,7 +71,8 @@ impl GrpcFleet {
                     let error = Error::from(failure);
                     return Err(match forgotten {
                         // It was begun at an agent that is gone; what the new one says is not how that ended.
-                        Some(before) if matches!(start, Start::Commit) => {
+                        // That it is not known yet is to be asked again.
+                        Some(before) if matches!(start, Start::Commit) && error.kind() != Kind::Busy => {
                             Error::caused(before.kind(), "the agent was started again while it loaded", error)
                         }
                         _ => error,

@@ -136,9 +136,6 @@ pub(super) fn needs_after(settings: &KubernetesSettings, served: &Served) -> Vec
 pub(super) fn needs_in_cluster(namespace: &str, order: &Order, with_secret: bool) -> Vec<Need> {
     let mut needs = Needs::default();
     needs.of_one(&["get"], "batch", "cronjobs", namespace, Some(&order.cron_job));
-    if let Some(account) = &order.account {
-        needs.of_one(&["get"], "", "serviceaccounts", namespace, Some(account));
-    }
     needs.add(&["get", "create", "delete"], "batch", "jobs", namespace);
     needs.add(&["list"], "", "pods", namespace);
     needs.add(&["get"], "", "pods/log", namespace);

@@ -274,8 +274,11 @@ async fn ensure_account(cluster: &Cluster, namespace: &str, order: &Order) -> Re
     let Some(account) = &order.account else { return Ok(()) };
     let resource =
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "ServiceAccount"), "serviceaccounts");
-    if cluster.get(&resource, namespace, account).await?.is_some() {
-        return Ok(());
+    match cluster.get(&resource, namespace, account).await {
+        Ok(None) => {}
+        // Who may not look is told by the event, later.
+        Err(e) if e.kind() != Kind::Denied => return Err(e),
+        Ok(Some(_)) | Err(_) => return Ok(()),
     }
     let text = format!(
         "there is no serviceaccount/{account} in namespace {namespace}, as which the coordinator would run: apply `manifests/access`, or name another with \
