@@ -54,7 +54,6 @@ async fn node_pods_may_be_killed_in_the_middle() {
     installation.fill(1, Size::TINY).await;
     threescale.own_storage(&node);
     let before = State::of(&installation).await;
-    administrator.move_the_bucket_far_away();
 
     for (n, what) in DURING_A_BACKUP.into_iter().enumerate() {
         backed_up(&node, &administrator, &format!("backup-{n}"), what).await;
@@ -98,11 +97,13 @@ async fn ended(node: &Node, administrator: &Administrator, job: &str, (pods, end
         Deleted => node.delete_pods(NAMESPACE, &label),
         Killed => node.kill_pods(NAMESPACE, &label),
     }
+    administrator.move_the_bucket(false);
 }
 
 /// Backs up, loses these pods meanwhile, and backs up again as the runbook says.
 async fn backed_up(node: &Node, administrator: &Administrator, name: &str, what: (&str, End, &str)) {
     let client = node.client().await;
+    administrator.move_the_bucket(true);
     administrator.job(&client, name, &["backup", "--all"], false).await;
     ended(node, administrator, name, what).await;
     let (succeeded, log) = administrator.ended(node, &client, name).await;
@@ -123,6 +124,7 @@ async fn restored(node: &Node, administrator: &Administrator, n: usize, what: (&
     let restore = ["restore", "--yes", "prod", "--identity", IDENTITY];
     let resume = ["resume", "--coordinator-is-gone", "--yes", "prod", "--identity", IDENTITY];
     let name = format!("restore-{n}");
+    administrator.move_the_bucket(true);
     administrator.job(&client, &name, &restore, true).await;
     ended(node, administrator, &name, (pods, end, said)).await;
     let (succeeded, log) = administrator.ended(node, &client, &name).await;

@@ -6,5 +6,5 @@ use std::time::Duration;
 use keepsake_tests::prove;
 
 fn main() -> ExitCode {
-    prove::main("kube", Duration::from_mins(50), &prove::kube::claims())
+    prove::main("kube", Duration::from_mins(60), &prove::kube::claims())
 }

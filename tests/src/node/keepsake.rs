@@ -309,10 +309,14 @@ impl Administrator {
     /// The image that the manifests name.
     pub const IMAGE: &'static str = KEEPSAKE;
 
-    /// From now on whatever is written to the bucket takes its time: who is killed in the middle of something must be in the middle of it for longer than
-    /// it takes to kill him.
-    pub fn move_the_bucket_far_away(&self) {
-        self.bucket.plan(|method, _, _| (*method == hyper::Method::PUT).then_some(Mishap::Far));
+    /// From now on whatever is written to the bucket takes its time, or no longer: who is killed in the middle of something must be in the middle of it for
+    /// longer than it takes to kill him.
+    pub fn move_the_bucket(&self, far: bool) {
+        if far {
+            self.bucket.plan(|method, _, _| (*method == hyper::Method::PUT).then_some(Mishap::Far));
+        } else {
+            self.bucket.recover();
+        }
     }
 
     /// The folder of the bucket's objects.

@@ -8,7 +8,7 @@ use super::{Break, Case, Claim, LONG, SHORT, suite};
 const KUBE: Duration = Duration::from_mins(8);
 
 /// A cluster whose pods run, and which are killed and waited for.
-const NODE: Duration = Duration::from_mins(12);
+const NODE: Duration = Duration::from_mins(15);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
@@ -164,10 +164,10 @@ fn node() -> Claim {
         name: "node",
         says: "stores in pods are backed up and restored by a coordinator in the cluster, whichever pod is killed, and from nothing",
         cases: vec![
-            pods("apart", "node_a_coordinator_in_the_cluster_backs_up_and_restores"),
-            pods("beside", "node_agents_in_the_databases_pods_keep_none_waiting"),
             pods("killed", "node_pods_may_be_killed_in_the_middle"),
             pods("from-nothing", "node_a_namespace_that_is_deleted_comes_back_from_nothing"),
+            pods("apart", "node_a_coordinator_in_the_cluster_backs_up_and_restores"),
+            pods("beside", "node_agents_in_the_databases_pods_keep_none_waiting"),
         ],
         breaks: vec![Break {
             case: Case::telling("a-row-that-is-lost", NODE, || async {
