@@ -8,7 +8,7 @@ use super::{Break, Case, Claim, LONG, SHORT, suite};
 const KUBE: Duration = Duration::from_mins(8);
 
 /// A cluster whose pods run, and which are killed and waited for.
-const NODE: Duration = Duration::from_mins(15);
+const NODE: Duration = Duration::from_mins(20);
 
 /// All claims.
 pub fn claims() -> Vec<Claim> {
