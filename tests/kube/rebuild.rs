@@ -81,26 +81,33 @@ fn resume(house: &House) -> Command {
 }
 
 /// On threads of its own kubelet and operator go on while a command is waited for.
+/// A whole 3scale with its objects, and an installation whose topology knows it.
+async fn built(plane: &ControlPlane, client: &Client, by: &str) -> House {
+    openshift::define_apimanager(client).await;
+    openshift::define_capabilities(client).await;
+    for namespace in [NAMESPACE, "operators"] {
+        skeleton::namespace(client, namespace).await;
+    }
+    skeleton::build(client, Form::Deployments, NAMESPACE, WHOLE).await;
+    skeleton::build_operator(client, "operators").await;
+    objects::build(client, NAMESPACE).await;
+    let mut house = House::new(&["prod"], Size::TINY).await;
+    house.consistency.push_str(&format!(
+        "    platform: kubernetes\n    kubernetes: {{ namespace: {NAMESPACE}, by: {by}, operator: {{ namespace: operators }}, resync: [], kubeconfig: {} }}\n",
+        plane.kubeconfig().display()
+    ));
+    house.write_topology();
+    house
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kube_a_namespace_that_is_gone_is_built_anew_and_restored() {
     let Some(plane) = ControlPlane::start("kube_a_namespace_that_is_gone_is_built_anew_and_restored").await else {
         return;
     };
     let client = plane.client().await;
-    openshift::define_apimanager(&client).await;
-    openshift::define_capabilities(&client).await;
-    for namespace in [NAMESPACE, "operators", "elsewhere"] {
-        skeleton::namespace(&client, namespace).await;
-    }
-    skeleton::build(&client, Form::Deployments, NAMESPACE, WHOLE).await;
-    skeleton::build_operator(&client, "operators").await;
-    objects::build(&client, NAMESPACE).await;
-    let mut house = House::new(&["prod"], Size::TINY).await;
-    house.consistency.push_str(&format!(
-        "    platform: kubernetes\n    kubernetes: {{ namespace: {NAMESPACE}, operator: {{ namespace: operators }}, resync: [], kubeconfig: {} }}\n",
-        plane.kubeconfig().display()
-    ));
-    house.write_topology();
+    skeleton::namespace(&client, "elsewhere").await;
+    let mut house = built(&plane, &client, "scale").await;
     house.must(&["backup"]);
     let before = State::of(&house.installations[0]).await;
     let running = skeleton::replicas(&client, Form::Deployments, NAMESPACE).await;

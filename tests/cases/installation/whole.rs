@@ -7,8 +7,16 @@ use keepsake_tests::kills::Watched;
 use keepsake_tests::poll::wait_for;
 use keepsake_tests::threescale::Size;
 
-#[tokio::test]
-async fn installation_whose_zync_may_make_no_database_is_restored_whole_and_last() {
+/// An installation whose zync-database's agent has 3scale's own role, with a set, and wrecked since.
+struct Wrecked {
+    house: House,
+    /// What the set holds.
+    before: State,
+    /// What is live.
+    wrecked: State,
+}
+
+async fn wrecked() -> Wrecked {
     let mut house = House::new(&["prod"], Size::TINY).await;
     let agent = house.installations[0].agent("zync-database");
     agent.arguments.extend(["--postgres-user".to_owned(), "zync".to_owned()]);
@@ -18,6 +26,12 @@ async fn installation_whose_zync_may_make_no_database_is_restored_whole_and_last
     let before = State::of(&house.installations[0]).await;
     house.installations[0].wreck().await;
     let wrecked = State::of(&house.installations[0]).await;
+    Wrecked { house, before, wrecked }
+}
+
+#[tokio::test]
+async fn installation_whose_zync_may_make_no_database_is_restored_whole_and_last() {
+    let Wrecked { house, before, wrecked } = wrecked().await;
     let identity = house.path("identity-1");
     let restore = ["restore", "--yes", "prod", "--identity", &identity];
 
@@ -81,15 +95,7 @@ fn another_pod(house: &mut House) {
 
 #[tokio::test]
 async fn installation_whose_zync_agent_gets_another_pod_while_it_loads_is_restored_or_put_back_and_never_stuck() {
-    let mut house = House::new(&["prod"], Size::TINY).await;
-    let agent = house.installations[0].agent("zync-database");
-    agent.arguments.extend(["--postgres-user".to_owned(), "zync".to_owned()]);
-    agent.restart();
-    house.write_topology();
-    house.must(&["backup"]);
-    let before = State::of(&house.installations[0]).await;
-    house.installations[0].wreck().await;
-    let wrecked = State::of(&house.installations[0]).await;
+    let Wrecked { mut house, before, wrecked } = wrecked().await;
     let identity = house.path("identity-1");
     let restore = ["restore", "--yes", "prod", "--identity", &identity].map(str::to_owned);
     let zync = house.installations[0].zync.client("zync_production").await;

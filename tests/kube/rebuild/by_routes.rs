@@ -24,20 +24,7 @@ async fn kube_a_rebuild_opens_the_routes_that_it_closes_whatever_the_topology_sa
     let name = "kube_a_rebuild_opens_the_routes_that_it_closes_whatever_the_topology_says";
     let Some(plane) = ControlPlane::start(name).await else { return };
     let client = plane.client().await;
-    openshift::define_apimanager(&client).await;
-    openshift::define_capabilities(&client).await;
-    for namespace in [NAMESPACE, "operators"] {
-        skeleton::namespace(&client, namespace).await;
-    }
-    skeleton::build(&client, Form::Deployments, NAMESPACE, WHOLE).await;
-    skeleton::build_operator(&client, "operators").await;
-    objects::build(&client, NAMESPACE).await;
-    let mut house = House::new(&["prod"], Size::TINY).await;
-    house.consistency.push_str(&format!(
-        "    platform: kubernetes\n    kubernetes: {{ namespace: {NAMESPACE}, by: routes, operator: {{ namespace: operators }}, resync: [], kubeconfig: {} }}\n",
-        plane.kubeconfig().display()
-    ));
-    house.write_topology();
+    let mut house = built(&plane, &client, "routes").await;
     let settings = house.consistency.clone();
     house.must(&["backup"]);
     let before = State::of(&house.installations[0]).await;
