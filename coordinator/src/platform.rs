@@ -43,7 +43,7 @@ pub struct Extent {
 pub struct Intent {
     /// More than to stop and start them.
     pub follows: bool,
-    /// The same run has just built them: whoever makes Routes may not have made any yet.
+    /// The same run has just built them, or takes back a restore of which that may be so: whoever makes Routes may not have made any yet.
     pub rebuilt: bool,
 }
 
